@@ -1,0 +1,1 @@
+//! Routing and queues; synchronous, under short locks, with time as an argument.

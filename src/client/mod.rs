@@ -1,0 +1,1 @@
+//! A small asynchronous AMQP 0-9-1 client.

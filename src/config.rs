@@ -1,0 +1,1 @@
+//! Settings as values with defaults and units; nothing here reads a file.

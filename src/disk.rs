@@ -1,0 +1,182 @@
+//! File access as a trait, so that tests can put a lying disk under the journal and the payload store.
+//!
+//! Owns: nothing but open files. Knows nothing of what is written.
+//! Every file that `payload` and `journal` touch is reached through [`Disk`]; `std::fs` appears
+//! nowhere else in the library's cores (`tests/tidy.rs` checks this).
+#![allow(clippy::disallowed_methods)]
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// How [`Disk::open`] opens a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OpenMode {
+    /// Read an existing file.
+    Read,
+    /// Read and write an existing file.
+    ReadWrite,
+    /// Create a file that must not exist yet, for reading and writing.
+    CreateNew,
+}
+
+/// One entry of a directory, as [`Disk::list`] gives it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DirEntry {
+    /// File name without its directory; names that are not UTF-8 are skipped by `list`.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// Length in bytes; 0 for a directory.
+    pub len_bytes: u64,
+}
+
+/// A file system: what the journal and the payload store may do with files and directories.
+///
+/// A new or renamed file is durable only after [`DiskFile::sync_data`] on it and
+/// [`Disk::sync_dir`] on its directory.
+pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
+    /// Opens a file. `NotFound` and `AlreadyExists` mean what they say.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>>;
+    /// Moves a file over another; atomic for a reader.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Creates a directory and its missing parents.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes the directory's entries durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// The entries of a directory, in no order.
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Bytes that this process may still write to the file system that holds `path`.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+}
+
+/// An open file of a [`Disk`]; positions are absolute, so it can be shared between threads.
+pub trait DiskFile: Send + Sync + std::fmt::Debug {
+    /// Reads at most `buffer.len()` bytes from `offset_bytes`; 0 means end of file.
+    fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize>;
+    /// Writes all of `bytes` at `offset_bytes`.
+    fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()>;
+    /// Makes what was written durable, with the length needed to read it (`fdatasync`).
+    fn sync_data(&self) -> io::Result<()>;
+    /// Reserves space up to `len_bytes`; the length grows, the new bytes read as zero.
+    fn allocate(&self, len_bytes: u64) -> io::Result<()>;
+    /// Cuts the file off at `len_bytes`.
+    fn truncate(&self, len_bytes: u64) -> io::Result<()>;
+    /// Length in bytes.
+    fn len_bytes(&self) -> io::Result<u64>;
+
+    /// Reads exactly `buffer.len()` bytes; `UnexpectedEof` if the file is shorter.
+    fn read_exact_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let offset = offset_bytes + done as u64;
+            match self.read_at(&mut buffer[done..], offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The operating system's own file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsDisk;
+
+impl Disk for OsDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => {}
+            OpenMode::ReadWrite => {
+                options.write(true);
+            }
+            OpenMode::CreateNew => {
+                options.write(true).create_new(true);
+            }
+        }
+        Ok(Box::new(OsFile(options.open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let is_dir = metadata.is_dir();
+            let len_bytes = if is_dir { 0 } else { metadata.len() };
+            entries.push(DirEntry { name, is_dir, len_bytes });
+        }
+        Ok(entries)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+#[derive(Debug)]
+struct OsFile(fs::File);
+
+impl DiskFile for OsFile {
+    fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset_bytes)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset_bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn allocate(&self, len_bytes: u64) -> io::Result<()> {
+        let flags = rustix::fs::FallocateFlags::empty();
+        match rustix::fs::fallocate(&self.0, flags, 0, len_bytes) {
+            Ok(()) => Ok(()),
+            // Not every file system can reserve; a sparse file is the next best thing.
+            Err(rustix::io::Errno::OPNOTSUPP) => {
+                if self.0.metadata()?.len() < len_bytes {
+                    self.0.set_len(len_bytes)?;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn truncate(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.set_len(len_bytes)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}

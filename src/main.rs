@@ -1,0 +1,5 @@
+//! The `warren` command.
+
+fn main() -> std::process::ExitCode {
+    warren::cli::main()
+}

@@ -1,0 +1,1 @@
+//! Payloads: BLAKE3 pieces, manifests and the content-addressed store.

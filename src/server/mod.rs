@@ -1,0 +1,1 @@
+//! Sockets, tasks and timers: tokio begins here.

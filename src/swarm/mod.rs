@@ -1,0 +1,1 @@
+//! The piece protocol: events in, actions out.

@@ -1,0 +1,1 @@
+//! Made-up clock, link and disk for tests, simulations and fuzz targets.
