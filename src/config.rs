@@ -1,1 +1,293 @@
-//! Settings as values with defaults and units; nothing here reads a file.
+//! Settings as values, with defaults and units.
+//!
+//! Owns: what can be set, its unit and its default. Nothing here reads a file or the environment;
+//! `config/` (later) and `cli` turn those into these values.
+//! Every limit of RELIABILITY section 6 that an operator may change is a field here.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Bodies at or above this size, in bytes, become payloads.
+pub const PAYLOAD_THRESHOLD_BYTES_DEFAULT: u64 = 1024 * 1024;
+/// AMQP over TCP.
+pub const AMQP_PORT: u16 = 5672;
+/// The piece protocol over TCP.
+pub const PEER_PORT: u16 = 5690;
+/// The HTTP interface.
+pub const HTTP_PORT: u16 = 15672;
+
+/// Everything a broker process is started with.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Folder of journal and payload store; created if missing.
+    pub data_dir: PathBuf,
+    /// Address of the AMQP listener; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Address of the piece protocol's listener; port 0 takes a free one.
+    pub peer_listen: SocketAddr,
+    /// Address of the HTTP listener; port 0 takes a free one.
+    pub http_listen: SocketAddr,
+    /// Large bodies: threshold, retention and quota.
+    pub payload: PayloadSettings,
+    /// What one AMQP connection may do, and how the server presents itself.
+    pub connection: ConnectionSettings,
+    /// What connections may cost before they have logged in.
+    pub admission: AdmissionSettings,
+    /// How durable a confirm is.
+    pub sync: SyncMode,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            data_dir: PathBuf::from("./warren-data"),
+            listen: SocketAddr::new(any, AMQP_PORT),
+            peer_listen: SocketAddr::new(any, PEER_PORT),
+            http_listen: SocketAddr::new(loopback, HTTP_PORT),
+            payload: PayloadSettings::default(),
+            connection: ConnectionSettings::default(),
+            admission: AdmissionSettings::default(),
+            sync: SyncMode::Disk,
+        }
+    }
+}
+
+/// What the broker does with large bodies.
+#[derive(Clone, Debug)]
+pub struct PayloadSettings {
+    /// A body of at least this many bytes is stored as a payload and swarmed.
+    pub threshold_bytes: u64,
+    /// How long a payload that nothing refers to any more is kept.
+    pub retention: Duration,
+    /// Most bytes that the payload store may hold; `None` leaves it to the disk.
+    pub quota_bytes: Option<u64>,
+}
+
+impl Default for PayloadSettings {
+    fn default() -> Self {
+        Self {
+            threshold_bytes: PAYLOAD_THRESHOLD_BYTES_DEFAULT,
+            retention: Duration::from_secs(600),
+            quota_bytes: None,
+        }
+    }
+}
+
+/// What one AMQP connection may do, and how the server presents itself.
+#[derive(Clone, Debug)]
+pub struct ConnectionSettings {
+    /// Largest frame offered at tune, in bytes; a client may ask for less, down to 4096.
+    pub frame_bytes_max: u32,
+    /// Most channels offered at tune.
+    pub channel_count_max: u16,
+    /// Heartbeat offered at tune; zero offers none.
+    pub heartbeat: Duration,
+    /// Largest message body accepted, in bytes; `None` leaves it to the disk quota.
+    pub message_bytes_max: Option<u64>,
+    /// Most bytes that may wait to be sent to one connection before its consumers pause.
+    pub outbox_bytes_max: usize,
+    /// `product` of the server properties. Kombu chooses its qos style by it.
+    pub product: String,
+    /// `version` of the server properties.
+    pub version: String,
+}
+
+impl Default for ConnectionSettings {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: 131_072,
+            channel_count_max: 2047,
+            heartbeat: Duration::from_secs(60),
+            message_bytes_max: None,
+            outbox_bytes_max: 4 * 1024 * 1024,
+            product: "Warren".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// What connections may cost before they have logged in (RELIABILITY section 6).
+#[derive(Clone, Debug)]
+pub struct AdmissionSettings {
+    /// Longest wait for the protocol header.
+    pub protocol_header_wait: Duration,
+    /// Longest wait from accept to `connection.open`.
+    pub handshake_wait: Duration,
+    /// Most connections that have not logged in yet.
+    pub unauthenticated_max: usize,
+    /// Most connections from one address that have not logged in yet.
+    pub unauthenticated_per_address_max: usize,
+    /// Most AMQP connections at all.
+    pub connection_count_max: usize,
+}
+
+impl Default for AdmissionSettings {
+    fn default() -> Self {
+        Self {
+            protocol_header_wait: Duration::from_secs(3),
+            handshake_wait: Duration::from_secs(10),
+            unauthenticated_max: 1024,
+            unauthenticated_per_address_max: 64,
+            connection_count_max: 10_000,
+        }
+    }
+}
+
+/// What a commit of the journal waits for before its confirms go out.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SyncMode {
+    /// `fdatasync`: a confirmed message survives power loss.
+    #[default]
+    Disk,
+    /// The operating system's cache: a confirmed message survives a crash of the process only.
+    Os,
+}
+
+/// Why a size could not be read.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "'{text}' is not a size: write bytes or a number with KB, MB, GB, KiB, MiB or GiB, as in 64KiB"
+)]
+pub struct SizeError {
+    text: String,
+}
+
+/// Reads a size as people write it: `1048576`, `100MB` (decimal), `64KiB` or `64K` (binary).
+///
+/// # Errors
+/// [`SizeError`] when it is no number, has an unknown unit or does not fit 64 bits.
+pub fn parse_size(text: &str) -> Result<u64, SizeError> {
+    let error = || SizeError {
+        text: text.to_owned(),
+    };
+    let trimmed = text.trim();
+    let split = trimmed
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(split);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        _ => return Err(error()),
+    };
+    scale_decimal(number, factor).ok_or_else(error)
+}
+
+/// `number` (digits with at most one point, at most nine behind it) times `factor`, rounded down.
+fn scale_decimal(number: &str, factor: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if fraction.len() > 9 || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let whole: u64 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
+    let digits: u64 = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse().ok()?
+    };
+    let scale = 10u64.pow(u32::try_from(fraction.len()).ok()?);
+    let part = u128::from(digits) * u128::from(factor) / u128::from(scale);
+    whole
+        .checked_mul(factor)?
+        .checked_add(u64::try_from(part).ok()?)
+}
+
+/// Why a duration could not be read.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("'{text}' is not a duration: write a number with ms, s, m, h or d, as in 30s")]
+pub struct DurationError {
+    text: String,
+}
+
+/// Reads a duration as people write it: `500ms`, `30s`, `5m`, `2h`, `1d`; a bare number is seconds.
+///
+/// # Errors
+/// [`DurationError`] when it is no whole number, has an unknown unit or does not fit.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    let error = || DurationError {
+        text: text.to_owned(),
+    };
+    let trimmed = text.trim();
+    let split = trimmed
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(trimmed.len());
+    let (number, unit) = trimmed.split_at(split);
+    let number: u64 = number.parse().map_err(|_| error())?;
+    let millis_each: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(error()),
+    };
+    number
+        .checked_mul(millis_each)
+        .map(Duration::from_millis)
+        .ok_or_else(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decimal and binary units differ, and a fraction is allowed.
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let cases = [
+            ("0", 0),
+            ("1048576", 1_048_576),
+            ("100MB", 100_000_000),
+            ("1.5 GB", 1_500_000_000),
+            ("64KiB", 65_536),
+            ("64k", 65_536),
+            (".5m", 524_288),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_size(text), Ok(expected), "{text}");
+        }
+    }
+
+    /// What is no size is refused and named.
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in [
+            "",
+            ".",
+            "x",
+            "1.2.3",
+            "5XB",
+            "-1",
+            "99999999999TB",
+            "1.0123456789k",
+        ] {
+            let error = parse_size(text).expect_err(text);
+            assert!(error.to_string().contains(&format!("'{text}'")), "{error}");
+        }
+    }
+
+    /// A bare number is seconds; units go from milliseconds to days.
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        for text in ["", "s", "-1s", "1y", "99999999999999999999d"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

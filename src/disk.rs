@@ -130,7 +130,11 @@ impl Disk for OsDisk {
             };
             let is_dir = metadata.is_dir();
             let len_bytes = if is_dir { 0 } else { metadata.len() };
-            entries.push(DirEntry { name, is_dir, len_bytes });
+            entries.push(DirEntry {
+                name,
+                is_dir,
+                len_bytes,
+            });
         }
         Ok(entries)
     }
