@@ -1,8 +1,11 @@
 //! Settings as values, with defaults and units.
 //!
 //! Owns: what can be set, its unit and its default. Nothing here reads a file or the environment;
-//! `config/` (later) and `cli` turn those into these values.
+//! [`toml`] and `cli` turn those into these values.
 //! Every limit of RELIABILITY section 6 that an operator may change is a field here.
+
+#[cfg(feature = "cli")]
+pub mod toml;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

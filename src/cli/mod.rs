@@ -1,6 +1,90 @@
-//! The `warren` command: one file per subcommand.
+//! The `warren` command: one file per subcommand, where its flags are declared, explained and run.
+//!
+//! Owns: what a person sees. Exit codes are the same for every subcommand: [`EXIT_OK`],
+//! [`EXIT_FAILED`], [`EXIT_USAGE`], [`EXIT_INCOMPLETE`], [`EXIT_STORAGE`].
+#![allow(clippy::disallowed_methods)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod serve;
+
+/// All went well.
+pub const EXIT_OK: u8 = 0;
+/// It did not work; the message on standard error says what, to what, and what to do.
+pub const EXIT_FAILED: u8 = 1;
+/// The command line was wrong.
+pub const EXIT_USAGE: u8 = 2;
+/// It worked in part: not all (or not enough) nodes hold verified copies.
+pub const EXIT_INCOMPLETE: u8 = 3;
+/// The disk failed under the journal; nothing that was confirmed is lost, nothing more is accepted.
+pub const EXIT_STORAGE: u8 = 4;
+
+/// A message broker that speaks AMQP 0-9-1, with a peer-to-peer overlay for large payloads.
+#[derive(Parser)]
+#[command(
+    name = "warren",
+    version,
+    about,
+    after_help = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done in part (not enough nodes \
+                  hold a copy); 4 the disk failed.\n\nExample:\n  warren demo --nodes 4 --size 100MB"
+)]
+struct Cli {
+    /// Log level or filter, as in `info` or `warren::swarm=debug`.
+    #[arg(
+        long,
+        global = true,
+        env = "WARREN_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Args),
+}
 
 /// Runs the command line; the exit code says what happened.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(&cli.log);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("warren: cannot start its threads: {error}; check the process limits");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let result = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+        }
+    });
+    result.unwrap_or_else(|error| {
+        eprintln!("warren: {error:#}");
+        ExitCode::from(EXIT_FAILED)
+    })
+}
+
+/// Sends log lines to standard error; what a command prints as its result stays alone on standard output.
+fn start_logging(filter: &str) {
+    use std::io::IsTerminal as _;
+    let no_color = std::env::var_os("NO_COLOR").is_some();
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|error| {
+        eprintln!("warren: --log: {error}; logging at level info");
+        tracing_subscriber::EnvFilter::new("info")
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !no_color)
+        .init();
 }

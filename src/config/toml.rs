@@ -1,0 +1,272 @@
+//! The settings file: TOML to [`ServerSettings`].
+//!
+//! Owns: the names of the keys. Every key is optional; an unknown one is an error that names the
+//! nearest known one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::{ServerSettings, SyncMode, parse_duration, parse_size};
+
+/// Why a settings file was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// It is not TOML; the message has line and column.
+    #[error("{0}")]
+    Syntax(#[from] toml::de::Error),
+    /// No such setting.
+    #[error("unknown key '{key}'; did you mean '{nearest}'?")]
+    UnknownKey {
+        /// The key as written, with its table.
+        key: String,
+        /// The known key that looks most like it.
+        nearest: &'static str,
+    },
+    /// The setting exists, its value does not fit.
+    #[error("'{key}': {reason}")]
+    Value {
+        /// The key, with its table.
+        key: String,
+        /// What was expected.
+        reason: String,
+    },
+}
+
+/// Puts one value into the settings, or says what was expected.
+type Setter = fn(&mut ServerSettings, &Value) -> Result<(), String>;
+
+/// Every key, with its table, and what it sets.
+const KEYS: &[(&str, Setter)] = &[
+    ("data_dir", |settings, value| {
+        settings.data_dir = text(value)?.into();
+        Ok(())
+    }),
+    ("listen", |settings, value| {
+        set(&mut settings.listen, address(value))
+    }),
+    ("peer_listen", |settings, value| {
+        set(&mut settings.peer_listen, address(value))
+    }),
+    ("http_listen", |settings, value| {
+        set(&mut settings.http_listen, address(value))
+    }),
+    ("sync", |settings, value| {
+        set(&mut settings.sync, sync_mode(value))
+    }),
+    ("payload.threshold", |settings, value| {
+        set(&mut settings.payload.threshold_bytes, size(value))
+    }),
+    ("payload.retention", |settings, value| {
+        set(&mut settings.payload.retention, duration(value))
+    }),
+    ("payload.quota", |settings, value| {
+        set(&mut settings.payload.quota_bytes, size(value).map(Some))
+    }),
+    ("connection.frame_max", |settings, value| {
+        set(
+            &mut settings.connection.frame_bytes_max,
+            integer(value, 4_096, u32::MAX),
+        )
+    }),
+    ("connection.channel_max", |settings, value| {
+        set(
+            &mut settings.connection.channel_count_max,
+            integer(value, 1, u16::MAX),
+        )
+    }),
+    ("connection.heartbeat", |settings, value| {
+        set(&mut settings.connection.heartbeat, duration(value))
+    }),
+    ("connection.max_message_size", |settings, value| {
+        set(
+            &mut settings.connection.message_bytes_max,
+            size(value).map(Some),
+        )
+    }),
+    ("connection.product", |settings, value| {
+        set(
+            &mut settings.connection.product,
+            text(value).map(str::to_owned),
+        )
+    }),
+    ("connection.version", |settings, value| {
+        set(
+            &mut settings.connection.version,
+            text(value).map(str::to_owned),
+        )
+    }),
+    ("connection.max_connections", |settings, value| {
+        set(
+            &mut settings.admission.connection_count_max,
+            integer(value, 1, u32::MAX as usize),
+        )
+    }),
+];
+
+/// Reads a settings file's text over the defaults.
+///
+/// # Errors
+/// [`FileError`] for what is not TOML, for an unknown key and for a value that does not fit.
+pub fn parse(text: &str) -> Result<ServerSettings, FileError> {
+    let mut settings = ServerSettings::default();
+    let table: Table = text.parse()?;
+    apply(&mut settings, "", &table)?;
+    Ok(settings)
+}
+
+fn apply(settings: &mut ServerSettings, prefix: &str, table: &Table) -> Result<(), FileError> {
+    for (name, value) in table {
+        let key = format!("{prefix}{name}");
+        if let Some((_, setter)) = KEYS.iter().find(|(known, _)| *known == key) {
+            setter(settings, value).map_err(|reason| FileError::Value { key, reason })?;
+        } else if let (Value::Table(inner), "") = (value, prefix) {
+            apply(settings, &format!("{key}."), inner)?;
+        } else {
+            let nearest = nearest_key(&key);
+            return Err(FileError::UnknownKey { key, nearest });
+        }
+    }
+    Ok(())
+}
+
+fn set<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *place = value?;
+    Ok(())
+}
+
+fn text(value: &Value) -> Result<&str, String> {
+    value
+        .as_str()
+        .ok_or_else(|| "expected a text in quotes".to_owned())
+}
+
+fn address(value: &Value) -> Result<SocketAddr, String> {
+    text(value)?
+        .parse()
+        .map_err(|_| "expected an address with a port, as in \"0.0.0.0:5672\"".to_owned())
+}
+
+fn size(value: &Value) -> Result<u64, String> {
+    match value {
+        Value::Integer(bytes) => {
+            u64::try_from(*bytes).map_err(|_| "a size cannot be negative".to_owned())
+        }
+        Value::String(text) => parse_size(text).map_err(|error| error.to_string()),
+        _ => Err("expected a size, as in \"1MiB\"".to_owned()),
+    }
+}
+
+fn duration(value: &Value) -> Result<Duration, String> {
+    match value {
+        Value::Integer(seconds) => u64::try_from(*seconds)
+            .map(Duration::from_secs)
+            .map_err(|_| "a duration cannot be negative".to_owned()),
+        Value::String(text) => parse_duration(text).map_err(|error| error.to_string()),
+        _ => Err("expected a duration, as in \"60s\"".to_owned()),
+    }
+}
+
+fn sync_mode(value: &Value) -> Result<SyncMode, String> {
+    match text(value)? {
+        "disk" => Ok(SyncMode::Disk),
+        "os" => Ok(SyncMode::Os),
+        _ => Err("expected \"disk\" or \"os\"".to_owned()),
+    }
+}
+
+fn integer<T>(value: &Value, min: T, max: T) -> Result<T, String>
+where
+    T: TryFrom<i64> + PartialOrd + std::fmt::Display,
+{
+    let number = value
+        .as_integer()
+        .and_then(|number| T::try_from(number).ok());
+    match number {
+        Some(number) if number >= min && number <= max => Ok(number),
+        _ => Err(format!("expected a whole number from {min} to {max}")),
+    }
+}
+
+fn nearest_key(key: &str) -> &'static str {
+    let distance = |known: &str| edit_distance(key.as_bytes(), known.as_bytes());
+    KEYS.iter()
+        .map(|(known, _)| *known)
+        .min_by_key(|known| distance(known))
+        .unwrap_or("listen")
+}
+
+/// Fewest insertions, deletions and replacements that make `a` into `b`.
+fn edit_distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, &from) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the file names is set, the rest keeps its default.
+    #[test]
+    fn keys_are_set_over_the_defaults() {
+        let settings = parse(
+            "data_dir = '/srv/w'\nlisten = '127.0.0.1:1'\nsync = 'os'\n\
+             [payload]\nthreshold = '2MiB'\nquota = 1000\n[connection]\nheartbeat = '30s'\n",
+        )
+        .expect("a valid file");
+        assert_eq!(settings.data_dir.to_str(), Some("/srv/w"));
+        assert_eq!(settings.listen.port(), 1);
+        assert_eq!(settings.sync, SyncMode::Os);
+        assert_eq!(settings.payload.threshold_bytes, 2 << 20);
+        assert_eq!(settings.payload.quota_bytes, Some(1000));
+        assert_eq!(settings.connection.heartbeat, Duration::from_secs(30));
+        assert_eq!(settings.peer_listen, ServerSettings::default().peer_listen);
+    }
+
+    /// An unknown key names the nearest known one, in whichever table it stands.
+    #[test]
+    fn unknown_key_names_the_nearest_one() {
+        let cases = [
+            ("lisen = 'x'", "'lisen'", "'listen'"),
+            (
+                "[payload]\ntreshold = 1",
+                "'payload.treshold'",
+                "'payload.threshold'",
+            ),
+        ];
+        for (text, unknown, nearest) in cases {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(
+                error.contains(unknown) && error.contains(nearest),
+                "{error}"
+            );
+        }
+    }
+
+    /// A value that does not fit is refused with what was expected.
+    #[test]
+    fn wrong_values_are_refused() {
+        let cases = [
+            ("listen = 'nowhere'", "expected an address"),
+            ("[connection]\nframe_max = 100", "from 4096 to"),
+            ("[payload]\nquota = -1", "negative"),
+            ("sync = 'maybe'", "\"disk\" or \"os\""),
+            ("listen = ", "line 1"),
+        ];
+        for (text, expected) in cases {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
