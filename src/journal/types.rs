@@ -1,0 +1,186 @@
+//! The values that go into the journal and come out of it.
+//!
+//! Owns: names for positions (`Lsn`, `Location`), what is appended (`NewMessage`, `Entry`) and what a
+//! recovery or a read gives back. Knows nothing of files.
+//! Spec: `spec/journal.md`, "Records".
+
+use std::collections::HashMap;
+use std::fmt;
+
+use bytes::Bytes;
+
+/// Number of a record: 1 for the first of a store, then one more for each record.
+///
+/// A message keeps the number of its first record for ever, also when compaction copies it; order
+/// of numbers is order of appending. 0 stands before every record.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    /// Before every record.
+    pub const ZERO: Self = Self(0);
+
+    /// The number after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)
+    }
+}
+
+/// Name of a durable queue in the journal; chosen by the broker, never used again after a delete.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct QueueId(pub u64);
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)
+    }
+}
+
+/// Where a record lies: all that memory must keep, beside the [`Lsn`], of a message that is on disk.
+///
+/// It may grow stale when compaction moves the message; a read then finds the copy by its `Lsn`.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Location {
+    /// Number of the segment.
+    pub segment: u32,
+    /// First byte of the record in the segment, in bytes; a multiple of 8.
+    pub offset: u32,
+}
+
+/// What an append of a message gives back: its number and its place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Appended {
+    /// Number of the message; compare it with a `DurableLsn` to know when to confirm.
+    pub lsn: Lsn,
+    /// Where it will lie once written.
+    pub location: Location,
+}
+
+/// The body of a message to append.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BodyRecord<'a> {
+    /// The bytes themselves.
+    Inline(&'a [u8]),
+    /// A payload that lies in the payload store, synced before this record is appended.
+    Payload(PayloadRecord),
+}
+
+/// Names a body in the payload store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PayloadRecord {
+    /// The store's scope: a vhost's number, or 0 on a node.
+    pub scope: u32,
+    /// The payload id.
+    pub id: [u8; 32],
+    /// Length of the payload in bytes.
+    pub size_bytes: u64,
+}
+
+/// A message to append: one record, whatever the number of queues.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMessage<'a> {
+    /// Exchange name, at most 255 bytes.
+    pub exchange: &'a [u8],
+    /// Routing key, at most 255 bytes.
+    pub routing_key: &'a [u8],
+    /// Raw content header: property flags and properties, as they came.
+    pub header: &'a [u8],
+    /// The body, or the name of it.
+    pub body: BodyRecord<'a>,
+    /// The durable queues it goes to; at least one, each once, at most 65,535.
+    pub queues: &'a [QueueId],
+    /// For the broker's own use; kept and given back.
+    pub flags: u32,
+    /// Wall clock time of the publish, milliseconds since 1970, for expiry across restarts.
+    pub time_unix_ms: u64,
+}
+
+/// One step of an atomic batch: after a crash all entries of the batch are there, or none.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// A message is published.
+    Message(NewMessage<'a>),
+    /// Messages are gone from a queue: acknowledged, dropped, purged, expired.
+    Acks {
+        /// The queue they leave.
+        queue: QueueId,
+        /// The messages, in any order, each once.
+        lsns: &'a [Lsn],
+    },
+    /// A queue and all of its messages are gone.
+    QueueDelete(QueueId),
+    /// A definition is set (`Some`) or removed (`None`).
+    Definition {
+        /// Its key.
+        key: &'a [u8],
+        /// Its value.
+        value: Option<&'a [u8]>,
+    },
+}
+
+/// A message as [`Journal::read_message`](super::Journal::read_message) gives it back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredMessage {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Exchange name.
+    pub exchange: Bytes,
+    /// Routing key.
+    pub routing_key: Bytes,
+    /// Raw content header.
+    pub header: Bytes,
+    /// The body, or the name of it.
+    pub body: StoredBody,
+    /// The queues it went to, as far as they still held it when the record was written.
+    pub queues: Vec<QueueId>,
+    /// What the broker gave.
+    pub flags: u32,
+    /// What the broker gave: milliseconds since 1970.
+    pub time_unix_ms: u64,
+}
+
+/// The body of a stored message.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StoredBody {
+    /// The bytes themselves.
+    Inline(Bytes),
+    /// A payload in the payload store.
+    Payload(PayloadRecord),
+}
+
+/// A message found by recovery; 24 bytes, so that a long backlog costs little memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RecoveredMessage {
+    /// Its number: acknowledge and read it by this.
+    pub lsn: Lsn,
+    /// Where it lies.
+    pub location: Location,
+    /// Length of an inline body in bytes; 0 for a payload.
+    pub body_bytes: u32,
+    /// Whether the body is a payload, which the broker must take a reference to.
+    pub is_payload: bool,
+    /// Whether a clean stop noted that the message had been delivered before. After an unclean stop
+    /// the broker must assume it of every message.
+    pub was_delivered: bool,
+}
+
+/// What a store held when it was opened.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Definitions, ordered by key.
+    pub definitions: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Messages of each queue in the order of their numbers. A queue without messages has no entry;
+    /// a queue that the definitions do not know is to be deleted by the broker.
+    pub queues: HashMap<QueueId, Vec<RecoveredMessage>>,
+    /// Whether the last run ended with [`Journal::close`](super::Journal::close).
+    pub clean: bool,
+    /// Highest number of any queue id met in the segments; ids above it are free.
+    pub queue_id_max: QueueId,
+}
