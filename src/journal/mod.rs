@@ -42,7 +42,10 @@ pub struct Journal {
 
 impl std::fmt::Debug for Journal {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Journal").field("durable", &self.durable_lsn()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Journal")
+            .field("durable", &self.durable_lsn())
+            .finish_non_exhaustive()
     }
 }
 
@@ -129,7 +132,11 @@ impl Journal {
     }
 
     /// Reads a message back; blocks on the disk, and until the record is written.
-    pub fn read_message(&self, lsn: Lsn, location: Location) -> Result<StoredMessage, JournalError> {
+    pub fn read_message(
+        &self,
+        lsn: Lsn,
+        location: Location,
+    ) -> Result<StoredMessage, JournalError> {
         let _ = location;
         Err(JournalError::NotFound { lsn })
     }
