@@ -26,5 +26,6 @@ pub(super) use parse::{Field, short_bytes, table_elements};
 
 #[cfg(test)]
 pub(super) mod strategy;
+
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,6 @@
 mod encode;
 mod error;
 mod protocol_header;
-#[cfg(test)]
-mod tests;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -262,3 +260,6 @@ const METHOD_PAYLOAD_BYTES_MIN: usize = 4;
 
 /// Class, weight and body size; RabbitMQ's reader asks for no more.
 const HEADER_PAYLOAD_BYTES_MIN: usize = 12;
+
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,6 @@
 //! Spec: AMQP 0-9-1 §4.2.6.1; `spec/amqp.md` CONTENT-1 to CONTENT-3.
 
 mod properties;
-#[cfg(test)]
-mod tests;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use nom::number::complete::{be_u16, be_u64};
@@ -178,3 +176,6 @@ fn fixed_part(input: &[u8]) -> nom::IResult<&[u8], (u16, u16, u64), FieldError> 
 
 /// Length of class, weight and body size, in bytes.
 const FIXED_PART_BYTES: usize = 12;
+
+#[cfg(test)]
+mod tests;

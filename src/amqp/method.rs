@@ -9,10 +9,6 @@
 
 mod definition;
 mod error;
-#[cfg(test)]
-mod strategy;
-#[cfg(test)]
-mod tests;
 
 pub mod access;
 pub mod basic;
@@ -99,6 +95,15 @@ macro_rules! methods {
                 match self {
                     $(Self::$variant(method) => method.encode(output),)+
                 }
+            }
+        }
+
+        #[cfg(test)]
+        impl crate::amqp::field::strategy::Any for Method {
+            fn any() -> proptest::strategy::BoxedStrategy<Self> {
+                use crate::amqp::field::strategy::any;
+                use proptest::strategy::{Strategy as _, Union};
+                Union::new([$(any::<$type>().prop_map(Self::from).boxed(),)+]).boxed()
             }
         }
 
@@ -255,3 +260,6 @@ impl MethodIds {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

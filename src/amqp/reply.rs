@@ -113,6 +113,7 @@ impl ReplyCode {
 
     /// Whether this code closes the whole connection (the XML's `hard-error`) rather than the
     /// channel alone.
+    // req: REPLY-1
     pub const fn is_connection_error(self) -> bool {
         match self {
             Self::ConnectionForced
@@ -139,6 +140,7 @@ impl ReplyCode {
 
     /// The reply text for a close with this code: `NAME - explanation`, or the name alone if there
     /// is nothing to explain. Longer than a short string, it ends in `...` after 252 bytes.
+    // req: REPLY-2
     pub fn text(self, explanation: impl fmt::Display) -> ShortString {
         let mut text = format!("{} - ", self.name());
         let prefix_bytes = text.len();

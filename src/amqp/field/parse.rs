@@ -108,6 +108,7 @@ impl Field for u64 {
 }
 
 /// `length u8 | bytes`.
+// req: FIELD-1
 impl Field for ShortString {
     fn parse<'a>(input: &'a [u8], owner: &Bytes) -> IResult<&'a [u8], Self, FieldError> {
         let (rest, bytes) = short_bytes(input)?;

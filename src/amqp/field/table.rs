@@ -67,6 +67,7 @@ impl FieldTable {
     }
 
     /// The first value of this name.
+    // req: FIELD-6
     pub fn get(&self, name: impl AsRef<[u8]>) -> Option<FieldValue> {
         let name = name.as_ref();
         let mut rest: &[u8] = &self.elements;
@@ -122,6 +123,7 @@ impl FieldTable {
 
 impl PartialEq for FieldTable {
     /// Same names and values in the same order.
+    // req: FIELD-7
     fn eq(&self, other: &Self) -> bool {
         self.elements == other.elements || self.iter().eq(other.iter())
     }

@@ -1,9 +1,16 @@
 //! Frames: limits, errors with RabbitMQ's texts, and cuts of the stream.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use proptest::collection::vec;
+use proptest::prelude::{BoxedStrategy, Just, Strategy};
+use proptest::prelude::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::*;
+use crate::amqp::field::ShortString;
+use crate::amqp::field::strategy::any;
+use crate::amqp::header::{ContentHeader, Properties};
 use crate::amqp::limits::FRAME_BYTES_MIN;
+use crate::amqp::method::{Encode, Method, basic};
 use crate::amqp::reply::ReplyCode;
 
 /// A frame of any type, payload and end octet.
@@ -188,4 +195,159 @@ fn protocol_headers_of_three_versions_are_known() {
         assert_eq!(&error.octets, octets);
     }
     assert_eq!(ProtocolHeader::parse(b"AMQP\x00\x00\x09"), None);
+}
+
+/// Streams of frames, of which some are wrong.
+fn streams() -> BoxedStrategy<Vec<u8>> {
+    let kind = prop_oneof![8 => Just(1_u8), 8 => Just(2), 8 => Just(3), 4 => Just(8), 1 => any()];
+    let payload = prop_oneof![2 => Just(Vec::new()), 8 => vec(any::<u8>(), 4..40)];
+    let end = prop_oneof![40 => Just(FRAME_END), 1 => any::<u8>()];
+    let frame = (kind, any::<u16>(), payload, end)
+        .prop_map(|(kind, channel, payload, end)| raw_frame(kind, channel, &payload, end));
+    vec(frame, 0..8).prop_map(|frames| frames.concat()).boxed()
+}
+
+/// All that comes out of a stream: frames, then how it ends.
+fn decode_all(input: &mut BytesMut, into: &mut Vec<Frame>) -> Result<(), FrameError> {
+    while let Some(frame) = decode(input, FRAME_BYTES_MIN)? {
+        into.push(frame);
+    }
+    Ok(())
+}
+
+proptest! {
+    /// However the stream is cut into reads, the same frames come out, and the same error.
+    // req: FRAME-3
+    #[test]
+    fn cuts_of_the_stream_change_nothing(stream in streams(), cuts in vec(1_usize..30, 1..20)) {
+        let mut expected = Vec::new();
+        let mut whole = BytesMut::from(stream.as_slice());
+        let expected_end = decode_all(&mut whole, &mut expected);
+
+        let (mut frames, mut input, mut end) = (Vec::new(), BytesMut::new(), Ok(()));
+        let mut rest = stream.as_slice();
+        for length in cuts.iter().copied().cycle() {
+            let (piece, behind) = rest.split_at(length.min(rest.len()));
+            input.extend_from_slice(piece);
+            rest = behind;
+            end = decode_all(&mut input, &mut frames);
+            if end.is_err() || rest.is_empty() {
+                break;
+            }
+        }
+        prop_assert_eq!(frames, expected);
+        prop_assert_eq!(end, expected_end);
+    }
+
+    /// Walking one shared buffer gives the same frames as taking each out.
+    #[test]
+    fn complete_bytes_end_behind_the_last_whole_frame(stream in streams(), cut in 0_usize..60) {
+        let stream = stream.get(..stream.len().saturating_sub(cut)).unwrap();
+        let complete = complete_bytes(stream, FRAME_BYTES_MIN);
+        let mut rest = stream.get(..complete).unwrap();
+        let mut frames = Vec::new();
+        let mut failed = false;
+        while !rest.is_empty() {
+            match parse(rest, FRAME_BYTES_MIN) {
+                Ok(frame) => {
+                    let frame = frame.expect("only whole frames are among the complete bytes");
+                    frames.push((frame.kind, frame.channel, frame.payload));
+                    rest = rest.get(frame.frame_bytes..).unwrap();
+                }
+                Err(_) => {
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        let mut expected = Vec::new();
+        let end = decode_all(&mut BytesMut::from(stream), &mut expected);
+        prop_assert_eq!(end.is_err(), failed);
+        prop_assert_eq!(frames.len(), expected.len());
+        for (frame, expected) in frames.into_iter().zip(&expected) {
+            prop_assert_eq!(frame, (expected.kind, expected.channel, expected.payload.as_ref()));
+        }
+    }
+
+    /// A content of any length comes back from its frames, none above the receiver's frame-max.
+    // req: CONTENT-4
+    // req: CONTENT-5
+    #[test]
+    fn body_is_cut_by_the_receivers_frame_max(
+        body_bytes in prop_oneof![Just(0_usize), Just(4_088), Just(4_089), 0..20_000_usize],
+        channel in any::<u16>()
+    ) {
+        let body: Vec<u8> = (0..=250_u8).cycle().take(body_bytes).collect();
+        let header = ContentHeader::new(body_bytes as u64, &Properties::default());
+        let deliver = basic::Deliver { delivery_tag: 7, ..Default::default() };
+        let mut output = BytesMut::new();
+        put_method_with_content(&mut output, channel, &deliver, &header, &body, FRAME_BYTES_MIN);
+
+        let mut frames = Vec::new();
+        prop_assert_eq!(decode_all(&mut output, &mut frames), Ok(()));
+        prop_assert!(output.is_empty());
+        prop_assert!(frames.iter().all(|frame| frame.channel == channel));
+        let mut frames = frames.into_iter();
+        let method = frames.next().unwrap();
+        prop_assert_eq!(Method::decode(&method.payload), Ok(Method::from(deliver)));
+        prop_assert_eq!(ContentHeader::decode(&frames.next().unwrap().payload), Ok(header));
+        let pieces: Vec<_> = frames.collect();
+        prop_assert_eq!(pieces.len(), body_bytes.div_ceil(4_088));
+        prop_assert!(pieces.iter().all(|frame| frame.kind == FrameKind::Body));
+        prop_assert!(pieces.iter().all(|frame| frame.payload.len() <= 4_088));
+        let joined: Vec<u8> = pieces.iter().flat_map(|frame| frame.payload.to_vec()).collect();
+        prop_assert_eq!(joined, body);
+    }
+
+    #[test]
+    fn method_frames_carry_the_method(method in any::<Method>(), channel in any::<u16>()) {
+        let mut output = BytesMut::new();
+        put_method(&mut output, channel, &method);
+        let mut payload = BytesMut::new();
+        method.encode(&mut payload);
+        let expected = Frame { kind: FrameKind::Method, channel, payload: payload.freeze() };
+        prop_assert_eq!(decode(&mut output, u32::MAX), Ok(Some(expected)));
+        prop_assert!(output.is_empty());
+    }
+}
+
+/// A header that is longer than the receiver's frame-max goes out as one frame.
+// req: FRAME-8
+#[test]
+fn long_header_is_not_split() {
+    let properties = Properties {
+        headers: Some(
+            [(ShortString::EMPTY, "s".repeat(10_000).into())]
+                .into_iter()
+                .collect(),
+        ),
+        ..Default::default()
+    };
+    let header = ContentHeader::new(1, &properties);
+    let mut output = BytesMut::new();
+    put_content(&mut output, 1, &header, b"x", FRAME_BYTES_MIN);
+    let frame = decode(&mut output, u32::MAX).unwrap().unwrap();
+    assert_eq!(frame.kind, FrameKind::Header);
+    assert_eq!(ContentHeader::decode(&frame.payload), Ok(header));
+}
+
+#[test]
+fn heartbeat_is_eight_octets() {
+    let mut output = BytesMut::new();
+    put_heartbeat(&mut output);
+    assert_eq!(output.as_ref(), b"\x08\x00\x00\x00\x00\x00\x00\xce");
+}
+
+/// A body frame without payload, and a heartbeat, keep no hold on the read buffer.
+#[test]
+fn empty_payload_does_not_share_the_buffer() {
+    let mut input = BytesMut::new();
+    put_heartbeat(&mut input);
+    put_body(&mut input, 1, b"");
+    input.put_slice(b"rest");
+    let heartbeat = decode(&mut input, FRAME_BYTES_MIN).unwrap().unwrap();
+    let body = decode(&mut input, FRAME_BYTES_MIN).unwrap().unwrap();
+    let rest = input.freeze();
+    assert!(rest.is_unique());
+    assert!(heartbeat.payload.is_empty() && body.payload.is_empty());
 }

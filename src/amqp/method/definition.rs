@@ -26,6 +26,8 @@ pub(super) trait Arguments: Sized {
 }
 
 /// Defines one method; the module's documentation has the form.
+// req: METHOD-1
+// req: METHOD-5
 macro_rules! method {
     (
         $(#[$meta:meta])*
@@ -102,6 +104,24 @@ macro_rules! method {
                 $($(<$tail>::default().put(output);)+)?
             }
         }
+
+        #[cfg(test)]
+        impl $crate::amqp::field::strategy::Any for $name {
+            fn any() -> proptest::strategy::BoxedStrategy<Self> {
+                use proptest::strategy::{Just, Strategy as _};
+                // A tuple of at least one strategy, also for a method without fields.
+                let fields = (
+                    Just(()),
+                    $($crate::amqp::field::strategy::any::<$type>(),)*
+                    $($($crate::amqp::method::definition::any_bit(stringify!($bit)),)+ $($crate::amqp::field::strategy::any::<$last_type>(),)*)?
+                );
+                fields
+                    .prop_map(|((), $($field,)* $($($bit,)+ $($last,)*)?)| Self {
+                        $($field,)* $($($bit,)+ $($last,)*)?
+                    })
+                    .boxed()
+            }
+        }
     };
 }
 pub(super) use method;
@@ -121,4 +141,10 @@ pub(super) fn pack_bits(bits: &[bool]) -> u8 {
     bits.iter()
         .rev()
         .fold(0, |octet, bit| octet << 1 | u8::from(*bit))
+}
+
+/// A bit of a method in property tests; the name only stands for the repetition.
+#[cfg(test)]
+pub(super) fn any_bit(_name: &str) -> proptest::strategy::BoxedStrategy<bool> {
+    crate::amqp::field::strategy::any()
 }

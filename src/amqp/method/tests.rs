@@ -1,8 +1,10 @@
 //! Methods: the golden octets, errors with RabbitMQ's texts, and round trips.
 
 use bytes::{Bytes, BytesMut};
+use proptest::prelude::{prop_assert_eq, proptest};
 
 use super::*;
+use crate::amqp::field::strategy::any;
 use crate::amqp::field::{FieldTable, FieldValue, ShortString};
 use crate::amqp::reply::ReplyCode;
 
@@ -16,6 +18,73 @@ fn encoded(method: &impl Encode) -> Bytes {
 /// The error of a payload that cannot be decoded.
 fn error_of(payload: &[u8]) -> DecodeError {
     Method::decode(&Bytes::copy_from_slice(payload)).expect_err("the payload is wrong")
+}
+
+proptest! {
+    // req: METHOD-1
+    // req: METHOD-5
+    #[test]
+    fn methods_come_back_as_they_were(method in any::<Method>()) {
+        let payload = encoded(&method);
+        prop_assert_eq!(Method::decode(&payload), Ok(method));
+    }
+
+    /// What is cut off anywhere is an error, and so is an octet too many.
+    // req: METHOD-3
+    #[test]
+    fn cut_or_extended_methods_are_an_error(method in any::<Method>(), cut in 0_usize..400) {
+        let payload = encoded(&method);
+        let cut = 1 + cut % payload.len();
+        let shorter = Method::decode(&payload.slice(..payload.len() - cut)).unwrap_err();
+        prop_assert_eq!(shorter.reply_code(), Some(ReplyCode::FrameError));
+        let longer = Method::decode(&[payload.as_ref(), b"z"].concat().into()).unwrap_err();
+        prop_assert_eq!(longer.reply_code(), Some(ReplyCode::FrameError));
+        prop_assert_eq!(longer.class_id(), method.class_id());
+        prop_assert_eq!(longer.method_id(), method.method_id());
+    }
+
+    /// Whatever octets stand behind a method's ids, they are refused, or understood and then the
+    /// same when they are written and read again.
+    #[test]
+    fn any_octets_are_refused_or_understood(method in any::<Method>(), octets in any::<Bytes>()) {
+        let ids = encoded(&method).slice(..4);
+        let payload = Bytes::from([ids.as_ref(), octets.as_ref()].concat());
+        if let Ok(method) = Method::decode(&payload) {
+            prop_assert_eq!(Method::decode(&encoded(&method)), Ok(method));
+        }
+    }
+
+    /// A method decoded within a larger buffer is the same.
+    #[test]
+    fn payload_may_lie_in_a_larger_buffer(method in any::<Method>()) {
+        let payload = encoded(&method);
+        let owner = Bytes::from([b"before", payload.as_ref(), b"behind"].concat());
+        let inside = owner.get(6..6 + payload.len()).unwrap();
+        prop_assert_eq!(Method::decode_in(&owner, inside), Ok(method));
+    }
+}
+
+/// Every method is among the arbitrary ones, so that the properties above hold for all.
+#[test]
+fn arbitrary_methods_have_the_listed_names_and_content() {
+    use proptest::strategy::{Strategy, ValueTree};
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let strategy = any::<Method>();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..3_000 {
+        let method = strategy.new_tree(&mut runner).unwrap().current();
+        let known = (method.class_id(), method.method_id(), method.name());
+        assert!(Method::ALL.contains(&known), "{known:?}");
+        let with_content = [
+            "basic.publish",
+            "basic.return",
+            "basic.deliver",
+            "basic.get-ok",
+        ];
+        assert_eq!(method.has_content(), with_content.contains(&method.name()));
+        seen.insert(known);
+    }
+    assert_eq!(seen.len(), Method::ALL.len());
 }
 
 // req: METHOD-1
