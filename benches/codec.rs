@@ -156,7 +156,14 @@ fn acks(c: &mut Criterion) {
     let mut output = BytesMut::with_capacity(1 << 16);
     let put_acks = |output: &mut BytesMut| {
         for delivery_tag in 0..MESSAGE_COUNT {
-            frame::put_method(output, 1, &basic::Ack { delivery_tag, multiple: false });
+            frame::put_method(
+                output,
+                1,
+                &basic::Ack {
+                    delivery_tag,
+                    multiple: false,
+                },
+            );
         }
     };
     group.bench_function("encode", |b| {
@@ -184,8 +191,17 @@ fn tables(c: &mut Criterion) {
     c.bench_function("table_of_ten_check", |b| {
         b.iter(|| FieldTable::from_elements(black_box(table.elements().clone())));
     });
-    c.bench_function("table_of_ten_get_last", |b| b.iter(|| black_box(&table).get("x-header-9")));
+    c.bench_function("table_of_ten_get_last", |b| {
+        b.iter(|| black_box(&table).get("x-header-9"))
+    });
 }
 
-criterion_group!(benches, decode_frames, decode_shared, encode_deliver, acks, tables);
+criterion_group!(
+    benches,
+    decode_frames,
+    decode_shared,
+    encode_deliver,
+    acks,
+    tables
+);
 criterion_main!(benches);
