@@ -1,1 +1,294 @@
-//! Routing and queues; synchronous, under short locks, with time as an argument.
+//! Routing and queues: what happens between a publish and a delivery. Synchronous; time comes in.
+//!
+//! Owns: vhosts with their exchanges, queues and bindings; consumers and their outboxes; users and
+//! their rights. Knows no socket, no frame and no file but through the journal.
+//!
+//! A session holds a [`Connection`], a [`Publisher`] and a [`ChannelLimiter`] for each channel, and
+//! calls its [`Vhost`]. A publish puts deliveries into consumers' [`Outbox`]es before it returns.
+//!
+//! # The order of locks
+//! A lock may be taken only while locks of smaller number are held, and never two of one number:
+//! 1. users, or the broker's list of vhosts
+//! 2. a vhost's topology
+//! 3. a shard of a vhost's exchanges or queues; released before anything else is called
+//! 4. an exchange's table
+//! 5. a queue's state
+//! 6. an outbox
+//! 7. a channel's limiter
+//!
+//! The journal's own lock comes after all of them: it calls nothing back. [`Waker`]s are called with no
+//! lock held, when [`Wakes`] is told to or dropped.
+//! Bounds: [`limits`].
+
+mod access;
+mod binding;
+mod consumer;
+mod definitions;
+mod error;
+mod exchange;
+mod ids;
+pub mod limits;
+mod message;
+mod name;
+mod names;
+mod outbox;
+mod payloads;
+mod queue;
+mod recovery;
+mod route;
+mod vhost;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use crate::journal::{Journal, Recovered};
+use crate::payload::ScopeId;
+
+pub use access::{Access, AuthError, Origin, PasswordHash, PatternError, Permissions, User, Users};
+pub use binding::{Binding, DestinationName};
+pub use consumer::{AckMode, ChannelLimiter, Consumer};
+pub use definitions::DefinitionError;
+pub use error::{Error, Resource, ResourceKind};
+pub use exchange::{Exchange, ExchangeKind};
+pub use ids::ConnectionId;
+pub use limits::BrokerLimits;
+pub use message::{Body, BodyRef, Message, MessageTraits, Persistence};
+pub use name::Name;
+pub use outbox::{Delivery, Outbox, OutboxItem, Waker, Wakes};
+pub use payloads::{PayloadBody, PayloadReferences};
+pub use queue::arguments::{Overflow, QueueKind, QueueSettings};
+pub use queue::{Durability, Got, MessageSeq, Queue, QueueCounts, QueueDepth, Settle};
+pub use recovery::OpenError;
+pub use route::Publisher;
+pub use vhost::{
+    BindingRequest, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Publish,
+    PublishOutcome, Published, QueueDeclare, QueueDeclared, QueueDelete, Vhost,
+};
+
+use definitions::{DefinitionStore, VhostRecord};
+use names::NameMaker;
+use vhost::{Shared, WallClock};
+
+/// What a broker is made of.
+#[derive(Debug)]
+pub struct BrokerSettings {
+    /// Bounds that an operator may change.
+    pub limits: BrokerLimits,
+    /// The account that a broker without any account makes, with all rights in vhost `/`.
+    pub default_user: DefaultUser,
+    /// Users who may log in from this machine's loopback addresses only.
+    pub loopback_users: Vec<Name>,
+    /// Fresh secret bytes; names and salts are made from them.
+    pub seed: [u8; 32],
+    /// The moment of the start, and the same by the calendar, in milliseconds since 1970.
+    pub started: (Instant, u64),
+}
+
+impl BrokerSettings {
+    /// RabbitMQ's defaults: guest with password guest, from this machine only.
+    #[must_use]
+    pub fn new(seed: [u8; 32], started: Instant, started_unix_ms: u64) -> Self {
+        Self {
+            limits: BrokerLimits::default(),
+            default_user: DefaultUser {
+                name: Name::from("guest"),
+                password: b"guest".to_vec(),
+            },
+            loopback_users: vec![Name::from("guest")],
+            seed,
+            started: (started, started_unix_ms),
+        }
+    }
+}
+
+/// The first account.
+pub struct DefaultUser {
+    /// Its name.
+    pub name: Name,
+    /// Its password.
+    pub password: Vec<u8>,
+}
+
+impl fmt::Debug for DefaultUser {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DefaultUser")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A message broker without its sockets.
+#[derive(Debug)]
+pub struct Broker {
+    shared: Arc<Shared>,
+    vhosts: DashMap<Name, Arc<Vhost>>,
+    /// Held while a vhost comes or goes; has the next scope.
+    scope_next: Mutex<u32>,
+    connection_next: AtomicU64,
+}
+
+impl Broker {
+    /// Makes a broker from what its journal recovered; without a journal nothing is durable.
+    ///
+    /// The first start makes vhost `/` and the default user. Reads messages back and so may block.
+    pub fn open(
+        settings: BrokerSettings,
+        journal: Option<(Journal, Recovered)>,
+        payloads: Option<Arc<dyn PayloadReferences>>,
+    ) -> Result<Arc<Self>, OpenError> {
+        let (journal, recovered) = match journal {
+            Some((journal, recovered)) => (Some(journal), recovered),
+            None => (None, Recovered::default()),
+        };
+        let store = DefinitionStore::new(journal.clone());
+        let (started, started_unix_ms) = settings.started;
+        let shared = Arc::new(Shared {
+            limits: settings.limits,
+            users: Users::new(settings.loopback_users, store.clone()),
+            journal,
+            store,
+            payloads,
+            names: NameMaker::new(settings.seed),
+            clock: WallClock {
+                started,
+                started_unix_ms,
+            },
+            queue_id_next: AtomicU64::new(1),
+            serial_next: AtomicU64::new(1),
+        });
+        let broker = Self {
+            shared,
+            vhosts: DashMap::new(),
+            scope_next: Mutex::new(1),
+            connection_next: AtomicU64::new(1),
+        };
+        let is_new = recovered.definitions.is_empty();
+        broker.restore(recovered)?;
+        if is_new {
+            broker.make_defaults(&settings.default_user)?;
+        }
+        Ok(Arc::new(broker))
+    }
+
+    /// Accounts and rights.
+    #[must_use]
+    pub fn users(&self) -> &Users {
+        &self.shared.users
+    }
+
+    /// The vhost of this name.
+    #[must_use]
+    pub fn vhost(&self, name: &[u8]) -> Option<Arc<Vhost>> {
+        self.vhosts.get(name).map(|vhost| Arc::clone(&vhost))
+    }
+
+    /// All vhosts, by name.
+    #[must_use]
+    pub fn vhosts(&self) -> Vec<Arc<Vhost>> {
+        let mut vhosts: Vec<_> = self.vhosts.iter().map(|vhost| Arc::clone(&vhost)).collect();
+        vhosts.sort_by(|left, right| left.name().cmp(right.name()));
+        vhosts
+    }
+
+    /// Makes a vhost with the predeclared exchanges; one that exists stays as it is.
+    pub fn create_vhost(&self, name: &Name) -> Result<Arc<Vhost>, Error> {
+        let mut scope_next = self.scope_next.lock();
+        if let Some(vhost) = self.vhost(name.as_bytes()) {
+            return Ok(vhost);
+        }
+        let record = VhostRecord {
+            name: name.as_bytes().to_vec(),
+            scope: *scope_next,
+        };
+        self.shared.store.put_scope_next(*scope_next + 1)?;
+        self.shared.store.put_vhost(&record)?;
+        *scope_next += 1;
+        Ok(self.insert_vhost(&record))
+    }
+
+    /// Deletes a vhost with all that is in it; false if there is none. Its connections find their
+    /// consumers cancelled; closing them is the server's business.
+    pub fn delete_vhost(&self, name: &[u8], wakes: &mut Wakes) -> Result<bool, Error> {
+        let _coming_and_going = self.scope_next.lock();
+        let Some((_, vhost)) = self.vhosts.remove(name) else {
+            return Ok(false);
+        };
+        vhost.clear(wakes)?;
+        self.shared.users.forget_vhost(vhost.name())?;
+        self.shared.store.delete_vhost(vhost.name())?;
+        Ok(true)
+    }
+
+    /// Opens a vhost for a connection (`connection.open`). `waker` is called when its outbox gets
+    /// something to send.
+    pub fn connect(
+        &self,
+        user: &Arc<User>,
+        vhost: &[u8],
+        waker: Arc<dyn Waker>,
+    ) -> Result<Connection, Error> {
+        let found = self.vhost(vhost).ok_or_else(|| Error::VhostNotFound {
+            vhost: Name::new(vhost),
+        })?;
+        if self
+            .shared
+            .users
+            .permissions(user.name(), found.name())
+            .is_none()
+        {
+            return Err(Error::VhostAccessRefused {
+                vhost: found.name().clone(),
+                user: user.name().clone(),
+            });
+        }
+        let id = ConnectionId(self.connection_next.fetch_add(1, Ordering::Relaxed));
+        let outbox = Outbox::new(self.shared.limits.outbox_bytes_max, waker);
+        Ok(Connection::new(
+            id,
+            Arc::clone(user),
+            found,
+            Arc::new(outbox),
+        ))
+    }
+
+    /// Notes in the journal what was delivered already, so that a clean stop does not make every message
+    /// look redelivered. Called when no connection is left, before the journal is closed.
+    pub fn note_delivered(&self) -> Result<(), Error> {
+        let Some(journal) = &self.shared.journal else {
+            return Ok(());
+        };
+        for vhost in self.vhosts() {
+            for queue in vhost.queues() {
+                let lsns = queue.delivered_lsns();
+                if queue.is_journalled() && !lsns.is_empty() {
+                    journal.append_delivered(queue.id(), &lsns)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make_defaults(&self, default_user: &DefaultUser) -> Result<(), Error> {
+        let vhost = self.create_vhost(&Name::from("/"))?;
+        let users = &self.shared.users;
+        let password = PasswordHash::new(&default_user.password, self.shared.names.salt());
+        let tags = vec!["administrator".to_owned()];
+        users.put_user(&default_user.name, Some(password), tags)?;
+        users.put_permissions(&default_user.name, vhost.name(), Permissions::all())
+    }
+
+    fn insert_vhost(&self, record: &VhostRecord) -> Arc<Vhost> {
+        let name = Name::new(&record.name);
+        let scope = ScopeId::new(record.scope);
+        let vhost = Arc::new(Vhost::new(name.clone(), scope, Arc::clone(&self.shared)));
+        vhost.declare_predeclared();
+        self.vhosts.insert(name, Arc::clone(&vhost));
+        vhost
+    }
+}

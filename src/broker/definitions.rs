@@ -1,0 +1,285 @@
+//! Topology and accounts as records: what survives a restart.
+//!
+//! Owns: the records, their keys and their encoding (postcard). The journal keeps them as keys and
+//! values in one order with the messages, so that a confirm also proves that its queue was declared.
+//! A key is `kind u8 | size u16 | name | size u16 | name ...`, so that no two names can run together.
+//! Spec: `spec/journal.md`, "Definitions".
+
+use serde::{Deserialize, Serialize};
+
+use crate::journal::{Journal, Lsn};
+
+use super::access::Permissions;
+use super::error::Error;
+use super::name::Name;
+
+/// A vhost.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct VhostRecord {
+    pub(crate) name: Vec<u8>,
+    /// Its scope in the payload store; never used again.
+    pub(crate) scope: u32,
+}
+
+/// An account.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct UserRecord {
+    pub(crate) name: Vec<u8>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) password: Option<Vec<u8>>,
+}
+
+/// What a user may do in a vhost.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct PermissionRecord {
+    pub(crate) user: Vec<u8>,
+    pub(crate) vhost: Vec<u8>,
+    pub(crate) configure: String,
+    pub(crate) write: String,
+    pub(crate) read: String,
+}
+
+impl PermissionRecord {
+    pub(crate) fn new(user: &Name, vhost: &Name, permissions: &Permissions) -> Self {
+        Self {
+            user: user.as_bytes().to_vec(),
+            vhost: vhost.as_bytes().to_vec(),
+            configure: permissions.configure().to_owned(),
+            write: permissions.write().to_owned(),
+            read: permissions.read().to_owned(),
+        }
+    }
+}
+
+/// A durable exchange.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct ExchangeRecord {
+    pub(crate) vhost: Vec<u8>,
+    pub(crate) name: Vec<u8>,
+    pub(crate) kind: String,
+    pub(crate) auto_delete: bool,
+    pub(crate) internal: bool,
+    /// The elements of the table as on the wire.
+    pub(crate) arguments: Vec<u8>,
+}
+
+/// A durable queue.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct QueueRecord {
+    pub(crate) vhost: Vec<u8>,
+    pub(crate) name: Vec<u8>,
+    pub(crate) id: u64,
+    pub(crate) auto_delete: bool,
+    /// The elements of the table as on the wire.
+    pub(crate) arguments: Vec<u8>,
+}
+
+/// A binding between durable ends.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct BindingRecord {
+    pub(crate) vhost: Vec<u8>,
+    pub(crate) source: Vec<u8>,
+    pub(crate) destination_is_queue: bool,
+    pub(crate) destination: Vec<u8>,
+    pub(crate) routing_key: Vec<u8>,
+    /// The elements of the table as on the wire.
+    pub(crate) arguments: Vec<u8>,
+}
+
+/// What kind of record a key is for. Ordered so that what others refer to comes first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+enum Kind {
+    ScopeNext = b'0',
+    Vhost = b'1',
+    User = b'2',
+    Permission = b'3',
+    Exchange = b'4',
+    Queue = b'5',
+    Binding = b'6',
+}
+
+/// One record, read back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Record {
+    /// The next free scope of the payload store.
+    ScopeNext {
+        next: u32,
+    },
+    Vhost(VhostRecord),
+    User(UserRecord),
+    Permission(PermissionRecord),
+    Exchange(ExchangeRecord),
+    Queue(QueueRecord),
+    Binding(BindingRecord),
+}
+
+/// A definition that cannot be read: damage, or a later version.
+#[derive(Debug, thiserror::Error)]
+#[error("definition with key {key} cannot be read: {source}")]
+pub struct DefinitionError {
+    /// The key, printable.
+    key: String,
+    source: postcard::Error,
+}
+
+impl Record {
+    /// Reads a record from its key and value.
+    pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<Self, DefinitionError> {
+        let kind = key.first().copied();
+        let read = match kind {
+            Some(b'0') => postcard::from_bytes(value).map(|next| Self::ScopeNext { next }),
+            Some(b'1') => postcard::from_bytes(value).map(Self::Vhost),
+            Some(b'2') => postcard::from_bytes(value).map(Self::User),
+            Some(b'3') => postcard::from_bytes(value).map(Self::Permission),
+            Some(b'4') => postcard::from_bytes(value).map(Self::Exchange),
+            Some(b'5') => postcard::from_bytes(value).map(Self::Queue),
+            Some(b'6') => postcard::from_bytes(value).map(Self::Binding),
+            Some(_) | None => Err(postcard::Error::DeserializeBadEnum),
+        };
+        read.map_err(|source| DefinitionError {
+            key: key.escape_ascii().to_string(),
+            source,
+        })
+    }
+}
+
+/// Where definitions are written: the journal, or nowhere for a broker without one.
+#[derive(Clone, Debug)]
+pub(crate) struct DefinitionStore {
+    journal: Option<Journal>,
+}
+
+impl DefinitionStore {
+    pub(crate) fn new(journal: Option<Journal>) -> Self {
+        Self { journal }
+    }
+
+    /// Keeps nothing.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Self {
+        Self { journal: None }
+    }
+
+    pub(crate) fn put_scope_next(&self, next: u32) -> Result<Lsn, Error> {
+        self.put(key(Kind::ScopeNext, &[]), &next)
+    }
+
+    pub(crate) fn put_vhost(&self, record: &VhostRecord) -> Result<Lsn, Error> {
+        self.put(key(Kind::Vhost, &[&record.name]), record)
+    }
+
+    pub(crate) fn delete_vhost(&self, name: &Name) -> Result<Lsn, Error> {
+        self.delete(key(Kind::Vhost, &[name.as_bytes()]))
+    }
+
+    pub(crate) fn put_user(&self, record: &UserRecord) -> Result<Lsn, Error> {
+        self.put(key(Kind::User, &[&record.name]), record)
+    }
+
+    pub(crate) fn delete_user(&self, name: &Name) -> Result<Lsn, Error> {
+        self.delete(key(Kind::User, &[name.as_bytes()]))
+    }
+
+    pub(crate) fn put_permissions(&self, record: &PermissionRecord) -> Result<Lsn, Error> {
+        self.put(
+            key(Kind::Permission, &[&record.user, &record.vhost]),
+            record,
+        )
+    }
+
+    pub(crate) fn delete_permissions(&self, user: &Name, vhost: &Name) -> Result<Lsn, Error> {
+        self.delete(key(Kind::Permission, &[user.as_bytes(), vhost.as_bytes()]))
+    }
+
+    pub(crate) fn put_exchange(&self, record: &ExchangeRecord) -> Result<Lsn, Error> {
+        self.put(key(Kind::Exchange, &[&record.vhost, &record.name]), record)
+    }
+
+    pub(crate) fn delete_exchange(&self, vhost: &Name, name: &Name) -> Result<Lsn, Error> {
+        self.delete(key(Kind::Exchange, &[vhost.as_bytes(), name.as_bytes()]))
+    }
+
+    pub(crate) fn put_queue(&self, record: &QueueRecord) -> Result<Lsn, Error> {
+        self.put(key(Kind::Queue, &[&record.vhost, &record.name]), record)
+    }
+
+    pub(crate) fn delete_queue(&self, vhost: &Name, name: &Name) -> Result<Lsn, Error> {
+        self.delete(key(Kind::Queue, &[vhost.as_bytes(), name.as_bytes()]))
+    }
+
+    pub(crate) fn put_binding(&self, record: &BindingRecord) -> Result<Lsn, Error> {
+        self.put(binding_key(record), record)
+    }
+
+    pub(crate) fn delete_binding(&self, record: &BindingRecord) -> Result<Lsn, Error> {
+        self.delete(binding_key(record))
+    }
+
+    fn put(&self, key: Vec<u8>, record: &impl Serialize) -> Result<Lsn, Error> {
+        let Some(journal) = &self.journal else {
+            return Ok(Lsn::ZERO);
+        };
+        let value = postcard::to_allocvec(record).expect("records are plain values");
+        Ok(journal.put_definition(&key, Some(&value))?)
+    }
+
+    fn delete(&self, key: Vec<u8>) -> Result<Lsn, Error> {
+        match &self.journal {
+            Some(journal) => Ok(journal.put_definition(&key, None)?),
+            None => Ok(Lsn::ZERO),
+        }
+    }
+}
+
+fn key(kind: Kind, names: &[&[u8]]) -> Vec<u8> {
+    let mut key = vec![kind as u8];
+    for name in names {
+        let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
+        key.extend_from_slice(&length.to_be_bytes());
+        key.extend_from_slice(name);
+    }
+    key
+}
+
+fn binding_key(record: &BindingRecord) -> Vec<u8> {
+    let kind = [u8::from(record.destination_is_queue)];
+    let parts: [&[u8]; 6] = [
+        &record.vhost,
+        &record.source,
+        &kind,
+        &record.destination,
+        &record.routing_key,
+        &record.arguments,
+    ];
+    key(Kind::Binding, &parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_not_run_together_in_keys() {
+        let one = key(Kind::Exchange, &[b"a", b"bc"]);
+        let other = key(Kind::Exchange, &[b"ab", b"c"]);
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let record = QueueRecord {
+            vhost: b"/".to_vec(),
+            name: b"q".to_vec(),
+            id: 7,
+            auto_delete: true,
+            arguments: vec![1, 2],
+        };
+        let key = key(Kind::Queue, &[b"/", b"q"]);
+        let value = postcard::to_allocvec(&record).expect("a plain value");
+        let read = Record::decode(&key, &value).expect("just written");
+        assert_eq!(read, Record::Queue(record));
+        assert!(Record::decode(b"?", &value).is_err());
+        assert!(Record::decode(&key, &value[..1]).is_err());
+    }
+}

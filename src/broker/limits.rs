@@ -1,0 +1,64 @@
+//! The broker's bounds, each with its unit, its origin and what happens beyond it.
+//!
+//! Those that an operator may change are fields of [`BrokerLimits`]; RELIABILITY section 6.
+
+/// Longest name and routing key, in bytes (short string, AMQP 0-9-1 §4.2.5.3).
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Message of at most this many bytes (header and body) is kept in one allocation of its own,
+/// copied out of the read buffer at once: that costs no more than sharing the buffer would.
+pub const PACKED_BYTES_MAX: usize = 4_096;
+
+/// Inline body below this many bytes is copied out of the read buffer when its message stays queued,
+/// so that a short message cannot pin a long buffer. A longer one is most of its buffer anyway.
+pub const BODY_COPY_BYTES_MAX: usize = 65_536;
+
+/// What an item of an outbox counts beside its message's bytes: frames, method and bookkeeping.
+pub const OUTBOX_ITEM_BYTES: usize = 64;
+
+/// Unsent deliveries of one connection, in bytes; beyond it its consumers stop drawing.
+pub const OUTBOX_BYTES_DEFAULT: usize = 512 * 1_024;
+
+/// Exchanges that one message may pass on its way; more are not looked at.
+pub const ROUTE_EXCHANGES_MAX: usize = 10_000;
+
+/// Routes that one channel remembers.
+pub const ROUTE_CACHE_SLOTS: usize = 32;
+
+/// Highest `x-max-priority` (RabbitMQ); beyond it 406.
+pub const PRIORITY_MAX: i64 = 255;
+
+/// Longest TTL or expiry, in milliseconds (RabbitMQ's timer); beyond it 406.
+pub const EXPIRY_MS_MAX: i64 = 4_294_967_295;
+
+/// Bounds that an operator may change; 0 is not a value.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BrokerLimits {
+    /// Unsent deliveries of one connection, in bytes. Beyond it nothing more is delivered to it.
+    pub outbox_bytes_max: usize,
+    /// Queues of one vhost. Beyond it: 406.
+    pub queues_per_vhost_max: usize,
+    /// Exchanges of one vhost. Beyond it: 406.
+    pub exchanges_per_vhost_max: usize,
+    /// Bindings of one vhost. Beyond it: 406.
+    pub bindings_per_vhost_max: usize,
+    /// Vhosts of the broker.
+    pub vhosts_max: usize,
+    /// Consumers of one queue. Beyond it: 406.
+    pub consumers_per_queue_max: usize,
+}
+
+impl Default for BrokerLimits {
+    fn default() -> Self {
+        Self {
+            outbox_bytes_max: OUTBOX_BYTES_DEFAULT,
+            queues_per_vhost_max: 1_000_000,
+            exchanges_per_vhost_max: 1_000_000,
+            bindings_per_vhost_max: 10_000_000,
+            vhosts_max: 10_000,
+            consumers_per_queue_max: 100_000,
+        }
+    }
+}
+
+const _: () = assert!(PACKED_BYTES_MAX < BODY_COPY_BYTES_MAX);

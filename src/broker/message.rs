@@ -1,0 +1,385 @@
+//! One message: where it was published, its raw content header, and its body or the name of it.
+//!
+//! Owns: the shared, unchanging form that every queue and consumer a message reaches holds. Knows
+//! nothing of queues. A clone costs one count; the header goes on as the octets that came in.
+//! Bound: what the frames and the payload threshold allow; 16 bytes where it is held.
+//! Spec: AMQP 0-9-1 §4.2.6; `spec/amqp.md`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::limits::{BODY_COPY_BYTES_MAX, NAME_BYTES_MAX, PACKED_BYTES_MAX};
+use super::payloads::PayloadBody;
+
+/// The body of a message.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// The octets themselves.
+    Inline(Bytes),
+    /// Content in the payload store, with the reference that keeps it there.
+    Payload(PayloadBody),
+}
+
+/// The body of a message, borrowed from it.
+#[derive(Clone, Copy, Debug)]
+pub enum BodyRef<'a> {
+    /// The octets themselves.
+    Inline(&'a [u8]),
+    /// Content in the payload store.
+    Payload(&'a PayloadBody),
+}
+
+impl BodyRef<'_> {
+    /// Length of the body in bytes, as the content header has it.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Payload(payload) => payload.size_bytes(),
+        }
+    }
+}
+
+/// How a publisher wants the message kept (delivery-mode).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Persistence {
+    /// Mode 1, or none: it may be lost when the broker stops.
+    Transient,
+    /// Mode 2: it survives in durable queues.
+    Persistent,
+}
+
+/// What the broker itself must know of a message; the rest stays raw.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MessageTraits {
+    /// From delivery-mode.
+    pub persistence: Persistence,
+    /// The priority property; 0 if it has none.
+    pub priority: u8,
+}
+
+/// A published message, shared by all that hold it.
+///
+/// `packed` is one allocation: traits, route, header and, if it is short, the body:
+/// `flags u8 | priority u8 | header size u32 | exchange size u8 | exchange | key size u8 | key |
+/// property flags and properties | body`.
+#[derive(Clone)]
+pub struct Message(Form);
+
+#[derive(Clone)]
+enum Form {
+    /// Everything in one piece of memory.
+    Packed(Arc<[u8]>),
+    /// The body apart: long, or in the payload store.
+    Split(Arc<Split>),
+}
+
+struct Split {
+    head: Box<[u8]>,
+    body: Body,
+}
+
+const FLAG_PERSISTENT: u8 = 1;
+const PRIORITY_AT: usize = 1;
+const HEADER_SIZE_AT: usize = 2;
+const ROUTE_AT: usize = 6;
+/// What the fixed fields and the two name sizes take, in bytes.
+const HEAD_OVERHEAD_BYTES: usize = ROUTE_AT + 2;
+
+impl Message {
+    /// Makes a message; short ones are copied into memory of their own.
+    ///
+    /// `header` is what stands behind the body size in a content header frame: property flags and
+    /// properties, octet by octet as they came.
+    #[must_use]
+    pub fn new(
+        exchange: &[u8],
+        routing_key: &[u8],
+        header: &[u8],
+        traits: MessageTraits,
+        body: Body,
+    ) -> Self {
+        match body {
+            Body::Inline(body) if header.len() + body.len() <= PACKED_BYTES_MAX => Self(
+                Form::Packed(pack(exchange, routing_key, header, traits, &body)),
+            ),
+            body => Self(Form::Split(Arc::new(Split {
+                head: head(exchange, routing_key, header, traits, 0).into_boxed_slice(),
+                body,
+            }))),
+        }
+    }
+
+    /// The exchange it was published to.
+    #[must_use]
+    pub fn exchange(&self) -> &[u8] {
+        short(self.head(), ROUTE_AT)
+    }
+
+    /// The routing key it was published with.
+    #[must_use]
+    pub fn routing_key(&self) -> &[u8] {
+        let head = self.head();
+        short(head, ROUTE_AT + 1 + short(head, ROUTE_AT).len())
+    }
+
+    /// Exchange and routing key as two short strings in a row, as `basic.deliver`, `basic.get-ok` and
+    /// `basic.return` carry them.
+    #[must_use]
+    pub fn route_wire(&self) -> &[u8] {
+        let head = self.head();
+        head.get(ROUTE_AT..self.header_at(head)).unwrap_or_default()
+    }
+
+    /// Property flags and properties, as they came.
+    #[must_use]
+    pub fn header(&self) -> &[u8] {
+        let head = self.head();
+        let start = self.header_at(head);
+        head.get(start..start + header_size(head))
+            .unwrap_or_default()
+    }
+
+    /// The body, or the name of it.
+    #[must_use]
+    pub fn body(&self) -> BodyRef<'_> {
+        match &self.0 {
+            Form::Packed(all) => {
+                let start = self.header_at(all) + header_size(all);
+                BodyRef::Inline(all.get(start..).unwrap_or_default())
+            }
+            Form::Split(split) => match &split.body {
+                Body::Inline(bytes) => BodyRef::Inline(bytes),
+                Body::Payload(payload) => BodyRef::Payload(payload),
+            },
+        }
+    }
+
+    /// The inline body as a shared slice, if it is long enough to be kept apart: sending it then needs
+    /// no copy. `None` for short bodies and payloads.
+    #[must_use]
+    pub fn shared_body(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Form::Split(split) => match &split.body {
+                Body::Inline(bytes) => Some(bytes),
+                Body::Payload(_) => None,
+            },
+            Form::Packed(_) => None,
+        }
+    }
+
+    /// Length of the body in bytes, a payload's included.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.body().size_bytes()
+    }
+
+    /// What holding it costs in memory, in bytes; a payload's content is not in memory.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Packed(all) => all.len(),
+            Form::Split(split) => match &split.body {
+                Body::Inline(bytes) => split.head.len() + bytes.len(),
+                Body::Payload(_) => split.head.len(),
+            },
+        }
+    }
+
+    /// What the broker must know of it.
+    #[must_use]
+    pub fn traits(&self) -> MessageTraits {
+        let head = self.head();
+        let persistence = match head.first() {
+            Some(flags) if flags & FLAG_PERSISTENT != 0 => Persistence::Persistent,
+            _ => Persistence::Transient,
+        };
+        MessageTraits {
+            persistence,
+            priority: head.get(PRIORITY_AT).copied().unwrap_or(0),
+        }
+    }
+
+    /// The same message with another header, for the properties that the broker must change.
+    #[must_use]
+    pub fn with_header(&self, header: &[u8]) -> Self {
+        let body = match &self.0 {
+            Form::Packed(_) => match self.body() {
+                BodyRef::Inline(bytes) => Body::Inline(Bytes::copy_from_slice(bytes)),
+                BodyRef::Payload(payload) => Body::Payload(payload.clone()),
+            },
+            Form::Split(split) => split.body.clone(),
+        };
+        Self::new(
+            self.exchange(),
+            self.routing_key(),
+            header,
+            self.traits(),
+            body,
+        )
+    }
+
+    /// Makes sure that keeping the message long does not keep a read buffer much longer than itself.
+    pub(crate) fn detach(&mut self) {
+        let Form::Split(split) = &self.0 else { return };
+        if let Body::Inline(bytes) = &split.body
+            && bytes.len() < BODY_COPY_BYTES_MAX
+            && !self.is_detached()
+        {
+            let body = Body::Inline(Bytes::copy_from_slice(bytes));
+            let head = split.head.clone();
+            self.0 = Form::Split(Arc::new(Split { head, body }));
+        }
+    }
+
+    /// Whether nobody else shares the body's memory.
+    fn is_detached(&self) -> bool {
+        match &self.0 {
+            Form::Packed(_) => true,
+            Form::Split(split) => match &split.body {
+                Body::Inline(bytes) => bytes.is_unique(),
+                Body::Payload(_) => true,
+            },
+        }
+    }
+
+    fn head(&self) -> &[u8] {
+        match &self.0 {
+            Form::Packed(all) => all,
+            Form::Split(split) => &split.head,
+        }
+    }
+
+    fn header_at(&self, head: &[u8]) -> usize {
+        let exchange_bytes = short(head, ROUTE_AT).len();
+        let key_bytes = short(head, ROUTE_AT + 1 + exchange_bytes).len();
+        HEAD_OVERHEAD_BYTES + exchange_bytes + key_bytes
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Message")
+            .field("exchange", &String::from_utf8_lossy(self.exchange()))
+            .field("routing_key", &String::from_utf8_lossy(self.routing_key()))
+            .field("size_bytes", &self.size_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The octets of the short string at `at`; empty if there is none.
+fn short(head: &[u8], at: usize) -> &[u8] {
+    let length = head.get(at).map_or(0, |length| usize::from(*length));
+    head.get(at + 1..at + 1 + length).unwrap_or_default()
+}
+
+fn header_size(head: &[u8]) -> usize {
+    head.get(HEADER_SIZE_AT..ROUTE_AT)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, |bytes| u32::from_le_bytes(bytes) as usize)
+}
+
+fn head(
+    exchange: &[u8],
+    routing_key: &[u8],
+    header: &[u8],
+    traits: MessageTraits,
+    extra_bytes: usize,
+) -> Vec<u8> {
+    let exchange = exchange.get(..NAME_BYTES_MAX).unwrap_or(exchange);
+    let routing_key = routing_key.get(..NAME_BYTES_MAX).unwrap_or(routing_key);
+    let header = match u32::try_from(header.len()) {
+        Ok(_) => header,
+        Err(_) => &[],
+    };
+    let mut head = Vec::with_capacity(
+        HEAD_OVERHEAD_BYTES + exchange.len() + routing_key.len() + header.len() + extra_bytes,
+    );
+    let flags = match traits.persistence {
+        Persistence::Persistent => FLAG_PERSISTENT,
+        Persistence::Transient => 0,
+    };
+    head.extend_from_slice(&[flags, traits.priority]);
+    head.extend_from_slice(&u32::try_from(header.len()).unwrap_or(0).to_le_bytes());
+    for name in [exchange, routing_key] {
+        head.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        head.extend_from_slice(name);
+    }
+    head.extend_from_slice(header);
+    head
+}
+
+fn pack(
+    exchange: &[u8],
+    routing_key: &[u8],
+    header: &[u8],
+    traits: MessageTraits,
+    body: &[u8],
+) -> Arc<[u8]> {
+    let mut all = head(exchange, routing_key, header, traits, body.len());
+    all.extend_from_slice(body);
+    Arc::from(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRAITS: MessageTraits = MessageTraits {
+        persistence: Persistence::Persistent,
+        priority: 7,
+    };
+
+    fn message(body_bytes: usize) -> Message {
+        let body = Body::Inline(Bytes::from(vec![b'x'; body_bytes]));
+        Message::new(b"logs", b"a.b", &[0, 0], TRAITS, body)
+    }
+
+    fn check_accessors(message: &Message, body_bytes: usize) {
+        assert_eq!(message.exchange(), b"logs");
+        assert_eq!(message.routing_key(), b"a.b");
+        assert_eq!(message.route_wire(), b"\x04logs\x03a.b");
+        assert_eq!(message.header(), &[0, 0]);
+        assert_eq!(message.traits(), TRAITS);
+        assert_eq!(message.size_bytes(), body_bytes as u64);
+        let BodyRef::Inline(body) = message.body() else {
+            panic!("the body was given inline");
+        };
+        assert_eq!(body, vec![b'x'; body_bytes]);
+    }
+
+    #[test]
+    fn both_forms_give_back_what_was_put_in() {
+        for body_bytes in [0, 1, 100, PACKED_BYTES_MAX, 2 * PACKED_BYTES_MAX] {
+            check_accessors(&message(body_bytes), body_bytes);
+        }
+    }
+
+    #[test]
+    fn a_message_takes_sixteen_bytes_where_it_is_held() {
+        assert_eq!(size_of::<Message>(), 16);
+    }
+
+    #[test]
+    fn detaching_leaves_the_read_buffer() {
+        let buffer = Bytes::from(vec![b'x'; 100_000]);
+        let body = Body::Inline(buffer.slice(..10_000));
+        let mut message = Message::new(b"logs", b"a.b", &[0, 0], TRAITS, body);
+        message.detach();
+        assert!(buffer.is_unique());
+        check_accessors(&message, 10_000);
+    }
+
+    #[test]
+    fn a_new_header_leaves_the_rest() {
+        for body_bytes in [5, 2 * PACKED_BYTES_MAX] {
+            let changed = message(body_bytes).with_header(&[0x10, 0, 2]);
+            assert_eq!(changed.header(), &[0x10, 0, 2]);
+            assert_eq!(changed.route_wire(), b"\x04logs\x03a.b");
+            assert_eq!(changed.size_bytes(), body_bytes as u64);
+        }
+    }
+}

@@ -1,0 +1,694 @@
+//! One queue: its waiting messages, its unacknowledged ones and its consumers.
+//!
+//! Owns: order, delivery and settling. Knows no other queue, no exchange and no vhost; where its
+//! messages came from and where dead ones go is decided above it.
+//! One lock holds all of its state; a publish, a settle of many, or a resume takes it once. Under it,
+//! messages go into consumers' outboxes; wake-ups are noted in [`Wakes`] and happen after it.
+//! Invariant: when the lock is free, either nothing waits or nobody is ready.
+//! Bounds: waiting messages by the queue's arguments, unacknowledged ones by prefetch.
+//!
+//! Each message is in one place at a time:
+//! ```text
+//!             ┌──────────────── requeued ────────────────┐
+//!             v                                          │
+//! publish ─> Ready ── delivered or fetched ──────────> Unacked ── acked, discarded ──> gone
+//!             └──── handed over without acknowledgement, purged, queue deleted ──────> gone
+//! ```
+//!
+//! Places for what is not built yet: expiry and length limits act where `enqueue` pushes and
+//! `dispatch` takes (`queue/expiry.rs`, `queue/overflow.rs`); what `Settle::Discard` drops is what
+//! dead-lettering picks up; priorities make `ready` one list per priority.
+
+pub(crate) mod arguments;
+mod consumers;
+mod ready;
+mod unacked;
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::amqp::field::FieldTable;
+use crate::journal::{Journal, Lsn, QueueId};
+
+use super::consumer::{AckMode, ChannelLimiter, Consumer};
+use super::ids::ConnectionId;
+use super::message::Message;
+use super::name::Name;
+use super::outbox::{Delivery, Outbox, Pushed, Wakes};
+
+use arguments::QueueSettings;
+use consumers::{Consumers, Unsettled};
+use ready::Ready;
+use unacked::{Out, Unacked};
+
+/// A message's number in its queue: its place in the order, never given twice.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct MessageSeq(pub(crate) u64);
+
+/// What becomes of an unacknowledged message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Settle {
+    /// Done with: it leaves the queue.
+    Ack,
+    /// Rejected for good: it leaves the queue, for its dead-letter exchange if it has one.
+    Discard,
+    /// Back to the place that it had, marked as redelivered.
+    Requeue,
+}
+
+/// Whether a queue outlives a restart of the broker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Durability {
+    /// Its definition and its persistent messages do.
+    Durable,
+    /// It goes with the process.
+    Transient,
+}
+
+/// A message in a queue.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) message: Message,
+    /// Its number in the journal, [`Lsn::ZERO`] if it is not there.
+    pub(crate) lsn: Lsn,
+    pub(crate) redelivered: bool,
+}
+
+/// What never changes about a queue.
+#[derive(Debug)]
+pub(crate) struct QueueSpec {
+    pub(crate) id: QueueId,
+    pub(crate) vhost: Name,
+    pub(crate) name: Name,
+    pub(crate) durability: Durability,
+    pub(crate) auto_delete: bool,
+    pub(crate) owner: Option<ConnectionId>,
+    pub(crate) arguments: FieldTable,
+    pub(crate) settings: QueueSettings,
+    /// Where settled messages are noted; only for durable queues.
+    pub(crate) journal: Option<Journal>,
+}
+
+/// A queue of one vhost.
+pub struct Queue {
+    spec: QueueSpec,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    deleted: bool,
+    seq_next: u64,
+    ready: Ready,
+    unacked: Unacked,
+    consumers: Consumers,
+    counts: QueueCounts,
+}
+
+/// What happened in a queue since it was declared, for statistics. Numbers of messages.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct QueueCounts {
+    /// Messages that came in.
+    pub published: u64,
+    /// Handed to consumers that acknowledge.
+    pub delivered: u64,
+    /// Handed to consumers that do not acknowledge.
+    pub delivered_no_ack: u64,
+    /// Fetched with `basic.get`, to be acknowledged.
+    pub fetched: u64,
+    /// Fetched with `basic.get`, without acknowledgement.
+    pub fetched_no_ack: u64,
+    /// `basic.get` that found nothing.
+    pub fetched_empty: u64,
+    /// Handed over again, in the four numbers above too.
+    pub redelivered: u64,
+    /// Acknowledged.
+    pub acked: u64,
+    /// Rejected for good.
+    pub discarded: u64,
+    /// Put back.
+    pub requeued: u64,
+    /// Removed by a purge.
+    pub purged: u64,
+}
+
+/// A queue's size at one moment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct QueueDepth {
+    /// Messages that wait.
+    pub ready_count: usize,
+    /// Sum of their bodies in bytes, payloads included.
+    pub ready_bytes: u64,
+    /// Messages that are out and not settled.
+    pub unacked_count: usize,
+    /// Sum of their bodies in bytes, payloads included.
+    pub unacked_bytes: u64,
+    /// Consumers.
+    pub consumer_count: usize,
+}
+
+/// A message fetched with `basic.get`.
+#[derive(Debug)]
+pub struct Got {
+    /// The message.
+    pub message: Message,
+    /// Its number, for [`Queue::settle`]; of no use if it was fetched without acknowledgement.
+    pub seq: MessageSeq,
+    /// Whether it was handed to anybody before.
+    pub redelivered: bool,
+    /// How many messages wait behind it.
+    pub remaining_count: usize,
+}
+
+/// Whether a queue took a published message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Enqueued {
+    /// It did.
+    Taken,
+    /// It was deleted meanwhile: as if it had not been bound.
+    Gone,
+}
+
+/// Why a consumer cannot be added.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ConsumeRefused {
+    /// Somebody has the queue to himself, or wants it and is not alone.
+    InExclusiveUse,
+    /// The queue was deleted meanwhile.
+    Gone,
+    /// `consumers_per_queue_max` is reached.
+    TooMany,
+}
+
+/// What a new consumer is made of.
+#[derive(Debug)]
+pub(crate) struct NewConsumer {
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) limiter: Arc<ChannelLimiter>,
+    pub(crate) channel: u16,
+    pub(crate) tag: Name,
+    pub(crate) ack_mode: AckMode,
+    pub(crate) exclusive: bool,
+    pub(crate) prefetch_count_max: u32,
+    pub(crate) priority: i64,
+    pub(crate) arguments: FieldTable,
+    pub(crate) consumer_count_max: usize,
+}
+
+/// Why a conditional delete is refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum DeleteRefused {
+    NotEmpty,
+    InUse,
+    /// Somebody else was faster.
+    Gone,
+}
+
+/// What must hold for a queue to be deleted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct DeleteConditions {
+    pub(crate) if_unused: bool,
+    pub(crate) if_empty: bool,
+}
+
+impl DeleteConditions {
+    /// As an auto-delete queue goes.
+    pub(crate) const IF_UNUSED: Self = Self {
+        if_unused: true,
+        if_empty: false,
+    };
+}
+
+/// Journal numbers of messages that left the queue, noted once the lock is gone.
+type Left = SmallVec<[Lsn; 8]>;
+
+/// Channels whose limit gets room once the lock is gone, each by one of its consumers.
+type Releases = SmallVec<[(Arc<Consumer>, u32); 2]>;
+
+impl Queue {
+    pub(crate) fn new(spec: QueueSpec) -> Self {
+        Self {
+            spec,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Its number, never used again.
+    #[must_use]
+    pub fn id(&self) -> QueueId {
+        self.spec.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.spec.name
+    }
+
+    /// Its vhost's name.
+    #[must_use]
+    pub fn vhost(&self) -> &Name {
+        &self.spec.vhost
+    }
+
+    /// Whether it outlives a restart.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.spec.durability
+    }
+
+    /// Whether it goes with its last consumer.
+    #[must_use]
+    pub fn is_auto_delete(&self) -> bool {
+        self.spec.auto_delete
+    }
+
+    /// The connection that has it to itself.
+    #[must_use]
+    pub fn owner(&self) -> Option<ConnectionId> {
+        self.spec.owner
+    }
+
+    /// The arguments it was declared with.
+    #[must_use]
+    pub fn arguments(&self) -> &FieldTable {
+        &self.spec.arguments
+    }
+
+    /// Whether persistent messages in it are in the journal.
+    pub(crate) fn is_journalled(&self) -> bool {
+        self.spec.journal.is_some()
+    }
+
+    /// What its arguments mean.
+    #[must_use]
+    pub fn settings(&self) -> &QueueSettings {
+        &self.spec.settings
+    }
+
+    /// Its size now.
+    #[must_use]
+    pub fn depth(&self) -> QueueDepth {
+        let state = self.state.lock();
+        QueueDepth {
+            ready_count: state.ready.len(),
+            ready_bytes: state.ready.bytes(),
+            unacked_count: state.unacked.len(),
+            unacked_bytes: state.unacked.bytes(),
+            consumer_count: state.consumers.len(),
+        }
+    }
+
+    /// What happened in it since it was declared.
+    #[must_use]
+    pub fn counts(&self) -> QueueCounts {
+        self.state.lock().counts
+    }
+
+    /// Its consumers now, in no order.
+    #[must_use]
+    pub fn consumers(&self) -> Vec<Arc<Consumer>> {
+        self.state.lock().consumers.iter().cloned().collect()
+    }
+
+    /// Looks at waiting messages without taking them: `count` from `offset` on.
+    #[must_use]
+    pub fn peek(&self, offset: usize, count: usize) -> Vec<Message> {
+        let state = self.state.lock();
+        let messages = state.ready.iter().map(|(_, entry)| entry.message.clone());
+        messages.skip(offset).take(count).collect()
+    }
+
+    /// Settles messages that are out, in one go; numbers that are not out are passed over, since the
+    /// session already knows which tags are outstanding.
+    pub fn settle(self: &Arc<Self>, seqs: &[MessageSeq], how: Settle, wakes: &mut Wakes) {
+        let mut left = Left::new();
+        let mut limiters = Releases::new();
+        {
+            let mut state = self.state.lock();
+            for seq in seqs {
+                let Some(out) = state.unacked.remove(*seq) else {
+                    continue;
+                };
+                if let Some(consumer) = &out.consumer {
+                    state.consumers.settled(consumer.id);
+                    note_release(&mut limiters, consumer);
+                }
+                match how {
+                    Settle::Ack => state.counts.acked += 1,
+                    Settle::Discard => state.counts.discarded += 1,
+                    Settle::Requeue => state.counts.requeued += 1,
+                }
+                if state.deleted {
+                    continue;
+                }
+                match how {
+                    Settle::Ack | Settle::Discard => note_left(&mut left, out.entry.lsn),
+                    Settle::Requeue => {
+                        let entry = Entry {
+                            redelivered: true,
+                            ..out.entry
+                        };
+                        state.ready.put_back(*seq, entry);
+                    }
+                }
+            }
+            self.dispatch(&mut state, &mut left, wakes);
+        }
+        self.journal_left(&left);
+        for (consumer, count) in limiters {
+            consumer.limiter.release(count, wakes);
+        }
+    }
+
+    /// A consumer that stalled may have room again: whoever made the room calls this, without a lock.
+    pub(crate) fn resume(self: &Arc<Self>, consumer: &Arc<Consumer>, wakes: &mut Wakes) {
+        let mut left = Left::new();
+        {
+            let mut state = self.state.lock();
+            state.consumers.resume(consumer.id);
+            self.dispatch(&mut state, &mut left, wakes);
+        }
+        self.journal_left(&left);
+    }
+
+    /// Takes a published message: to a consumer at once, or behind those that wait.
+    ///
+    /// `message` is copied out of the read buffer if it stays, so that the next queue shares the copy.
+    pub(crate) fn enqueue(
+        self: &Arc<Self>,
+        message: &mut Message,
+        lsn: Lsn,
+        wakes: &mut Wakes,
+    ) -> Enqueued {
+        let mut left = Left::new();
+        {
+            let mut state = self.state.lock();
+            if state.deleted {
+                return Enqueued::Gone;
+            }
+            let seq = MessageSeq(state.seq_next);
+            state.seq_next += 1;
+            state.counts.published += 1;
+            let entry = Entry {
+                message: message.clone(),
+                lsn,
+                redelivered: false,
+            };
+            // Nobody is ready while something waits, so a message that can go now is the front.
+            if let Some(entry) = self.hand_over(&mut state, seq, entry, &mut left, wakes) {
+                debug_assert!(state.consumers.front().is_none(), "somebody could take it");
+                drop(entry.message);
+                message.detach();
+                let message = message.clone();
+                state.ready.push_back(seq, Entry { message, ..entry });
+            }
+        }
+        self.journal_left(&left);
+        Enqueued::Taken
+    }
+
+    /// Adds a consumer and lets it draw.
+    pub(crate) fn consume(
+        self: &Arc<Self>,
+        new: NewConsumer,
+        wakes: &mut Wakes,
+    ) -> Result<Arc<Consumer>, ConsumeRefused> {
+        let mut left = Left::new();
+        let consumer = {
+            let mut state = self.state.lock();
+            if state.deleted {
+                return Err(ConsumeRefused::Gone);
+            }
+            let is_alone = state.consumers.len() == 0;
+            if state.consumers.has_exclusive() || (new.exclusive && !is_alone) {
+                return Err(ConsumeRefused::InExclusiveUse);
+            }
+            if state.consumers.len() >= new.consumer_count_max {
+                return Err(ConsumeRefused::TooMany);
+            }
+            let consumer = Arc::new(Consumer {
+                queue: Arc::clone(self),
+                outbox: new.outbox,
+                limiter: new.limiter,
+                id: state.consumers.next_id(),
+                channel: new.channel,
+                tag: new.tag,
+                ack_mode: new.ack_mode,
+                exclusive: new.exclusive,
+                prefetch_count_max: new.prefetch_count_max,
+                priority: new.priority,
+                arguments: new.arguments,
+            });
+            state.consumers.add(Arc::clone(&consumer));
+            self.dispatch(&mut state, &mut left, wakes);
+            consumer
+        };
+        self.journal_left(&left);
+        Ok(consumer)
+    }
+
+    /// Takes a consumer out; what it holds unsettled stays out. Says whether it was the last one;
+    /// a consumer that was gone already was nobody's last.
+    pub(crate) fn cancel(&self, consumer: &Arc<Consumer>) -> Cancelled {
+        let mut state = self.state.lock();
+        let removed = state.consumers.remove(consumer.id);
+        let remaining_count = state.consumers.len();
+        drop(state);
+        if !removed {
+            return Cancelled::Unknown;
+        }
+        consumer.outbox.forget(consumer);
+        consumer.limiter.forget(consumer);
+        if remaining_count == 0 {
+            Cancelled::Last
+        } else {
+            Cancelled::OthersRemain
+        }
+    }
+
+    /// Takes the first waiting message without being a consumer.
+    pub(crate) fn get(&self, ack_mode: AckMode) -> Option<Got> {
+        let mut left = Left::new();
+        let got = {
+            let mut state = self.state.lock();
+            let Some((seq, entry)) = state.ready.pop_front() else {
+                state.counts.fetched_empty += 1;
+                return None;
+            };
+            let got = Got {
+                message: entry.message.clone(),
+                seq,
+                redelivered: entry.redelivered,
+                remaining_count: state.ready.len(),
+            };
+            state.counts.redelivered += u64::from(entry.redelivered);
+            match ack_mode {
+                AckMode::Manual => {
+                    state.counts.fetched += 1;
+                    let consumer = None;
+                    state.unacked.insert(seq, Out { entry, consumer });
+                }
+                AckMode::Automatic => {
+                    state.counts.fetched_no_ack += 1;
+                    note_left(&mut left, entry.lsn);
+                }
+            }
+            got
+        };
+        self.journal_left(&left);
+        Some(got)
+    }
+
+    /// Removes what waits; what is out stays. Gives the number removed.
+    pub(crate) fn purge(&self) -> usize {
+        let mut left = Left::new();
+        let count = {
+            let mut state = self.state.lock();
+            let ready = std::mem::take(&mut state.ready);
+            state.counts.purged += ready.len() as u64;
+            left.extend(ready.iter().map(|(_, entry)| entry.lsn).filter(has_record));
+            ready.len()
+        };
+        self.journal_left(&left);
+        count
+    }
+
+    /// Ends the queue, if the conditions hold: whoever calls it next finds it gone. Gives the number of
+    /// messages that waited.
+    ///
+    /// Its consumers find a cancellation in their outboxes. What is out is forgotten when its channels
+    /// settle it; only their limits still count it.
+    pub(crate) fn delete(
+        &self,
+        conditions: DeleteConditions,
+        wakes: &mut Wakes,
+    ) -> Result<usize, DeleteRefused> {
+        let (consumers, ready) = {
+            let mut state = self.state.lock();
+            if state.deleted {
+                return Err(DeleteRefused::Gone);
+            }
+            if conditions.if_empty && !state.ready.is_empty() {
+                return Err(DeleteRefused::NotEmpty);
+            }
+            if conditions.if_unused && state.consumers.len() > 0 {
+                return Err(DeleteRefused::InUse);
+            }
+            state.deleted = true;
+            (state.consumers.drain(), std::mem::take(&mut state.ready))
+        };
+        for consumer in consumers {
+            consumer.outbox.forget(&consumer);
+            consumer.limiter.forget(&consumer);
+            let outbox = Arc::clone(&consumer.outbox);
+            outbox.push_cancelled(consumer, wakes);
+        }
+        Ok(ready.len())
+    }
+
+    /// Puts back a message found by recovery, in the order of the journal.
+    pub(crate) fn restore(&self, entry: Entry) {
+        let mut state = self.state.lock();
+        let seq = MessageSeq(state.seq_next);
+        state.seq_next += 1;
+        state.ready.push_back(seq, entry);
+    }
+
+    /// Journal numbers of the waiting and unsettled messages that somebody has seen, for a clean stop.
+    pub(crate) fn delivered_lsns(&self) -> Vec<Lsn> {
+        let state = self.state.lock();
+        let ready = state.ready.iter().filter(|(_, entry)| entry.redelivered);
+        let ready = ready.map(|(_, entry)| entry.lsn);
+        let out = state.unacked.iter().map(|(_, out)| out.entry.lsn);
+        ready.chain(out).filter(has_record).collect()
+    }
+
+    /// Restores the invariant: hands over what waits as long as anybody is ready.
+    fn dispatch(self: &Arc<Self>, state: &mut State, left: &mut Left, wakes: &mut Wakes) {
+        while state.consumers.front().is_some() {
+            let Some((seq, entry)) = state.ready.pop_front() else {
+                return;
+            };
+            if let Some(entry) = self.hand_over(state, seq, entry, left, wakes) {
+                state.ready.put_back(seq, entry);
+                return;
+            }
+        }
+    }
+
+    /// Gives a message to whose turn it is; gives it back if nobody can take it.
+    fn hand_over(
+        self: &Arc<Self>,
+        state: &mut State,
+        seq: MessageSeq,
+        entry: Entry,
+        left: &mut Left,
+        wakes: &mut Wakes,
+    ) -> Option<Entry> {
+        let Entry {
+            mut message,
+            lsn,
+            redelivered,
+        } = entry;
+        while let Some(consumer) = state.consumers.front() {
+            let consumer = Arc::clone(consumer);
+            let kept = match consumer.ack_mode {
+                AckMode::Manual => Some(message.clone()),
+                AckMode::Automatic => None,
+            };
+            let delivery = Delivery {
+                consumer: Arc::clone(&consumer),
+                message,
+                seq,
+                redelivered,
+            };
+            match consumer.outbox.push_delivery(delivery, wakes) {
+                Pushed::Taken => {
+                    state.counts.redelivered += u64::from(redelivered);
+                    match kept {
+                        Some(message) => {
+                            state.counts.delivered += 1;
+                            state.consumers.front_took(Unsettled::Counts);
+                            let entry = Entry {
+                                message,
+                                lsn,
+                                redelivered,
+                            };
+                            let consumer = Some(consumer);
+                            state.unacked.insert(seq, Out { entry, consumer });
+                        }
+                        None => {
+                            state.counts.delivered_no_ack += 1;
+                            state.consumers.front_took(Unsettled::Free);
+                            note_left(left, lsn);
+                        }
+                    }
+                    return None;
+                }
+                Pushed::Stalled(delivery) | Pushed::Closed(delivery) => {
+                    state.consumers.front_stalled();
+                    message = delivery.message;
+                }
+            }
+        }
+        Some(Entry {
+            message,
+            lsn,
+            redelivered,
+        })
+    }
+
+    /// Notes in the journal that messages are gone. A failed journal ends the broker by its own way, so
+    /// nobody waits for this and an error changes nothing here.
+    fn journal_left(&self, left: &[Lsn]) {
+        if let Some(journal) = &self.spec.journal
+            && !left.is_empty()
+            && let Err(error) = journal.append_acks(self.spec.id, left)
+        {
+            tracing::debug!(queue = %self.spec.name, %error, "acknowledgements were not journalled");
+        }
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Queue")
+            .field("id", &self.spec.id)
+            .field("name", &self.spec.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a cancel found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Cancelled {
+    /// The consumer is gone and was the last one.
+    Last,
+    /// The consumer is gone; there are others.
+    OthersRemain,
+    /// It was not there.
+    Unknown,
+}
+
+fn has_record(lsn: &Lsn) -> bool {
+    *lsn != Lsn::ZERO
+}
+
+fn note_left(left: &mut Left, lsn: Lsn) {
+    if has_record(&lsn) {
+        left.push(lsn);
+    }
+}
+
+fn note_release(releases: &mut Releases, consumer: &Arc<Consumer>) {
+    let same = |other: &(Arc<Consumer>, u32)| Arc::ptr_eq(&other.0.limiter, &consumer.limiter);
+    match releases.iter().position(same) {
+        Some(at) => releases[at].1 += 1,
+        None => releases.push((Arc::clone(consumer), 1)),
+    }
+}

@@ -1,0 +1,197 @@
+//! From the journal's records back to a running broker.
+//!
+//! Owns: the order of things at the start: vhosts, accounts, exchanges, queues, bindings, messages.
+//! Spec: RELIABILITY section 1: after an unclean stop every message counts as redelivered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::amqp::field::{FieldError, FieldTable};
+use crate::journal::{
+    Journal, JournalError, Lsn, QueueId, Recovered, RecoveredMessage, StoredBody, StoredMessage,
+};
+use crate::payload::PayloadId;
+
+use super::Broker;
+use super::definitions::{BindingRecord, DefinitionError, ExchangeRecord, QueueRecord, Record};
+use super::error::{Error, Resource, ResourceKind};
+use super::exchange::{ExchangeKind, ExchangeSpec};
+use super::message::{Body, Message, MessageTraits, Persistence};
+use super::name::Name;
+use super::queue::arguments::QueueSettings;
+use super::queue::{Durability, Entry, Queue, QueueSpec};
+use super::vhost::Vhost;
+
+/// Why a broker cannot start from what its journal holds.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A table of arguments in a definition is damaged.
+    #[error("arguments of a definition cannot be read: {0}")]
+    Arguments(#[from] FieldError),
+    /// A definition cannot be used.
+    #[error("a definition cannot be used: {0}")]
+    Broker(#[from] Error),
+    /// A definition cannot be read.
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    /// A message cannot be read.
+    #[error("a message cannot be read: {0}")]
+    Journal(#[from] JournalError),
+}
+
+/// A durable queue, and where it is.
+struct Home {
+    vhost: Arc<Vhost>,
+    queue: Arc<Queue>,
+}
+
+impl Broker {
+    /// Puts everything back that was recovered.
+    pub(super) fn restore(&self, recovered: Recovered) -> Result<(), OpenError> {
+        let mut exchanges = Vec::new();
+        let mut queues = Vec::new();
+        let mut bindings = Vec::new();
+        for (key, value) in &recovered.definitions {
+            match Record::decode(key, value)? {
+                Record::ScopeNext { next } => {
+                    let mut scope_next = self.scope_next.lock();
+                    *scope_next = next.max(*scope_next);
+                }
+                Record::Vhost(record) => drop(self.insert_vhost(&record)),
+                Record::User(record) => self.shared.users.restore_user(record),
+                Record::Permission(record) => self.shared.users.restore_permissions(&record),
+                Record::Exchange(record) => exchanges.push(record),
+                Record::Queue(record) => queues.push(record),
+                Record::Binding(record) => bindings.push(record),
+            }
+        }
+        for record in &exchanges {
+            self.restore_exchange(record)?;
+        }
+        let mut by_id = HashMap::new();
+        let mut id_max = recovered.queue_id_max.0;
+        for record in &queues {
+            id_max = id_max.max(record.id);
+            if let Some(home) = self.restore_queue(record)? {
+                by_id.insert(home.queue.id(), home);
+            }
+        }
+        self.shared
+            .queue_id_next
+            .store(id_max + 1, Ordering::Relaxed);
+        for record in &bindings {
+            self.restore_binding(record)?;
+        }
+        let Some(journal) = self.shared.journal.clone() else {
+            return Ok(());
+        };
+        for (id, messages) in recovered.queues {
+            match by_id.get(&id) {
+                Some(home) => {
+                    restore_messages(&journal, home, &messages, recovered.clean)?;
+                }
+                // Its deletion was the last thing that was noted of it.
+                None => drop(journal.append_queue_delete(id)?),
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_exchange(&self, record: &ExchangeRecord) -> Result<(), OpenError> {
+        let Some(vhost) = self.vhost(&record.vhost) else {
+            return Ok(());
+        };
+        vhost.insert_exchange(ExchangeSpec {
+            id: self.shared.serial(),
+            name: Name::new(&record.name),
+            kind: ExchangeKind::from_name(record.kind.as_bytes())?,
+            durability: Durability::Durable,
+            auto_delete: record.auto_delete,
+            internal: record.internal,
+            arguments: table(&record.arguments)?,
+        });
+        Ok(())
+    }
+
+    fn restore_queue(&self, record: &QueueRecord) -> Result<Option<Home>, OpenError> {
+        let Some(vhost) = self.vhost(&record.vhost) else {
+            return Ok(None);
+        };
+        let arguments = table(&record.arguments)?;
+        let name = Name::new(&record.name);
+        let resource = Resource {
+            kind: ResourceKind::Queue,
+            vhost: vhost.name().clone(),
+            name: name.clone(),
+        };
+        let queue = vhost.insert_queue(QueueSpec {
+            id: QueueId(record.id),
+            vhost: vhost.name().clone(),
+            name,
+            durability: Durability::Durable,
+            auto_delete: record.auto_delete,
+            owner: None,
+            settings: QueueSettings::from_arguments(&arguments, &resource)?,
+            arguments,
+            journal: self.shared.journal.clone(),
+        });
+        Ok(Some(Home { vhost, queue }))
+    }
+
+    fn restore_binding(&self, record: &BindingRecord) -> Result<(), OpenError> {
+        let arguments = table(&record.arguments)?;
+        if let Some(vhost) = self.vhost(&record.vhost)
+            && !vhost.restore_binding(record, &arguments)
+        {
+            // A crash came between the end of an end and the end of its bindings.
+            self.shared.store.delete_binding(record)?;
+        }
+        Ok(())
+    }
+}
+
+fn restore_messages(
+    journal: &Journal,
+    home: &Home,
+    messages: &[RecoveredMessage],
+    clean: bool,
+) -> Result<(), OpenError> {
+    for found in messages {
+        let stored = journal.read_message(found.lsn, found.location)?;
+        home.queue.restore(Entry {
+            lsn: stored.lsn,
+            message: message(&home.vhost, stored),
+            redelivered: !clean || found.was_delivered,
+        });
+    }
+    Ok(())
+}
+
+fn message(vhost: &Vhost, stored: StoredMessage) -> Message {
+    debug_assert_ne!(stored.lsn, Lsn::ZERO, "records count from 1");
+    let priority = u8::try_from(stored.flags & 0xff).unwrap_or(0);
+    let traits = MessageTraits {
+        persistence: Persistence::Persistent,
+        priority,
+    };
+    let body = match stored.body {
+        StoredBody::Inline(bytes) => Body::Inline(bytes),
+        StoredBody::Payload(payload) => {
+            let id = PayloadId::from_bytes(payload.id);
+            Body::Payload(vhost.hold_payload(id, payload.size_bytes))
+        }
+    };
+    Message::new(
+        &stored.exchange,
+        &stored.routing_key,
+        &stored.header,
+        traits,
+        body,
+    )
+}
+
+fn table(elements: &[u8]) -> Result<FieldTable, FieldError> {
+    FieldTable::from_elements(bytes::Bytes::copy_from_slice(elements))
+}

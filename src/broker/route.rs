@@ -1,0 +1,248 @@
+//! From an exchange and a key to the queues a message goes to.
+//!
+//! Owns: the walk over exchanges that are bound to exchanges, and each channel's memory of walks it
+//! made. Each queue comes once, whatever leads to it; a circle of exchanges is walked once.
+//! A channel that publishes as it did before finds its queues without a lock or a search: what it
+//! remembers holds until any binding, queue, exchange or right of its vhost goes or comes.
+//! Bounds: `ROUTE_CACHE_SLOTS` per channel, `ROUTE_EXCHANGES_MAX` per message.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::amqp::field::{FieldTable, FieldValue};
+use crate::journal::QueueId;
+
+use super::error::Error;
+use super::exchange::destinations::Destination;
+use super::exchange::{Exchange, RouteInput};
+use super::limits::{ROUTE_CACHE_SLOTS, ROUTE_EXCHANGES_MAX};
+use super::name::Name;
+use super::queue::Queue;
+
+/// The queues that a message goes to, each once.
+#[derive(Debug, Default)]
+pub(crate) struct Route {
+    pub(crate) queues: SmallVec<[Arc<Queue>; 1]>,
+    /// Those of them whose journal the message must be in.
+    pub(crate) durable: SmallVec<[QueueId; 2]>,
+}
+
+impl Route {
+    pub(crate) fn new(mut queues: Vec<Arc<Queue>>) -> Self {
+        queues.sort_unstable_by_key(|queue| queue.id());
+        queues.dedup_by_key(|queue| queue.id());
+        let durable = queues.iter().filter(|queue| queue.is_journalled());
+        let durable = durable.map(|queue| queue.id()).collect();
+        Self {
+            queues: queues.into_iter().collect(),
+            durable,
+        }
+    }
+}
+
+/// Finds exchanges and queues by name, for a walk.
+pub(crate) trait Directory {
+    fn exchange(&self, name: &[u8]) -> Option<Arc<Exchange>>;
+    fn queue(&self, name: &[u8]) -> Option<Arc<Queue>>;
+}
+
+/// Whether a walk's result may be remembered for the same exchange and key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Repeatable {
+    /// The next message with this exchange and key goes the same way.
+    Yes,
+    /// The headers decided.
+    No,
+}
+
+/// Walks from `start` to all queues.
+pub(crate) fn walk(
+    directory: &impl Directory,
+    start: &Arc<Exchange>,
+    input: RouteInput<'_>,
+) -> (Route, Repeatable) {
+    let mut queues = Vec::new();
+    let mut repeatable = Repeatable::Yes;
+    let mut seen = vec![start.id()];
+    let mut waiting = vec![Arc::clone(start)];
+    let mut found = Vec::new();
+    while let Some(exchange) = waiting.pop() {
+        if exchange.name().is_empty() {
+            queues.extend(input.keys.iter().filter_map(|key| directory.queue(key)));
+            if queues.is_empty() {
+                // A queue that comes later changes no binding, so this must be looked at again.
+                repeatable = Repeatable::No;
+            }
+            continue;
+        }
+        if !exchange.routes_by_key_alone() {
+            repeatable = Repeatable::No;
+        }
+        exchange.route(input, &mut found);
+        if found.is_empty()
+            && let Some(alternate) = exchange.alternate()
+        {
+            match directory.exchange(alternate.as_bytes()) {
+                Some(alternate) => found.push(Destination::Exchange(alternate)),
+                None => repeatable = Repeatable::No,
+            }
+        }
+        for destination in found.drain(..) {
+            match destination {
+                Destination::Queue(queue) => queues.push(queue),
+                Destination::Exchange(next) => {
+                    if seen.len() < ROUTE_EXCHANGES_MAX && !seen.contains(&next.id()) {
+                        seen.push(next.id());
+                        waiting.push(next);
+                    }
+                }
+            }
+        }
+    }
+    (Route::new(queues), repeatable)
+}
+
+/// The octets that the name of a routing header begins with in a table: size and name.
+const CC: &[u8] = b"\x02CC";
+const BCC: &[u8] = b"\x03BCC";
+
+/// Whether a headers table may hold `CC` or `BCC`; its octets are looked at, not parsed.
+pub(crate) fn may_have_more_keys(elements: &[u8]) -> bool {
+    elements
+        .windows(CC.len())
+        .any(|window| window == CC || window == &BCC[..CC.len()])
+}
+
+/// The keys that `CC` and `BCC` add, and whether there is a `BCC` to remove.
+pub(crate) fn more_keys(headers: &FieldTable) -> Result<(Vec<Name>, bool), Error> {
+    let mut keys = Vec::new();
+    let mut has_bcc = false;
+    for name in ["CC", "BCC"] {
+        match headers.get(name) {
+            None => {}
+            Some(FieldValue::Array(values)) => {
+                has_bcc |= name == "BCC";
+                for value in &values {
+                    if let FieldValue::LongString(key) = value {
+                        keys.push(Name::new(&key));
+                    }
+                }
+            }
+            Some(other) => {
+                let type_name = other.type_name();
+                return Err(Error::InvalidMessage {
+                    problem: format!("{{unacceptable_type_in_header,\"{name}\",{type_name}}}"),
+                });
+            }
+        }
+    }
+    Ok((keys, has_bcc))
+}
+
+/// What a remembered route depends on; any change makes all of them void.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Generation {
+    pub(crate) topology: u64,
+    pub(crate) rights: u64,
+}
+
+/// What one channel remembers of where its messages went; made by the session, one per channel.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    last: Option<Remembered>,
+    others: Option<Box<Others>>,
+}
+
+#[derive(Debug)]
+struct Others {
+    slots: [Option<Remembered>; ROUTE_CACHE_SLOTS],
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    generation: Generation,
+    exchange: Name,
+    key: Name,
+    route: Route,
+}
+
+impl Remembered {
+    fn is_for(&self, exchange: &[u8], key: &[u8], generation: Generation) -> bool {
+        self.generation == generation
+            && self.key.as_bytes() == key
+            && self.exchange.as_bytes() == exchange
+    }
+}
+
+impl Publisher {
+    /// Remembers nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The remembered route, if it still holds.
+    pub(crate) fn recall(
+        &mut self,
+        exchange: &[u8],
+        key: &[u8],
+        generation: Generation,
+    ) -> Option<&Route> {
+        let is_last = self
+            .last
+            .as_ref()
+            .is_some_and(|last| last.is_for(exchange, key, generation));
+        if !is_last {
+            let slot = self.slot(exchange, key)?;
+            if !slot.as_ref()?.is_for(exchange, key, generation) {
+                return None;
+            }
+            // Swapped, so that two keys in turn keep both.
+            let recalled = slot.take();
+            let before = std::mem::replace(&mut self.last, recalled);
+            self.put_by(before);
+        }
+        self.last.as_ref().map(|last| &last.route)
+    }
+
+    /// Remembers a route, in the place of another.
+    pub(crate) fn remember(
+        &mut self,
+        exchange: &[u8],
+        key: &[u8],
+        generation: Generation,
+        route: Route,
+    ) -> &Route {
+        let remembered = Remembered {
+            generation,
+            exchange: Name::new(exchange),
+            key: Name::new(key),
+            route,
+        };
+        let before = self.last.take();
+        self.put_by(before);
+        &self.last.insert(remembered).route
+    }
+
+    fn put_by(&mut self, remembered: Option<Remembered>) {
+        let Some(remembered) = remembered else { return };
+        self.others.get_or_insert_with(|| {
+            Box::new(Others {
+                slots: [const { None }; ROUTE_CACHE_SLOTS],
+                hasher: RandomState::new(),
+            })
+        });
+        if let Some(slot) = self.slot(remembered.exchange.as_bytes(), remembered.key.as_bytes()) {
+            *slot = Some(remembered);
+        }
+    }
+
+    fn slot(&mut self, exchange: &[u8], key: &[u8]) -> Option<&mut Option<Remembered>> {
+        let others = self.others.as_mut()?;
+        let hash = others.hasher.hash_one((exchange, key)) as usize;
+        others.slots.get_mut(hash % ROUTE_CACHE_SLOTS)
+    }
+}

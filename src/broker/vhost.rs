@@ -1,0 +1,341 @@
+//! One vhost: its exchanges, queues and bindings, and all that a connection may do with them.
+//!
+//! Owns: names to things, and the rules of declaring and deleting (`vhost/{exchanges,queues,bindings}.rs`),
+//! publishing and consuming (`vhost/{publishing,consuming}.rs`).
+//! Changes of topology go one at a time under one lock; looking up a name takes none but a shard's.
+//! Bounds: [`BrokerLimits`].
+
+mod bindings;
+mod consuming;
+mod exchanges;
+mod publishing;
+mod queues;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::journal::{Journal, QueueId};
+use crate::payload::{PayloadId, ScopeId};
+
+use super::access::{Access, User, Users};
+use super::binding::{Binding, Bindings};
+use super::definitions::DefinitionStore;
+use super::error::{Error, Resource, ResourceKind};
+use super::exchange::Exchange;
+use super::ids::ConnectionId;
+use super::limits::BrokerLimits;
+use super::name::Name;
+use super::names::NameMaker;
+use super::outbox::{Outbox, Wakes};
+use super::payloads::{PayloadBody, PayloadReferences};
+use super::queue::{DeleteConditions, Queue};
+use super::route::{Directory, Generation};
+
+pub use bindings::BindingRequest;
+pub use consuming::{Consume, Get};
+pub use exchanges::{ExchangeDeclare, ExchangeDelete};
+pub use publishing::{Publish, PublishOutcome, Published};
+pub use queues::{QueueDeclare, QueueDeclared, QueueDelete};
+
+/// What all vhosts of a broker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) limits: BrokerLimits,
+    pub(crate) users: Users,
+    pub(crate) journal: Option<Journal>,
+    pub(crate) store: DefinitionStore,
+    pub(crate) payloads: Option<Arc<dyn PayloadReferences>>,
+    pub(crate) names: NameMaker,
+    pub(crate) clock: WallClock,
+    pub(crate) queue_id_next: AtomicU64,
+    pub(crate) serial_next: AtomicU64,
+}
+
+/// Wall-clock time by a clock that never jumps: the moment of the start, and what passed since.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WallClock {
+    pub(crate) started: Instant,
+    pub(crate) started_unix_ms: u64,
+}
+
+impl WallClock {
+    /// Milliseconds since 1970 at `now`.
+    pub(crate) fn unix_ms(&self, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.started).as_millis();
+        self.started_unix_ms
+            .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+}
+
+impl Shared {
+    pub(crate) fn queue_id(&self) -> QueueId {
+        QueueId(self.queue_id_next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A number for an exchange or a binding, given once in the life of the process.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial_next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A connection as the broker knows it: who it is, and where its deliveries go.
+///
+/// Made by [`Broker::connect`](super::Broker::connect); ends with [`Vhost::disconnect`].
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnectionId,
+    user: Arc<User>,
+    vhost: Arc<Vhost>,
+    outbox: Arc<Outbox>,
+    exclusive_queues: Mutex<Vec<Arc<Queue>>>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        id: ConnectionId,
+        user: Arc<User>,
+        vhost: Arc<Vhost>,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        Self {
+            id,
+            user,
+            vhost,
+            outbox,
+            exclusive_queues: Mutex::default(),
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Who logged in.
+    #[must_use]
+    pub fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    /// The vhost it opened.
+    #[must_use]
+    pub fn vhost(&self) -> &Arc<Vhost> {
+        &self.vhost
+    }
+
+    /// Where its deliveries wait for the session.
+    #[must_use]
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+}
+
+/// A virtual host.
+pub struct Vhost {
+    name: Name,
+    scope: ScopeId,
+    shared: Arc<Shared>,
+    exchanges: DashMap<Name, Arc<Exchange>>,
+    queues: DashMap<Name, Arc<Queue>>,
+    topology: Mutex<Bindings>,
+    /// Counts what can change where a message goes.
+    generation: AtomicU64,
+}
+
+impl Vhost {
+    pub(crate) fn new(name: Name, scope: ScopeId, shared: Arc<Shared>) -> Self {
+        Self {
+            name,
+            scope,
+            shared,
+            exchanges: DashMap::new(),
+            queues: DashMap::new(),
+            topology: Mutex::default(),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Its scope in the payload store.
+    #[must_use]
+    pub fn scope(&self) -> ScopeId {
+        self.scope
+    }
+
+    /// The exchange of this name; the default exchange's is empty.
+    #[must_use]
+    pub fn exchange(&self, name: &[u8]) -> Option<Arc<Exchange>> {
+        self.exchanges
+            .get(name)
+            .map(|exchange| Arc::clone(&exchange))
+    }
+
+    /// All exchanges, in no order.
+    #[must_use]
+    pub fn exchanges(&self) -> Vec<Arc<Exchange>> {
+        self.exchanges
+            .iter()
+            .map(|exchange| Arc::clone(&exchange))
+            .collect()
+    }
+
+    /// The queue of this name.
+    #[must_use]
+    pub fn queue(&self, name: &[u8]) -> Option<Arc<Queue>> {
+        self.queues.get(name).map(|queue| Arc::clone(&queue))
+    }
+
+    /// All queues, in no order.
+    #[must_use]
+    pub fn queues(&self) -> Vec<Arc<Queue>> {
+        self.queues.iter().map(|queue| Arc::clone(&queue)).collect()
+    }
+
+    /// All bindings, oldest first. Those of the default exchange are understood and not listed.
+    #[must_use]
+    pub fn bindings(&self) -> Vec<Arc<Binding>> {
+        self.topology.lock().all()
+    }
+
+    /// Refers to content in the payload store, for a message's body. The content must be stored.
+    #[must_use]
+    pub fn hold_payload(&self, id: PayloadId, size_bytes: u64) -> PayloadBody {
+        PayloadBody::hold(self.shared.payloads.clone(), self.scope, id, size_bytes)
+    }
+
+    /// Deletes everything in a vhost that is being deleted.
+    pub(crate) fn clear(&self, wakes: &mut Wakes) -> Result<(), Error> {
+        for queue in self.queues() {
+            self.delete_queue(&queue, DeleteConditions::default(), wakes)?;
+        }
+        let mut topology = self.lock_topology();
+        for exchange in self.exchanges() {
+            self.delete_exchange_in(&mut topology, &exchange)?;
+        }
+        Ok(())
+    }
+
+    fn resource(&self, kind: ResourceKind, name: &[u8]) -> Resource {
+        Resource {
+            kind,
+            vhost: self.name.clone(),
+            name: Name::new(name),
+        }
+    }
+
+    fn queue_resource(&self, name: &[u8]) -> Resource {
+        self.resource(ResourceKind::Queue, name)
+    }
+
+    fn exchange_resource(&self, name: &[u8]) -> Resource {
+        self.resource(ResourceKind::Exchange, name)
+    }
+
+    /// Finds a queue that `by` may use: it exists, and is not another connection's own.
+    fn usable_queue(&self, by: &Connection, name: &[u8]) -> Result<Arc<Queue>, Error> {
+        let queue = self.queue(name).ok_or_else(|| Error::NotFound {
+            resource: self.queue_resource(name),
+        })?;
+        self.check_owner(by, &queue)?;
+        Ok(queue)
+    }
+
+    fn check_owner(&self, by: &Connection, queue: &Queue) -> Result<(), Error> {
+        match queue.owner() {
+            Some(owner) if owner != by.id => Err(Error::Locked {
+                resource: self.queue_resource(queue.name().as_bytes()),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Refuses what the connection's user has no right to.
+    fn authorize(
+        &self,
+        by: &Connection,
+        kind: ResourceKind,
+        name: &[u8],
+        access: Access,
+    ) -> Result<(), Error> {
+        let user = by.user.name();
+        if self
+            .shared
+            .users
+            .authorize(user, &self.name, kind, name, access)
+        {
+            return Ok(());
+        }
+        let name = match kind {
+            ResourceKind::Exchange if name.is_empty() => b"amq.default",
+            ResourceKind::Exchange | ResourceKind::Queue => name,
+        };
+        Err(Error::AccessRefused {
+            resource: self.resource(kind, name),
+            user: user.clone(),
+        })
+    }
+
+    fn generation(&self) -> Generation {
+        Generation {
+            topology: self.generation.load(Ordering::Acquire),
+            rights: self.shared.users.generation(),
+        }
+    }
+
+    /// Makes void what channels remember; called after the change, under the topology lock.
+    fn topology_changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    fn lock_topology(&self) -> MutexGuard<'_, Bindings> {
+        self.topology.lock()
+    }
+}
+
+impl Directory for Vhost {
+    fn exchange(&self, name: &[u8]) -> Option<Arc<Exchange>> {
+        Self::exchange(self, name)
+    }
+
+    fn queue(&self, name: &[u8]) -> Option<Arc<Queue>> {
+        Self::queue(self, name)
+    }
+}
+
+impl fmt::Debug for Vhost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Vhost")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names that begin so are the broker's own.
+const RESERVED_PREFIX: &[u8] = b"amq.";
+
+/// A name without CR and LF, which RabbitMQ drops from names of exchanges and queues.
+fn without_line_ends(name: &[u8]) -> Cow<'_, [u8]> {
+    let is_line_end = |octet: &u8| matches!(octet, b'\r' | b'\n');
+    if !name.iter().any(is_line_end) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(
+        name.iter()
+            .copied()
+            .filter(|octet| !is_line_end(octet))
+            .collect(),
+    )
+}

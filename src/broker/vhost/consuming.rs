@@ -1,0 +1,195 @@
+//! Consuming, fetching, and what happens when a channel or a connection ends.
+//!
+//! Spec: AMQP 0-9-1, `basic.consume`, `basic.cancel`, `basic.get`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::amqp::field::FieldTable;
+
+use super::super::access::Access;
+use super::super::consumer::{AckMode, ChannelLimiter, Consumer};
+use super::super::error::{Error, ResourceKind};
+use super::super::name::Name;
+use super::super::outbox::{Delivery, OutboxItem, Wakes};
+use super::super::queue::arguments::consumer_priority;
+use super::super::queue::{
+    Cancelled, ConsumeRefused, DeleteConditions, Got, MessageSeq, NewConsumer, Queue, Settle,
+};
+use super::{Connection, Vhost, without_line_ends};
+
+/// `basic.consume`.
+#[derive(Clone, Copy, Debug)]
+pub struct Consume<'a> {
+    /// The queue.
+    pub queue: &'a [u8],
+    /// The channel of the connection.
+    pub channel: u16,
+    /// The tag; the session has seen to it that the channel has no other of that name.
+    pub tag: &'a [u8],
+    /// Whether deliveries are acknowledged.
+    pub ack_mode: AckMode,
+    /// Nobody else may consume.
+    pub exclusive: bool,
+    /// `x-priority` means something here; the rest is the session's to look at.
+    pub arguments: &'a FieldTable,
+    /// How many deliveries may be unsettled; 0 for no limit. Ignored without acknowledgements.
+    pub prefetch_count_max: u16,
+    /// What the channel's consumers share.
+    pub limiter: &'a Arc<ChannelLimiter>,
+}
+
+/// `basic.get`.
+#[derive(Clone, Copy, Debug)]
+pub struct Get<'a> {
+    /// The queue.
+    pub queue: &'a [u8],
+    /// Whether what is fetched is acknowledged.
+    pub ack_mode: AckMode,
+}
+
+impl Vhost {
+    /// Starts a consumer. Messages may be in the outbox when this returns: the session sends
+    /// `consume-ok` before it takes them.
+    pub fn consume(
+        &self,
+        by: &Connection,
+        consume: &Consume<'_>,
+        wakes: &mut Wakes,
+    ) -> Result<Arc<Consumer>, Error> {
+        let name = &*without_line_ends(consume.queue);
+        self.authorize(by, ResourceKind::Queue, name, Access::Read)?;
+        let queue = self.usable_queue(by, name)?;
+        let resource = self.queue_resource(name);
+        let priority = consumer_priority(consume.arguments, &resource)?;
+        let consumer_count_max = self.shared.limits.consumers_per_queue_max;
+        let new = NewConsumer {
+            outbox: Arc::clone(&by.outbox),
+            limiter: Arc::clone(consume.limiter),
+            channel: consume.channel,
+            tag: Name::new(consume.tag),
+            ack_mode: consume.ack_mode,
+            exclusive: consume.exclusive,
+            prefetch_count_max: consume.prefetch_count_max.into(),
+            priority,
+            arguments: consume.arguments.detached(),
+            consumer_count_max,
+        };
+        queue.consume(new, wakes).map_err(|refused| match refused {
+            ConsumeRefused::InExclusiveUse => Error::ExclusiveUse { resource },
+            ConsumeRefused::Gone => self.no_queue(name),
+            ConsumeRefused::TooMany => Error::LimitReached {
+                resource,
+                count_max: consumer_count_max,
+            },
+        })
+    }
+
+    /// A consumer tag that was never used.
+    #[must_use]
+    pub fn consumer_tag(&self) -> Name {
+        Name::from(self.shared.names.name("amq.ctag-").as_str())
+    }
+
+    /// Ends a consumer; what it holds stays with its channel. An auto-delete queue goes with its last.
+    ///
+    /// Deliveries that were under way are still in the outbox: the session takes them before it sends
+    /// `cancel-ok`.
+    pub fn cancel(&self, consumer: &Arc<Consumer>, wakes: &mut Wakes) -> Result<(), Error> {
+        let queue = consumer.queue();
+        match queue.cancel(consumer) {
+            Cancelled::Last if queue.is_auto_delete() => {
+                self.delete_queue(queue, DeleteConditions::IF_UNUSED, wakes)
+                    .map(|_| ())
+                    .or_else(|error| match error {
+                        // Somebody came meanwhile.
+                        Error::InUse { .. } => Ok(()),
+                        other => Err(other),
+                    })
+            }
+            Cancelled::Last | Cancelled::OthersRemain | Cancelled::Unknown => Ok(()),
+        }
+    }
+
+    /// Fetches one message, if any waits.
+    pub fn get(&self, by: &Connection, get: Get<'_>) -> Result<(Arc<Queue>, Option<Got>), Error> {
+        let name = &*without_line_ends(get.queue);
+        self.authorize(by, ResourceKind::Queue, name, Access::Read)?;
+        let queue = self.usable_queue(by, name)?;
+        let got = queue.get(get.ack_mode);
+        Ok((queue, got))
+    }
+
+    /// Ends a channel: its consumers go, then everything that it did not settle goes back to its place,
+    /// what is still in the outbox included.
+    ///
+    /// `unsettled` is what the session took and nobody settled.
+    pub fn close_channel(
+        &self,
+        by: &Connection,
+        channel: u16,
+        consumers: &[Arc<Consumer>],
+        unsettled: &[(Arc<Queue>, MessageSeq)],
+        wakes: &mut Wakes,
+    ) -> Result<(), Error> {
+        // First all of them, so that nothing that goes back comes again on the same channel.
+        let mut result = Ok(());
+        let mut last_of = Vec::new();
+        for consumer in consumers {
+            if consumer.queue().cancel(consumer) == Cancelled::Last {
+                last_of.push(Arc::clone(consumer.queue()));
+            }
+        }
+        let withdrawn = by.outbox.withdraw(channel);
+        let withdrawn = withdrawn.iter().filter_map(unsettled_of);
+        requeue(unsettled.iter().cloned().chain(withdrawn), wakes);
+        for queue in last_of.into_iter().filter(|queue| queue.is_auto_delete()) {
+            match self.delete_queue(&queue, DeleteConditions::IF_UNUSED, wakes) {
+                Ok(_) | Err(Error::InUse { .. }) => {}
+                Err(error) => result = Err(error),
+            }
+        }
+        result
+    }
+
+    /// Ends a connection, after each of its channels was closed: its exclusive queues go.
+    pub fn disconnect(&self, by: &Connection, wakes: &mut Wakes) -> Result<(), Error> {
+        let mut result = Ok(());
+        let left = by.outbox.close();
+        let left = left.iter().filter_map(|item| match item {
+            OutboxItem::Deliver(delivery) => unsettled_of(delivery),
+            OutboxItem::ConsumerCancelled(_) => None,
+        });
+        requeue(left, wakes);
+        for queue in std::mem::take(&mut *by.exclusive_queues.lock()) {
+            if let Err(error) = self.delete_queue(&queue, DeleteConditions::default(), wakes) {
+                result = Err(error);
+            }
+        }
+        result
+    }
+}
+
+/// What a delivery that was never sent leaves to be settled.
+fn unsettled_of(delivery: &Delivery) -> Option<(Arc<Queue>, MessageSeq)> {
+    match delivery.consumer.ack_mode() {
+        AckMode::Manual => Some((Arc::clone(delivery.queue()), delivery.seq)),
+        AckMode::Automatic => None,
+    }
+}
+
+/// Puts messages back to their places, with one lock for each queue.
+fn requeue(unsettled: impl Iterator<Item = (Arc<Queue>, MessageSeq)>, wakes: &mut Wakes) {
+    let mut by_queue: HashMap<u64, (Arc<Queue>, Vec<MessageSeq>)> = HashMap::new();
+    for (queue, seq) in unsettled {
+        let of_queue = by_queue
+            .entry(queue.id().0)
+            .or_insert_with(|| (queue, Vec::new()));
+        of_queue.1.push(seq);
+    }
+    let mut queues: Vec<_> = by_queue.into_values().collect();
+    queues.sort_by_key(|(queue, _)| queue.id());
+    for (queue, seqs) in queues {
+        queue.settle(&seqs, Settle::Requeue, wakes);
+    }
+}

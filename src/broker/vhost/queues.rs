@@ -1,0 +1,302 @@
+//! Declaring, purging and deleting queues.
+//!
+//! Spec: AMQP 0-9-1, class queue; RabbitMQ's checks in RabbitMQ's order.
+
+use std::sync::Arc;
+
+use crate::amqp::field::FieldTable;
+
+use super::super::access::Access;
+use super::super::binding::{Bindings, DestinationName};
+use super::super::definitions::QueueRecord;
+use super::super::error::{Error, ResourceKind};
+use super::super::name::Name;
+use super::super::outbox::Wakes;
+use super::super::queue::arguments::{QueueKind, QueueSettings, check_equivalent, check_same_flag};
+use super::super::queue::{DeleteConditions, DeleteRefused, Durability, Queue, QueueSpec};
+use super::{Connection, RESERVED_PREFIX, Vhost, without_line_ends};
+
+/// `queue.declare`.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueDeclare<'a> {
+    /// Its name; empty lets the broker make one.
+    pub name: &'a [u8],
+    /// Only ask whether it exists; everything else is ignored.
+    pub passive: bool,
+    /// Outlives a restart, unless it is exclusive.
+    pub durable: bool,
+    /// For this connection alone, and gone with it.
+    pub exclusive: bool,
+    /// Goes with its last consumer.
+    pub auto_delete: bool,
+    /// RabbitMQ's `x-` arguments; unknown ones are kept and ignored.
+    pub arguments: &'a FieldTable,
+}
+
+/// `queue.declare-ok`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct QueueDeclared {
+    /// The name, also if the broker made it.
+    pub name: Name,
+    /// Messages that wait.
+    pub message_count: u32,
+    /// Consumers.
+    pub consumer_count: u32,
+}
+
+/// `queue.delete`.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueDelete<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// Only without consumers.
+    pub if_unused: bool,
+    /// Only without waiting messages; those that are out do not count.
+    pub if_empty: bool,
+}
+
+impl Vhost {
+    /// Declares a queue, or checks that it is as declared.
+    pub fn queue_declare(
+        &self,
+        by: &Connection,
+        declare: &QueueDeclare<'_>,
+    ) -> Result<QueueDeclared, Error> {
+        let name = &*without_line_ends(declare.name);
+        if declare.passive {
+            return self.usable_queue(by, name).map(|queue| declared(&queue));
+        }
+        let name = self.name_for(name, declare)?;
+        self.authorize(by, ResourceKind::Queue, name.as_bytes(), Access::Configure)?;
+        if let Some(queue) = self.queue(name.as_bytes()) {
+            return self.check_queue(by, &queue, declare);
+        }
+        let resource = self.queue_resource(name.as_bytes());
+        let settings = QueueSettings::from_arguments(declare.arguments, &resource)?;
+        check_properties(settings.kind, declare).map_err(|property| Error::InvalidProperty {
+            property,
+            resource: resource.clone(),
+        })?;
+        if let Some(exchange) = &settings.dead_letter_exchange {
+            self.authorize(by, ResourceKind::Queue, name.as_bytes(), Access::Read)?;
+            self.authorize(
+                by,
+                ResourceKind::Exchange,
+                exchange.as_bytes(),
+                Access::Write,
+            )?;
+        }
+        let topology = self.lock_topology();
+        if let Some(queue) = self.queue(name.as_bytes()) {
+            // Somebody was faster.
+            drop(topology);
+            return self.check_queue(by, &queue, declare);
+        }
+        let count_max = self.shared.limits.queues_per_vhost_max;
+        if self.queues.len() >= count_max {
+            return Err(Error::LimitReached {
+                resource,
+                count_max,
+            });
+        }
+        let is_durable = declare.durable && !declare.exclusive;
+        let id = self.shared.queue_id();
+        if is_durable {
+            self.shared.store.put_queue(&QueueRecord {
+                vhost: self.name.as_bytes().to_vec(),
+                name: name.as_bytes().to_vec(),
+                id: id.0,
+                auto_delete: declare.auto_delete,
+                arguments: declare.arguments.elements().to_vec(),
+            })?;
+        }
+        let queue = self.insert_queue(QueueSpec {
+            id,
+            vhost: self.name.clone(),
+            name,
+            durability: match is_durable {
+                true => Durability::Durable,
+                false => Durability::Transient,
+            },
+            auto_delete: declare.auto_delete,
+            owner: declare.exclusive.then_some(by.id),
+            arguments: declare.arguments.detached(),
+            settings,
+            journal: self.shared.journal.clone().filter(|_| is_durable),
+        });
+        if declare.exclusive {
+            by.exclusive_queues.lock().push(Arc::clone(&queue));
+        }
+        drop(topology);
+        Ok(declared(&queue))
+    }
+
+    /// Removes the messages that wait; gives their number.
+    pub fn queue_purge(&self, by: &Connection, name: &[u8]) -> Result<u32, Error> {
+        let name = &*without_line_ends(name);
+        self.authorize(by, ResourceKind::Queue, name, Access::Read)?;
+        let queue = self.usable_queue(by, name)?;
+        Ok(count(queue.purge()))
+    }
+
+    /// Deletes a queue; one that does not exist is deleted already. Gives the number of messages that
+    /// waited.
+    pub fn queue_delete(
+        &self,
+        by: &Connection,
+        delete: &QueueDelete<'_>,
+        wakes: &mut Wakes,
+    ) -> Result<u32, Error> {
+        let name = &*without_line_ends(delete.name);
+        self.authorize(by, ResourceKind::Queue, name, Access::Configure)?;
+        let Some(queue) = self.queue(name) else {
+            return Ok(0);
+        };
+        self.check_owner(by, &queue)?;
+        let conditions = DeleteConditions {
+            if_unused: delete.if_unused,
+            if_empty: delete.if_empty,
+        };
+        self.delete_queue(&queue, conditions, wakes)
+    }
+
+    /// Deletes a queue with its bindings, whoever asks for it.
+    pub(crate) fn delete_queue(
+        &self,
+        queue: &Arc<Queue>,
+        conditions: DeleteConditions,
+        wakes: &mut Wakes,
+    ) -> Result<u32, Error> {
+        let mut topology = self.lock_topology();
+        let resource = || self.queue_resource(queue.name().as_bytes());
+        let message_count = match queue.delete(conditions, wakes) {
+            Ok(message_count) => message_count,
+            Err(DeleteRefused::NotEmpty) => {
+                return Err(Error::NotEmpty {
+                    resource: resource(),
+                });
+            }
+            Err(DeleteRefused::InUse) => {
+                return Err(Error::InUse {
+                    resource: resource(),
+                });
+            }
+            Err(DeleteRefused::Gone) => return Ok(0),
+        };
+        self.queues
+            .remove_if(queue.name(), |_, current| Arc::ptr_eq(current, queue));
+        let removed = self.remove_bindings_to(&mut topology, queue);
+        self.topology_changed();
+        drop(topology);
+        removed?;
+        if queue.is_journalled() {
+            self.shared.store.delete_queue(&self.name, queue.name())?;
+            if let Some(journal) = &self.shared.journal {
+                journal.append_queue_delete(queue.id())?;
+            }
+        }
+        Ok(count(message_count))
+    }
+
+    pub(crate) fn insert_queue(&self, spec: QueueSpec) -> Arc<Queue> {
+        let queue = Arc::new(Queue::new(spec));
+        self.queues.insert(queue.name().clone(), Arc::clone(&queue));
+        queue
+    }
+
+    pub(super) fn no_queue(&self, name: &[u8]) -> Error {
+        Error::NotFound {
+            resource: self.queue_resource(name),
+        }
+    }
+
+    /// Takes away what leads to a queue, and the auto-delete exchanges that led nowhere else.
+    fn remove_bindings_to(&self, topology: &mut Bindings, queue: &Queue) -> Result<(), Error> {
+        let as_destination = DestinationName {
+            kind: ResourceKind::Queue,
+            name: queue.name().clone(),
+        };
+        for binding in topology.of_destination(&as_destination) {
+            self.remove_binding_in(topology, &binding.key)?;
+            if let Some(exchange) = self.unused_auto_delete(topology, binding.source()) {
+                self.delete_exchange_in(topology, &exchange)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The name to declare: the client's, which must not be one of the broker's own, or a new one.
+    fn name_for(&self, name: &[u8], declare: &QueueDeclare<'_>) -> Result<Name, Error> {
+        if name.starts_with(RESERVED_PREFIX) {
+            return Err(Error::ReservedPrefix {
+                kind: ResourceKind::Queue,
+                name: Name::new(name),
+            });
+        }
+        if !name.is_empty() {
+            return Ok(Name::new(name));
+        }
+        match QueueKind::from_arguments(declare.arguments) {
+            QueueKind::Classic => Ok(Name::from(self.shared.names.name("amq.gen-").as_str())),
+            kind @ (QueueKind::Quorum | QueueKind::Stream) => Err(Error::ServerNamedType {
+                queue_type: kind.module_name(),
+            }),
+        }
+    }
+
+    fn check_queue(
+        &self,
+        by: &Connection,
+        queue: &Arc<Queue>,
+        declare: &QueueDeclare<'_>,
+    ) -> Result<QueueDeclared, Error> {
+        let resource = self.queue_resource(queue.name().as_bytes());
+        if queue.owner() != declare.exclusive.then_some(by.id) {
+            return Err(Error::Locked { resource });
+        }
+        let is_durable = queue.durability() == Durability::Durable;
+        let wants_durable = declare.durable && !declare.exclusive;
+        check_same_flag("durable", is_durable, wants_durable, &resource)?;
+        check_same_flag(
+            "auto_delete",
+            queue.is_auto_delete(),
+            declare.auto_delete,
+            &resource,
+        )?;
+        let kind = queue.settings().kind;
+        check_equivalent(queue.arguments(), declare.arguments, kind, &resource)?;
+        Ok(declared(queue))
+    }
+}
+
+/// Names the first property that the queue's type does not allow.
+fn check_properties(kind: QueueKind, declare: &QueueDeclare<'_>) -> Result<(), &'static str> {
+    match kind {
+        QueueKind::Classic => Ok(()),
+        QueueKind::Quorum | QueueKind::Stream => {
+            if declare.auto_delete {
+                Err("auto-delete")
+            } else if declare.exclusive {
+                Err("exclusive-owner")
+            } else if declare.durable {
+                Ok(())
+            } else {
+                Err("non-durable")
+            }
+        }
+    }
+}
+
+fn declared(queue: &Queue) -> QueueDeclared {
+    let depth = queue.depth();
+    QueueDeclared {
+        name: queue.name().clone(),
+        message_count: count(depth.ready_count),
+        consumer_count: count(depth.consumer_count),
+    }
+}
+
+/// A number as the wire carries it.
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
