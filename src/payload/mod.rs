@@ -10,9 +10,12 @@ pub mod geometry;
 pub mod hash;
 pub mod id;
 pub mod manifest;
+pub mod store;
+pub mod writer;
 
 pub use bitfield::{Bitfield, BitfieldError};
 pub use geometry::{BlockRange, Geometry, GeometryError, PieceBytes, PieceIndex};
 pub use hash::{PayloadHasher, PieceHasher};
 pub use id::{AccessKey, ParseHexError, PayloadId, PieceHash, ScopeId};
 pub use manifest::{Manifest, ManifestError, ManifestParts};
+pub use store::{Store, StoreError, StoreSettings, StoredPayload};

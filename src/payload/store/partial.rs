@@ -1,0 +1,511 @@
+//! A payload of which some pieces are there.
+//!
+//! Owns: the file that pieces are written to in any order, and the record of which are verified.
+//! The record has four bytes for each piece and says how sure it is:
+//!
+//! ```text
+//! nothing ──piece written──> written ──file synced──> synced
+//!    ^                          │
+//!    └──────sync failed─────────┘
+//! ```
+//! After a crash a *synced* piece is held; what is neither that nor nothing is hashed again.
+//! Bound: 8 KiB for the bitfield, at most 64 MiB of pieces in doubt.
+//! Spec: `spec/payload-store.md` STORE-8 to STORE-11.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::disk::{DiskFile, OpenMode};
+use crate::payload::bitfield::Bitfield;
+use crate::payload::geometry::{Geometry, PieceIndex};
+use crate::payload::id::{PayloadId, ScopeId};
+use crate::payload::manifest::Manifest;
+use crate::payload::store::error::StoreError;
+use crate::payload::store::paths::{HAVE_ENDING, Key, META_ENDING, beside};
+use crate::payload::store::reader::{hash_piece_of, pieces_of_range};
+use crate::payload::store::reserve::Reservation;
+use crate::payload::store::{Content, Entry, Inner, PayloadReference, StoredPayload};
+use crate::payload::store::{meta, write_new};
+
+/// Bytes written after which the file is synced and its pieces become certain.
+const SYNC_BYTES: u64 = 64 * 1024 * 1024;
+/// Size of one piece's mark in the record, in bytes.
+const MARK_BYTES: usize = 4;
+
+/// What [`crate::payload::store::Store::begin_partial`] found.
+#[derive(Clone, Debug)]
+pub enum BegunPartial {
+    /// The payload is whole already.
+    Complete(StoredPayload),
+    /// Pieces are missing, or all came but [`PartialPayload::complete`] was not called.
+    Partial(PartialPayload),
+}
+
+/// A payload being collected piece by piece, from any thread. Clones share it.
+#[derive(Clone, Debug)]
+pub struct PartialPayload {
+    shared: Arc<PartialShared>,
+    reference: PayloadReference,
+}
+
+/// What became of a piece.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PieceOutcome {
+    /// It was there before; nothing was written.
+    AlreadyHeld,
+    /// It is not what the manifest says; nothing was written.
+    Mismatch,
+    /// It is right and written.
+    Stored,
+}
+
+pub(super) struct PartialShared {
+    inner: Arc<Inner>,
+    key: Key,
+    manifest: Manifest,
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    have: Box<dyn DiskFile>,
+    progress: Mutex<Progress>,
+    /// Told when a sync has ended.
+    sync_ended: Condvar,
+}
+
+struct Progress {
+    held: Bitfield,
+    /// Held pieces that no sync has covered yet.
+    unsynced: Vec<PieceIndex>,
+    unsynced_bytes: u64,
+    /// Syncs that run now; until they end, pieces that they cover may yet be lost.
+    syncing_count: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Mark {
+    Written,
+    Synced,
+}
+
+/// Opens the payload's partial file, or begins one.
+pub(super) fn begin(
+    inner: &Arc<Inner>,
+    scope: ScopeId,
+    manifest: &Manifest,
+) -> Result<BegunPartial, StoreError> {
+    let key = Key {
+        scope,
+        id: manifest.id(),
+    };
+    let reference = PayloadReference::take(inner, key);
+    let _busy = inner.busy(key);
+    let on_disk = {
+        let state = inner.state.lock();
+        match state.entries.get(&key) {
+            None => None,
+            Some(entry) => match &entry.content {
+                Content::Adopted(_) | Content::Complete { .. } => {
+                    let (id, geometry) = (key.id, entry.geometry);
+                    return Ok(BegunPartial::Complete(StoredPayload {
+                        id,
+                        geometry,
+                        reference,
+                    }));
+                }
+                Content::Partial { open } => {
+                    if let Some(shared) = open.as_ref().and_then(|open| open.upgrade()) {
+                        if shared.manifest.geometry() != manifest.geometry() {
+                            return Err(StoreError::PieceSizeInUse { id: key.id });
+                        }
+                        return Ok(BegunPartial::Partial(PartialPayload { shared, reference }));
+                    }
+                    Some(entry.geometry)
+                }
+            },
+        }
+    };
+    if on_disk == Some(*manifest.geometry())
+        && let Some(shared) = PartialShared::resume(inner, key, manifest)?
+    {
+        return Ok(BegunPartial::Partial(PartialPayload { shared, reference }));
+    }
+    if on_disk.is_some() {
+        // req: STORE-11
+        inner.remove_partial_files(key)?;
+        let mut state = inner.state.lock();
+        if let Some(entry) = state.entries.remove(&key) {
+            state.stored_bytes -= entry.geometry.size_bytes();
+        }
+    }
+    let shared = PartialShared::create(inner, key, manifest)?;
+    Ok(BegunPartial::Partial(PartialPayload { shared, reference }))
+}
+
+impl PartialPayload {
+    /// Writes one piece if it is what the manifest says. Blocks on hashing and on the file.
+    ///
+    /// When this answers `Stored`, the piece is held again after kill -9. Spec: STORE-8, STORE-9.
+    pub fn write_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<PieceOutcome, StoreError> {
+        self.shared.write_piece(piece, bytes)
+    }
+
+    /// Fills `buffer` from `offset_bytes`; every piece of the range must be held.
+    pub fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> Result<(), StoreError> {
+        self.shared.read_at(buffer, offset_bytes)
+    }
+
+    /// What is being collected.
+    pub fn manifest(&self) -> &Manifest {
+        &self.shared.manifest
+    }
+
+    /// Which pieces are held.
+    pub fn held(&self) -> Bitfield {
+        self.shared.held()
+    }
+
+    /// Whether every piece is held.
+    pub fn is_complete(&self) -> bool {
+        self.shared.progress.lock().held.is_full()
+    }
+
+    /// Makes the pieces written so far survive power loss; for a clean stop.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.shared.sync()
+    }
+
+    /// Makes the payload complete and durable. Fails if a piece is missing. Spec: STORE-10.
+    ///
+    /// May be called again, by any clone; later calls find the payload complete.
+    pub fn complete(&self) -> Result<StoredPayload, StoreError> {
+        self.shared.complete()?;
+        let (id, geometry) = (self.shared.key.id, *self.shared.manifest.geometry());
+        Ok(StoredPayload {
+            id,
+            geometry,
+            reference: self.reference.clone(),
+        })
+    }
+}
+
+impl PartialShared {
+    /// Makes the files; the metadata last, so that what has it is whole.
+    fn create(inner: &Arc<Inner>, key: Key, manifest: &Manifest) -> Result<Arc<Self>, StoreError> {
+        let geometry = *manifest.geometry();
+        let mut reservation = Reservation::take(inner, geometry.size_bytes())?;
+        let folder = inner.paths.partial_folder(key.scope);
+        inner.ensure_folder(&folder)?;
+        let path = inner.paths.partial(key);
+        // Leftovers that the books do not know: a removal or a creation that failed half way.
+        inner.remove_partial_files(key)?;
+        let have_bytes = u64::from(geometry.piece_count()) * MARK_BYTES as u64;
+        let made = create_file(inner, &path, geometry.size_bytes()).and_then(|file| {
+            let have = create_file(inner, &beside(&path, HAVE_ENDING), have_bytes)?;
+            write_new(
+                &*inner.disk,
+                &beside(&path, META_ENDING),
+                &meta::encode(manifest),
+            )?;
+            inner
+                .disk
+                .sync_dir(&folder)
+                .map_err(|source| StoreError::io("sync", &folder, source))?;
+            Ok((file, have))
+        });
+        let (file, have) = match made {
+            Ok(files) => files,
+            Err(error) => {
+                let _ = inner.remove_partial_files(key);
+                return Err(error);
+            }
+        };
+        reservation.written(geometry.size_bytes());
+        let shared = Self::new(inner, key, manifest, file, have, Bitfield::empty(&geometry));
+        let entry = Entry {
+            geometry,
+            key: manifest.key().clone(),
+            is_pinned: false,
+            idle_since: None,
+            content: Content::Partial {
+                open: Some(Arc::downgrade(&shared)),
+            },
+        };
+        let mut state = inner.state.lock();
+        reservation.keep(&mut state);
+        state.entries.insert(key, entry);
+        drop(state);
+        Ok(shared)
+    }
+
+    /// Opens the files that an earlier process left; `None` if they are of no use.
+    fn resume(
+        inner: &Arc<Inner>,
+        key: Key,
+        manifest: &Manifest,
+    ) -> Result<Option<Arc<Self>>, StoreError> {
+        // req: STORE-9
+        let geometry = *manifest.geometry();
+        let path = inner.paths.partial(key);
+        let have_path = beside(&path, HAVE_ENDING);
+        let meta_path = beside(&path, META_ENDING);
+        let open = |path| inner.disk.open(path, OpenMode::ReadWrite);
+        let (Ok(file), Ok(have)) = (open(&path), open(&have_path)) else {
+            return Ok(None);
+        };
+        let mut marks = vec![0; geometry.piece_count() as usize * MARK_BYTES];
+        if have.read_exact_at(&mut marks, 0).is_err() {
+            return Ok(None);
+        }
+        if meta::read_head(&*inner.disk, &meta_path, key.id)
+            .map_or(true, |head| head.key != *manifest.key())
+        {
+            // The same payload under another access key: serve it under the one asked for now.
+            inner.remove_if_there(&meta_path)?;
+            write_new(&*inner.disk, &meta_path, &meta::encode(manifest))?;
+        }
+        let mut held = Bitfield::empty(&geometry);
+        let mut unsynced = Vec::new();
+        for (piece, mark) in geometry.pieces().zip(marks.as_chunks::<MARK_BYTES>().0) {
+            if *mark == [0; MARK_BYTES] {
+                continue;
+            }
+            if *mark == Mark::Synced.bytes(key.id, piece) {
+                held.set(piece);
+                continue;
+            }
+            let hash = hash_piece_of(&*file, &geometry, piece)
+                .map_err(|source| StoreError::io("read", &path, source))?;
+            if hash.is_some() && hash.as_ref() == manifest.piece_hashes().get(piece.as_usize()) {
+                held.set(piece);
+                unsynced.push(piece);
+            }
+        }
+        let shared = Self::new(inner, key, manifest, Arc::from(file), have, held);
+        {
+            let mut progress = shared.progress.lock();
+            progress.unsynced_bytes = unsynced
+                .iter()
+                .map(|piece| u64::from(geometry.piece_len_bytes(*piece)))
+                .sum();
+            progress.unsynced = unsynced;
+        }
+        let mut state = inner.state.lock();
+        if let Some(entry) = state.entries.get_mut(&key) {
+            entry.key = manifest.key().clone();
+            entry.content = Content::Partial {
+                open: Some(Arc::downgrade(&shared)),
+            };
+        }
+        drop(state);
+        Ok(Some(shared))
+    }
+
+    fn new(
+        inner: &Arc<Inner>,
+        key: Key,
+        manifest: &Manifest,
+        file: Arc<dyn DiskFile>,
+        have: Box<dyn DiskFile>,
+        held: Bitfield,
+    ) -> Arc<Self> {
+        let progress = Progress {
+            held,
+            unsynced: Vec::new(),
+            unsynced_bytes: 0,
+            syncing_count: 0,
+        };
+        Arc::new(Self {
+            inner: Arc::clone(inner),
+            key,
+            manifest: manifest.clone(),
+            path: inner.paths.partial(key),
+            file,
+            have,
+            progress: Mutex::new(progress),
+            sync_ended: Condvar::new(),
+        })
+    }
+
+    pub(super) fn held(&self) -> Bitfield {
+        self.progress.lock().held.clone()
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.manifest.geometry()
+    }
+
+    fn write_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<PieceOutcome, StoreError> {
+        if self.progress.lock().held.has(piece) {
+            return Ok(PieceOutcome::AlreadyHeld);
+        }
+        // req: STORE-8
+        if !self.manifest.is_piece(piece, bytes) {
+            return Ok(PieceOutcome::Mismatch);
+        }
+        self.file
+            .write_at(bytes, self.geometry().piece_range(piece).start)
+            .map_err(|source| StoreError::io("write", &self.path, source))?;
+        self.mark(piece, Mark::Written.bytes(self.key.id, piece))?;
+        let is_sync_due = {
+            let mut progress = self.progress.lock();
+            if !progress.held.set(piece) {
+                return Ok(PieceOutcome::AlreadyHeld);
+            }
+            progress.unsynced.push(piece);
+            progress.unsynced_bytes += bytes.len() as u64;
+            progress.unsynced_bytes >= SYNC_BYTES
+        };
+        if is_sync_due {
+            self.sync()?;
+        }
+        Ok(PieceOutcome::Stored)
+    }
+
+    /// Syncs the file and marks what it covers. If the sync fails, those pieces are not held any
+    /// more: the system may have dropped them while it says that they are clean.
+    fn sync(&self) -> Result<(), StoreError> {
+        let covered = {
+            let mut progress = self.progress.lock();
+            if progress.unsynced.is_empty() {
+                return Ok(());
+            }
+            progress.unsynced_bytes = 0;
+            progress.syncing_count += 1;
+            std::mem::take(&mut progress.unsynced)
+        };
+        let outcome = self.file.sync_data();
+        let mark_of = |piece| match outcome {
+            Ok(()) => Mark::Synced.bytes(self.key.id, piece),
+            Err(_) => [0; MARK_BYTES],
+        };
+        // req: STORE-18
+        let marked = covered
+            .iter()
+            .try_for_each(|piece| self.mark(*piece, mark_of(*piece)));
+        let mut progress = self.progress.lock();
+        if outcome.is_err() {
+            for piece in &covered {
+                progress.held.clear(*piece);
+            }
+        }
+        progress.syncing_count -= 1;
+        drop(progress);
+        self.sync_ended.notify_all();
+        outcome.map_err(|source| StoreError::io("sync", &self.path, source))?;
+        marked
+    }
+
+    /// Syncs, and waits for syncs that others have begun; then the first missing piece.
+    fn sync_all(&self) -> Result<Option<PieceIndex>, StoreError> {
+        self.sync()?;
+        let mut progress = self.progress.lock();
+        while progress.syncing_count > 0 {
+            self.sync_ended.wait(&mut progress);
+        }
+        Ok(progress.held.missing(self.geometry()).next())
+    }
+
+    fn mark(&self, piece: PieceIndex, mark: [u8; MARK_BYTES]) -> Result<(), StoreError> {
+        self.have
+            .write_at(&mark, u64::from(piece.get()) * MARK_BYTES as u64)
+            .map_err(|source| StoreError::io("write", &beside(&self.path, HAVE_ENDING), source))
+    }
+
+    pub(super) fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> Result<(), StoreError> {
+        let id = self.key.id;
+        let size_bytes = self.geometry().size_bytes();
+        let end_bytes = offset_bytes.saturating_add(buffer.len() as u64);
+        if end_bytes > size_bytes {
+            return Err(StoreError::OutOfRange {
+                id,
+                size_bytes,
+                end_bytes,
+            });
+        }
+        let missing = {
+            let progress = self.progress.lock();
+            pieces_of_range(self.geometry(), offset_bytes, buffer.len())
+                .find(|piece| !progress.held.has(*piece))
+        };
+        if let Some(piece) = missing {
+            return Err(StoreError::MissingPiece {
+                id,
+                piece: piece.get(),
+            });
+        }
+        self.file
+            .read_exact_at(buffer, offset_bytes)
+            .map_err(|source| StoreError::Read { id, source })
+    }
+
+    fn complete(&self) -> Result<(), StoreError> {
+        let _busy = self.inner.busy(self.key);
+        if let Some(Entry {
+            content: Content::Complete { .. },
+            ..
+        }) = self.inner.state.lock().entries.get(&self.key)
+        {
+            return Ok(());
+        }
+        // req: STORE-10
+        if let Some(piece) = self.sync_all()? {
+            return Err(StoreError::MissingPiece {
+                id: self.key.id,
+                piece: piece.get(),
+            });
+        }
+        self.inner.commit(self.key, &self.manifest, &self.path)?;
+        let mut state = self.inner.state.lock();
+        if let Some(entry) = state.entries.get_mut(&self.key) {
+            entry.content = Content::Complete {
+                open: Some(Arc::downgrade(&self.file)),
+            };
+        }
+        drop(state);
+        // The rest of the partial files; what stays is removed at the next start.
+        let _ = self.inner.remove_partial_files(self.key);
+        Ok(())
+    }
+}
+
+impl Mark {
+    /// Never all zero, which stands for no mark.
+    fn bytes(self, id: PayloadId, piece: PieceIndex) -> [u8; MARK_BYTES] {
+        let kind: &[u8] = match self {
+            Self::Written => b"written",
+            Self::Synced => b"synced",
+        };
+        let crc = crc32c::crc32c(id.as_bytes());
+        let crc = crc32c::crc32c_append(crc, &piece.get().to_be_bytes());
+        crc32c::crc32c_append(crc, kind).max(1).to_be_bytes()
+    }
+}
+
+impl fmt::Debug for PartialShared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PartialPayload")
+            .field("manifest", &self.manifest)
+            .field("held_count", &self.progress.lock().held.held_count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Creates a file of this length.
+fn create_file<F: From<Box<dyn DiskFile>>>(
+    inner: &Inner,
+    path: &std::path::Path,
+    len_bytes: u64,
+) -> Result<F, StoreError> {
+    let file = inner
+        .disk
+        .open(path, OpenMode::CreateNew)
+        .map_err(|source| StoreError::io("create", path, source))?;
+    if len_bytes > 0 {
+        file.allocate(len_bytes)
+            .map_err(|source| StoreError::io("reserve space for", path, source))?;
+    }
+    Ok(F::from(file))
+}

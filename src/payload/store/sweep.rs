@@ -1,0 +1,183 @@
+//! What leaves the store: idle payloads by age or for room; pins that keep them.
+//!
+//! Spec: `spec/payload-store.md` STORE-14 to STORE-16.
+
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use crate::disk::OpenMode;
+use crate::payload::store::error::StoreError;
+use crate::payload::store::paths::{HAVE_ENDING, Key, META_ENDING, PIN_ENDING, beside};
+use crate::payload::store::{Busy, Content, Entry, Inner, State};
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SweepReport {
+    /// Payloads removed.
+    pub removed_count: u64,
+    /// Their bytes.
+    pub removed_bytes: u64,
+    /// Payloads that could not be removed; the next sweep tries again.
+    pub failed_count: u64,
+}
+
+/// A payload that nobody finds any more and whose files are about to be removed. It is busy.
+pub(super) struct Removal<'a> {
+    busy: Busy<'a>,
+    entry: Entry,
+}
+
+impl Inner {
+    pub(super) fn sweep(&self, now: Instant) -> SweepReport {
+        // req: STORE-14
+        let retention = self.settings.retention;
+        let mut expired = Vec::new();
+        {
+            let mut state = self.state.lock();
+            let idle: Vec<Key> = state
+                .entries
+                .iter()
+                .filter(|(key, entry)| state.is_idle(**key, entry))
+                .map(|(key, _)| *key)
+                .collect();
+            for key in idle {
+                let Some(entry) = state.entries.get_mut(&key) else {
+                    continue;
+                };
+                let since = *entry.idle_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= retention {
+                    expired.extend(self.take_out(&mut state, key));
+                }
+            }
+        }
+        let mut report = SweepReport::default();
+        for removal in expired {
+            let (size_bytes, outcome) = removal.run();
+            match outcome {
+                Ok(()) => {
+                    report.removed_count += 1;
+                    report.removed_bytes += size_bytes;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot remove a payload that nothing needs");
+                    report.failed_count += 1;
+                }
+            }
+        }
+        report
+    }
+
+    /// Takes an idle payload out of the books, so that nobody finds it, and marks it as busy.
+    pub(super) fn take_out(&self, state: &mut State, key: Key) -> Option<Removal<'_>> {
+        debug_assert!(
+            !state.reference_counts.contains_key(&key),
+            "what is needed stays"
+        );
+        let entry = state.entries.remove(&key)?;
+        state.busy.insert(key);
+        Some(Removal {
+            busy: Busy { inner: self, key },
+            entry,
+        })
+    }
+
+    pub(super) fn pin(&self, key: Key) -> Result<(), StoreError> {
+        let _busy = self.busy(key);
+        match self.state.lock().entries.get(&key) {
+            Some(Entry {
+                content: Content::Complete { .. },
+                ..
+            }) => {}
+            Some(Entry {
+                content: Content::Adopted(_) | Content::Partial { .. },
+                ..
+            })
+            | None => {
+                return Err(StoreError::NotFound {
+                    scope: key.scope,
+                    id: key.id,
+                });
+            }
+        }
+        let path = beside(&self.paths.complete(key), PIN_ENDING);
+        match self.disk.open(&path, OpenMode::CreateNew) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(StoreError::io("create", &path, source)),
+        }
+        let folder = self.paths.complete_folder(key);
+        self.disk
+            .sync_dir(&folder)
+            .map_err(|source| StoreError::io("sync", &folder, source))?;
+        if let Some(entry) = self.state.lock().entries.get_mut(&key) {
+            entry.is_pinned = true;
+            entry.idle_since = None;
+        }
+        Ok(())
+    }
+
+    pub(super) fn unpin(&self, key: Key) -> Result<(), StoreError> {
+        let _busy = self.busy(key);
+        self.remove_if_there(&beside(&self.paths.complete(key), PIN_ENDING))?;
+        if let Some(entry) = self.state.lock().entries.get_mut(&key) {
+            entry.is_pinned = false;
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_if_there(&self, path: &Path) -> Result<(), StoreError> {
+        match self.disk.remove(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", path, source))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes a partial payload's files: the bytes first, for without them the rest is nothing.
+    pub(super) fn remove_partial_files(&self, key: Key) -> Result<(), StoreError> {
+        let path = self.paths.partial(key);
+        self.remove_if_there(&path)?;
+        self.remove_if_there(&beside(&path, HAVE_ENDING))?;
+        self.remove_if_there(&beside(&path, META_ENDING))
+    }
+
+    fn remove_complete_files(&self, key: Key) -> Result<(), StoreError> {
+        let path = self.paths.complete(key);
+        self.remove_if_there(&path)?;
+        self.remove_if_there(&beside(&path, META_ENDING))
+    }
+}
+
+impl State {
+    /// The idle payload that has been so for the longest time; what no sweep has seen idle is last.
+    pub(super) fn longest_idle(&self) -> Option<Key> {
+        let idle = self
+            .entries
+            .iter()
+            .filter(|(key, entry)| self.is_idle(**key, entry));
+        idle.min_by_key(|(key, entry)| (entry.idle_since.is_none(), entry.idle_since, **key))
+            .map(|(key, _)| *key)
+    }
+}
+
+impl Removal<'_> {
+    /// Removes the files; gives the payload's size. If that fails the payload is back in the books.
+    pub(super) fn run(self) -> (u64, Result<(), StoreError>) {
+        let (inner, key) = (self.busy.inner, self.busy.key);
+        let size_bytes = self.entry.geometry.size_bytes();
+        let outcome = match &self.entry.content {
+            Content::Adopted(_) => Ok(()),
+            Content::Complete { .. } => inner.remove_complete_files(key),
+            Content::Partial { .. } => inner.remove_partial_files(key),
+        };
+        let mut state = inner.state.lock();
+        if outcome.is_ok() {
+            state.stored_bytes -= size_bytes;
+        } else {
+            state.entries.insert(key, self.entry);
+        }
+        (size_bytes, outcome)
+    }
+}

@@ -1,0 +1,981 @@
+//! The store on real files, and on a disk that fails at a chosen step.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::disk::{DirEntry, OpenMode, OsDisk};
+use crate::payload::geometry::PieceIndex;
+use crate::payload::hash::PayloadHasher;
+use crate::payload::manifest::ManifestParts;
+
+const SCOPE: ScopeId = ScopeId::new(3);
+const OTHER_SCOPE: ScopeId = ScopeId::new(4);
+const PIECE: usize = 16 * 1024;
+
+/// Any time will do.
+#[allow(clippy::disallowed_methods)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// A store in a folder that goes away with the test.
+struct Bench {
+    dir: tempfile::TempDir,
+    disk: Arc<FaultyDisk>,
+    settings: StoreSettings,
+    store: Store,
+}
+
+impl Bench {
+    fn new(settings: StoreSettings) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let disk = Arc::new(FaultyDisk::default());
+        let store = Store::open(disk.clone(), &dir.path().join("store"), settings).expect("opens");
+        Self {
+            dir,
+            disk,
+            settings,
+            store,
+        }
+    }
+
+    /// What a new process finds.
+    fn reopen(&mut self) {
+        self.store = Store::open(
+            self.disk.clone(),
+            &self.dir.path().join("store"),
+            self.settings,
+        )
+        .expect("opens again");
+    }
+
+    fn upload(&self, scope: ScopeId, bytes: &[u8]) -> Result<StoredPayload, StoreError> {
+        let mut upload = self.store.begin_upload(scope, bytes.len() as u64, key(1))?;
+        for portion in bytes.chunks(100_000) {
+            upload.write(portion)?;
+        }
+        upload.finish()
+    }
+
+    fn read_all(&self, scope: ScopeId, id: PayloadId) -> Result<Vec<u8>, StoreError> {
+        let reader = self.store.open_reader(scope, id)?;
+        let mut bytes = vec![0; reader.geometry().size_bytes() as usize];
+        reader.read_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    /// Every file below the store's folder, with its length.
+    fn files(&self) -> Vec<(PathBuf, u64)> {
+        let root = self.dir.path().join("store");
+        let mut folders = vec![root.clone()];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in OsDisk.list(&folder).expect("a folder") {
+                let path = folder.join(&entry.name);
+                if entry.is_dir {
+                    folders.push(path);
+                } else {
+                    let short = path.strip_prefix(&root).expect("below the root").to_owned();
+                    files.push((short, entry.len_bytes));
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+}
+
+fn settings() -> StoreSettings {
+    StoreSettings {
+        retention: Duration::ZERO,
+        quota_bytes: None,
+        free_bytes_min: 0,
+    }
+}
+
+fn key(seed: u8) -> AccessKey {
+    AccessKey::from_bytes([seed; 32])
+}
+
+fn bytes_of(len: usize, seed: u8) -> Vec<u8> {
+    (0..len)
+        .map(|index| (index % 251) as u8 ^ (index >> 13) as u8 ^ seed)
+        .collect()
+}
+
+fn id_of(bytes: &[u8]) -> PayloadId {
+    PayloadId::from_bytes(*blake3::hash(bytes).as_bytes())
+}
+
+fn manifest_of(bytes: &[u8]) -> Manifest {
+    let geometry = Geometry::for_payload(bytes.len() as u64).expect("valid");
+    let mut hasher = PayloadHasher::new(geometry);
+    hasher.update(bytes);
+    let (id, piece_hashes) = hasher.finish().expect("all bytes came");
+    Manifest::new(ManifestParts {
+        id,
+        geometry,
+        piece_hashes,
+        peers: Vec::new(),
+        key: key(9),
+        name: Some("film".to_owned()),
+        content_type: None,
+    })
+    .expect("valid")
+}
+
+fn partial(store: &Store, manifest: &Manifest) -> PartialPayload {
+    match store.begin_partial(SCOPE, manifest).expect("begins") {
+        BegunPartial::Partial(partial) => partial,
+        BegunPartial::Complete(stored) => panic!("{} is complete", stored.id),
+    }
+}
+
+fn piece_of<'a>(manifest: &Manifest, bytes: &'a [u8], index: u32) -> (PieceIndex, &'a [u8]) {
+    let piece = manifest.piece_index(index).expect("inside");
+    let range = manifest.geometry().piece_range(piece);
+    (piece, &bytes[range.start as usize..range.end as usize])
+}
+
+/// What is stored is read again by this process and the next, with its manifest and key.
+/// req: STORE-1, STORE-5
+#[test]
+fn stored_payload_is_read_again_after_a_restart() {
+    let mut bench = Bench::new(settings());
+    for len in [0, 1, PIECE, PIECE + 1, 3 * 1024 * 1024 + 5] {
+        let bytes = bytes_of(len, 0);
+        let id = bench.upload(SCOPE, &bytes).expect("stored").id;
+        assert_eq!(id, id_of(&bytes));
+        for _ in 0..2 {
+            assert_eq!(bench.read_all(SCOPE, id).expect("readable"), bytes);
+            let manifest = bench.store.manifest(SCOPE, id).expect("has a manifest");
+            assert_eq!(manifest.geometry().size_bytes(), len as u64);
+            assert_eq!(*manifest.key(), key(1));
+            assert_eq!(bench.store.access_key(SCOPE, id), Some(key(1)));
+            bench.reopen();
+        }
+    }
+    let mut buffer = [0; 10];
+    let id = id_of(&bytes_of(PIECE, 0));
+    bench
+        .store
+        .read_at(SCOPE, id, &mut buffer, 100)
+        .expect("readable");
+    assert_eq!(buffer, bytes_of(PIECE, 0)[100..110]);
+    let error = bench
+        .store
+        .read_at(SCOPE, id, &mut buffer, PIECE as u64 - 9);
+    assert!(matches!(error, Err(StoreError::OutOfRange { .. })));
+    let error = bench.store.read_at(OTHER_SCOPE, id, &mut buffer, 0);
+    assert!(
+        matches!(error, Err(StoreError::NotFound { .. })),
+        "scopes share nothing"
+    );
+}
+
+/// Equal payloads of a scope are one file with the first key; another scope has its own.
+/// req: STORE-2
+#[test]
+fn equal_payloads_are_stored_once_in_a_scope() {
+    let bench = Bench::new(settings());
+    let bytes = bytes_of(200_000, 0);
+    let first = bench.upload(SCOPE, &bytes).expect("stored");
+    let files = bench.files();
+    let mut upload = bench
+        .store
+        .begin_upload(SCOPE, 200_000, key(2))
+        .expect("begins");
+    upload.write(&bytes).expect("written");
+    assert_eq!(upload.finish().expect("stored").id, first.id);
+    assert_eq!(bench.files(), files);
+    assert_eq!(bench.store.usage().stored_bytes, 200_000);
+    assert_eq!(bench.store.usage().reserved_bytes, 0);
+    assert_eq!(bench.store.access_key(SCOPE, first.id), Some(key(1)));
+    bench.upload(OTHER_SCOPE, &bytes).expect("stored");
+    assert_eq!(bench.store.usage().payload_count, 2);
+    assert_eq!(bench.store.scopes_of(first.id), [SCOPE, OTHER_SCOPE]);
+}
+
+/// Many threads that store the same bytes at once leave one file. req: STORE-2
+#[test]
+fn equal_payloads_stored_at_once_are_one_file() {
+    let bench = Bench::new(settings());
+    let bytes = bytes_of(300_000, 0);
+    std::thread::scope(|threads| {
+        let stored: Vec<_> = (0..8)
+            .map(|_| threads.spawn(|| bench.upload(SCOPE, &bytes).expect("stored")))
+            .collect();
+        for stored in stored {
+            assert_eq!(stored.join().expect("no panic").id, id_of(&bytes));
+        }
+    });
+    assert_eq!(
+        bench.files().len(),
+        2,
+        "a payload and its metadata: {:?}",
+        bench.files()
+    );
+    assert_eq!(bench.store.usage().stored_bytes, 300_000);
+    assert_eq!(bench.store.usage().reserved_bytes, 0);
+    assert_eq!(
+        bench
+            .store
+            .info(SCOPE, id_of(&bytes))
+            .expect("there")
+            .reference_count,
+        0
+    );
+}
+
+/// Too many, too few and no bytes leave nothing, at once and at the next start.
+/// req: STORE-4, STORE-6, STORE-7
+#[test]
+fn upload_that_is_not_finished_leaves_nothing() {
+    let mut bench = Bench::new(settings());
+    let mut upload = bench
+        .store
+        .begin_upload(SCOPE, 1_000, key(1))
+        .expect("begins");
+    upload.write(&[0; 900]).expect("written");
+    assert_eq!(bench.store.usage().reserved_bytes, 1_000);
+    let error = upload.write(&[0; 101]);
+    assert!(matches!(
+        error,
+        Err(StoreError::UploadTooLong {
+            declared_bytes: 1_000
+        })
+    ));
+    drop(upload);
+    let mut upload = bench
+        .store
+        .begin_upload(SCOPE, 1_000, key(1))
+        .expect("begins");
+    upload.write(&[0; 999]).expect("written");
+    let error = upload.finish();
+    let short = matches!(
+        error,
+        Err(StoreError::UploadTooShort { got_bytes: 999, .. })
+    );
+    assert!(short, "{error:?}");
+    assert_eq!(bench.files(), []);
+    assert_eq!(bench.store.usage(), Usage::default());
+    // As kill -9 leaves it: nothing is dropped.
+    let mut upload = bench
+        .store
+        .begin_upload(SCOPE, 2_000_000, key(1))
+        .expect("begins");
+    upload.write(&[0; 1_500_000]).expect("written");
+    assert_eq!(bench.files().len(), 1);
+    std::mem::forget(upload);
+    bench.reopen();
+    assert_eq!(bench.files(), []);
+}
+
+/// A payload with damaged metadata or of the wrong length is not served; storing it again mends it.
+/// req: STORE-3
+#[test]
+fn damaged_payload_is_not_served_until_it_is_stored_again() {
+    let mut bench = Bench::new(settings());
+    let bytes = bytes_of(100_000, 0);
+    let id = bench.upload(SCOPE, &bytes).expect("stored").id;
+    let path = bench.store.inner.paths.complete(Key { scope: SCOPE, id });
+    let meta_path = beside(&path, META_ENDING);
+    let open = |path| OsDisk.open(path, OpenMode::ReadWrite).expect("there");
+    let damage: [&dyn Fn(); 4] = [
+        &|| open(&meta_path).write_at(&[0xff], 30).expect("written"),
+        &|| open(&meta_path).truncate(20).expect("cut"),
+        &|| open(&path).truncate(99_999).expect("cut"),
+        &|| OsDisk.remove(&meta_path).expect("removed"),
+    ];
+    for damage in damage {
+        damage();
+        bench.reopen();
+        assert!(matches!(
+            bench.read_all(SCOPE, id),
+            Err(StoreError::NotFound { .. })
+        ));
+        assert!(
+            bench.files().iter().any(|(file, _)| path.ends_with(file)),
+            "not deleted"
+        );
+        bench.upload(SCOPE, &bytes).expect("stored again");
+        bench.reopen();
+        assert_eq!(bench.read_all(SCOPE, id).expect("readable"), bytes);
+    }
+    OsDisk.remove(&path).expect("removed");
+    bench.reopen();
+    assert_eq!(bench.files(), [], "metadata without a payload is removed");
+}
+
+/// Damaged piece hashes are noticed when the manifest is read. req: STORE-5
+#[test]
+fn damaged_piece_hashes_make_no_manifest() {
+    let bench = Bench::new(settings());
+    let id = bench
+        .upload(SCOPE, &bytes_of(100_000, 0))
+        .expect("stored")
+        .id;
+    let path = bench.store.inner.paths.complete(Key { scope: SCOPE, id });
+    let meta = OsDisk
+        .open(&beside(&path, META_ENDING), OpenMode::ReadWrite)
+        .expect("there");
+    meta.write_at(&[0; 4], 130).expect("written");
+    let error = bench.store.manifest(SCOPE, id);
+    assert!(
+        matches!(error, Err(StoreError::Damaged { .. })),
+        "{error:?}"
+    );
+}
+
+/// A payload stays while it is referred to, then for the retention time. req: STORE-14
+#[test]
+fn payload_lives_for_the_retention_time_after_its_last_reference() {
+    let retention = Duration::from_secs(60);
+    let bench = Bench::new(StoreSettings {
+        retention,
+        ..settings()
+    });
+    let start = now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let stored = bench.upload(SCOPE, &bytes_of(1_000, 0)).expect("stored");
+    let id = stored.id;
+    bench.store.acquire(SCOPE, id);
+    drop(stored);
+    let reader = bench.store.open_reader(SCOPE, id).expect("opens");
+    assert_eq!(bench.store.sweep(at(100)).removed_count, 0);
+    bench.store.release(SCOPE, id);
+    assert_eq!(
+        bench.store.sweep(at(200)).removed_count,
+        0,
+        "a reader is open"
+    );
+    drop(reader);
+    assert_eq!(
+        bench.store.sweep(at(300)).removed_count,
+        0,
+        "idle from now on"
+    );
+    assert_eq!(bench.store.sweep(at(359)).removed_count, 0);
+    drop(bench.store.find(SCOPE, id).expect("there"));
+    assert_eq!(
+        bench.store.sweep(at(361)).removed_count,
+        0,
+        "it was needed in between"
+    );
+    assert_eq!(bench.store.sweep(at(420)).removed_count, 0);
+    let report = bench.store.sweep(at(421));
+    assert_eq!(
+        report,
+        SweepReport {
+            removed_count: 1,
+            removed_bytes: 1_000,
+            failed_count: 0
+        }
+    );
+    assert_eq!(bench.files(), []);
+    assert_eq!(bench.store.usage(), Usage::default());
+    assert!(matches!(
+        bench.store.find(SCOPE, id),
+        Err(StoreError::NotFound { .. })
+    ));
+}
+
+/// A reference may come before its payload, and holds it from the start. req: STORE-15
+#[test]
+fn reference_may_be_taken_before_the_payload_is_there() {
+    let mut bench = Bench::new(settings());
+    let bytes = bytes_of(1_000, 0);
+    bench.store.acquire(SCOPE, id_of(&bytes));
+    bench.upload(SCOPE, &bytes).expect("stored");
+    assert_eq!(bench.store.sweep(now()).removed_count, 0);
+    bench.reopen();
+    bench.store.acquire(SCOPE, id_of(&bytes));
+    assert_eq!(bench.store.sweep(now()).removed_count, 0);
+    bench.store.release(SCOPE, id_of(&bytes));
+    assert_eq!(bench.store.sweep(now()).removed_count, 1);
+}
+
+/// A pin keeps a payload over restarts until it is taken away. req: STORE-15
+#[test]
+fn pin_survives_a_restart() {
+    let mut bench = Bench::new(settings());
+    let id = bench.upload(SCOPE, &bytes_of(1_000, 0)).expect("stored").id;
+    bench.store.pin(SCOPE, id).expect("pinned");
+    bench.store.pin(SCOPE, id).expect("pinned still");
+    bench.reopen();
+    assert!(bench.store.info(SCOPE, id).expect("there").is_pinned);
+    assert_eq!(bench.store.sweep(now()).removed_count, 0);
+    bench.store.unpin(SCOPE, id).expect("unpinned");
+    assert_eq!(bench.store.sweep(now()).removed_count, 1);
+    assert_eq!(bench.files(), []);
+    assert!(matches!(
+        bench.store.pin(SCOPE, id),
+        Err(StoreError::NotFound { .. })
+    ));
+}
+
+/// Idle payloads make room, longest idle first; what is needed does not. req: STORE-16
+#[test]
+fn quota_takes_idle_payloads_and_then_refuses() {
+    let settings = StoreSettings {
+        quota_bytes: Some(3_000),
+        retention: Duration::from_secs(1_000),
+        ..settings()
+    };
+    let bench = Bench::new(settings);
+    let old = bench.upload(SCOPE, &bytes_of(1_000, 1)).expect("stored").id;
+    bench.store.sweep(now());
+    let young = bench.upload(SCOPE, &bytes_of(1_000, 2)).expect("stored").id;
+    let needed = bench.upload(SCOPE, &bytes_of(1_000, 3)).expect("stored");
+    assert_eq!(bench.store.usage().idle_bytes, 2_000);
+    let next = bench.upload(SCOPE, &bytes_of(900, 4)).expect("stored");
+    assert!(bench.store.info(SCOPE, old).is_none(), "longest idle");
+    assert!(bench.store.info(SCOPE, young).is_some());
+    let error = bench
+        .store
+        .begin_upload(SCOPE, 1_101, key(1))
+        .expect_err("no room");
+    let expected =
+        "no room for 1101 bytes in the payload store: 1900 of its quota of 3000 are in use";
+    assert_eq!(error.to_string(), expected);
+    assert!(error.is_for_space());
+    assert!(bench.store.info(SCOPE, needed.id).is_some());
+    let running = bench
+        .store
+        .begin_upload(SCOPE, 1_100, key(1))
+        .expect("just fits");
+    assert!(
+        bench.store.begin_upload(SCOPE, 1, key(1)).is_err(),
+        "a running upload counts"
+    );
+    drop((running, next));
+    assert!(bench.store.begin_upload(SCOPE, 1, key(1)).is_ok());
+}
+
+/// The space to keep free is kept, and what running uploads were promised counts. req: STORE-17
+#[test]
+fn disk_that_would_be_too_full_refuses() {
+    let bench = Bench::new(StoreSettings {
+        free_bytes_min: 1_000,
+        ..settings()
+    });
+    bench.disk.free_bytes.store(3_000, Ordering::SeqCst);
+    let error = bench
+        .store
+        .begin_upload(SCOPE, 2_001, key(1))
+        .expect_err("no room");
+    let is_full = matches!(
+        error,
+        StoreError::DiskFull {
+            needed_bytes: 2_001,
+            free_bytes: 2_000
+        }
+    );
+    assert!(is_full && error.is_for_space(), "{error}");
+    let running = bench
+        .store
+        .begin_upload(SCOPE, 1_500, key(1))
+        .expect("fits");
+    assert!(bench.store.begin_upload(SCOPE, 501, key(1)).is_err());
+    drop(running);
+    assert!(bench.store.begin_upload(SCOPE, 2_000, key(1)).is_ok());
+}
+
+/// Pieces come in any order, wrong ones are kept nowhere, and the last makes the payload complete.
+/// req: STORE-8, STORE-10
+#[test]
+fn partial_payload_takes_right_pieces_only_and_becomes_complete() {
+    let mut bench = Bench::new(settings());
+    let bytes = bytes_of(5 * PIECE + 100, 0);
+    let manifest = manifest_of(&bytes);
+    let partial = partial(&bench.store, &manifest);
+    let mut wrong = piece_of(&manifest, &bytes, 0).1.to_vec();
+    wrong[77] ^= 1;
+    for index in [5, 2, 0, 4, 1] {
+        let (piece, right) = piece_of(&manifest, &bytes, index);
+        let not_this = if index == 5 { &wrong[..100] } else { &wrong };
+        assert_eq!(
+            partial.write_piece(piece, not_this).expect("ok"),
+            PieceOutcome::Mismatch
+        );
+        assert_eq!(
+            partial.write_piece(piece, right).expect("ok"),
+            PieceOutcome::Stored
+        );
+        assert_eq!(
+            partial.write_piece(piece, right).expect("ok"),
+            PieceOutcome::AlreadyHeld
+        );
+    }
+    assert_eq!(partial.held().held_count(), 5);
+    let missing = partial.complete();
+    assert!(
+        matches!(missing, Err(StoreError::MissingPiece { piece: 3, .. })),
+        "{missing:?}"
+    );
+    let mut buffer = vec![0; PIECE];
+    partial
+        .read_at(&mut buffer, 4 * PIECE as u64)
+        .expect("held");
+    assert_eq!(buffer, piece_of(&manifest, &bytes, 4).1);
+    let reader = bench
+        .store
+        .open_reader(SCOPE, manifest.id())
+        .expect("opens");
+    for offset_bytes in [2 * PIECE + 1, 3 * PIECE, 3 * PIECE + 100] {
+        let error = reader.read_at(&mut buffer, offset_bytes as u64);
+        assert!(
+            matches!(error, Err(StoreError::MissingPiece { piece: 3, .. })),
+            "{error:?}"
+        );
+    }
+    let (piece, right) = piece_of(&manifest, &bytes, 3);
+    partial.write_piece(piece, right).expect("ok");
+    assert_eq!(partial.complete().expect("complete").id, manifest.id());
+    partial.complete().expect("complete still");
+    reader
+        .read_at(&mut buffer, 3 * PIECE as u64)
+        .expect("the reader goes on");
+    assert_eq!(bench.files().len(), 2, "{:?}", bench.files());
+    assert_eq!(bench.store.usage().stored_bytes, bytes.len() as u64);
+    drop((partial, reader));
+    bench.reopen();
+    assert_eq!(
+        bench.read_all(SCOPE, manifest.id()).expect("readable"),
+        bytes
+    );
+    let again = bench.store.begin_partial(SCOPE, &manifest).expect("begins");
+    assert!(matches!(again, BegunPartial::Complete(_)));
+    assert_eq!(
+        bench.store.manifest(SCOPE, manifest.id()).expect("there"),
+        manifest
+    );
+}
+
+/// After kill -9 every piece that was reported is held, synced or not. req: STORE-9
+#[test]
+fn verified_pieces_survive_kill() {
+    let mut bench = Bench::new(settings());
+    let bytes = bytes_of(6 * PIECE, 0);
+    let manifest = manifest_of(&bytes);
+    let begun = partial(&bench.store, &manifest);
+    for index in [0, 1, 4] {
+        let (piece, right) = piece_of(&manifest, &bytes, index);
+        begun.write_piece(piece, right).expect("ok");
+        if index == 0 {
+            begun.sync().expect("synced");
+        }
+    }
+    let held = begun.held();
+    // Nothing is dropped in order: the process is gone.
+    std::mem::forget(begun);
+    bench.reopen();
+    let info = bench
+        .store
+        .info(SCOPE, manifest.id())
+        .expect("known before it is begun again");
+    assert_eq!(info.presence, Presence::Partial);
+    assert_eq!(partial(&bench.store, &manifest).held(), held);
+}
+
+/// A piece in doubt that the power loss took is not held; one that was synced is not read again.
+/// req: STORE-9
+#[test]
+fn piece_in_doubt_is_hashed_again() {
+    let mut bench = Bench::new(settings());
+    let bytes = bytes_of(4 * PIECE, 0);
+    let manifest = manifest_of(&bytes);
+    let begun = partial(&bench.store, &manifest);
+    for index in 0..3 {
+        let (piece, right) = piece_of(&manifest, &bytes, index);
+        begun.write_piece(piece, right).expect("ok");
+    }
+    drop(begun);
+    let path = bench.store.inner.paths.partial(Key {
+        scope: SCOPE,
+        id: manifest.id(),
+    });
+    let file = OsDisk.open(&path, OpenMode::ReadWrite).expect("there");
+    file.write_at(&[0; 512], PIECE as u64 + 512)
+        .expect("written");
+    let have = OsDisk.open(&beside(&path, paths::HAVE_ENDING), OpenMode::ReadWrite);
+    have.expect("there")
+        .write_at(&[9; 3], 12)
+        .expect("a torn mark");
+    bench.reopen();
+    let resumed = partial(&bench.store, &manifest);
+    let held: Vec<u32> = resumed
+        .held()
+        .held(manifest.geometry())
+        .map(PieceIndex::get)
+        .collect();
+    assert_eq!(held, [0, 2]);
+}
+
+/// A partial payload with pieces of another size is begun anew. req: STORE-11
+#[test]
+fn partial_payload_of_another_geometry_is_begun_anew() {
+    let mut bench = Bench::new(settings());
+    let bytes = bytes_of(6 * PIECE, 0);
+    let manifest = manifest_of(&bytes);
+    let piece_bytes = crate::payload::PieceBytes::new(2 * PIECE as u64).expect("valid");
+    let geometry = Geometry::new(bytes.len() as u64, piece_bytes).expect("valid");
+    let mut hasher = PayloadHasher::new(geometry);
+    hasher.update(&bytes);
+    let (_, piece_hashes) = hasher.finish().expect("all bytes came");
+    let other = ManifestParts {
+        geometry,
+        piece_hashes,
+        ..manifest.parts().clone()
+    };
+    let other = Manifest::new(other).expect("valid");
+    let begun = partial(&bench.store, &manifest);
+    let (piece, right) = piece_of(&manifest, &bytes, 0);
+    begun.write_piece(piece, right).expect("ok");
+    let error = bench.store.begin_partial(SCOPE, &other);
+    assert!(
+        matches!(error, Err(StoreError::PieceSizeInUse { .. })),
+        "{error:?}"
+    );
+    drop(begun);
+    bench.reopen();
+    let begun = partial(&bench.store, &other);
+    assert!(begun.held().is_empty());
+    assert_eq!(begun.held().piece_count(), 3);
+    assert_eq!(bench.store.usage().stored_bytes, bytes.len() as u64);
+}
+
+/// A sync that fails takes its pieces back: they are not held, now or later. req: STORE-18
+#[test]
+fn pieces_of_a_failed_sync_are_not_held() {
+    let mut bench = Bench::new(settings());
+    let bytes = bytes_of(3 * PIECE, 0);
+    let manifest = manifest_of(&bytes);
+    let begun = partial(&bench.store, &manifest);
+    let write = |index| {
+        let (piece, right) = piece_of(&manifest, &bytes, index);
+        begun.write_piece(piece, right)
+    };
+    write(0).expect("ok");
+    begun.sync().expect("synced");
+    write(1).expect("ok");
+    bench.disk.fail_after(0);
+    assert!(matches!(
+        begun.sync(),
+        Err(StoreError::Io { step: "sync", .. })
+    ));
+    bench.disk.fail_never();
+    assert_eq!(begun.held().held_count(), 1);
+    bench.reopen();
+    assert_eq!(partial(&bench.store, &manifest).held().held_count(), 1);
+}
+
+/// An upload into a disk that fails at any one step is an error or is stored, and everything else
+/// stays as it was. Each step of the upload is tried. req: STORE-18
+#[test]
+fn failing_step_of_an_upload_breaks_nothing_else() {
+    let bytes = bytes_of(1_300_000, 0);
+    let mut failures = 0;
+    for step in 0.. {
+        let mut bench = Bench::new(settings());
+        let other = bytes_of(1_000, 1);
+        let other_id = bench.upload(SCOPE, &other).expect("stored").id;
+        bench.disk.fail_after(step);
+        let outcome = bench.upload(SCOPE, &bytes);
+        let was_reached = bench.disk.fail_never();
+        assert_eq!(outcome.is_err(), was_reached, "step {step}");
+        for _ in 0..2 {
+            assert_eq!(bench.read_all(SCOPE, other_id).expect("readable"), other);
+            assert_eq!(bench.read_all(SCOPE, id_of(&bytes)).is_ok(), !was_reached);
+            assert_eq!(bench.store.usage().reserved_bytes, 0);
+            bench.reopen();
+        }
+        drop(outcome);
+        bench.upload(SCOPE, &bytes).expect("stored at last");
+        if !was_reached {
+            break;
+        }
+        failures += 1;
+    }
+    assert!(
+        failures >= 9,
+        "create, writes, syncs and renames were tried: {failures}"
+    );
+}
+
+/// The same for the pieces and the completion of a partial payload. req: STORE-18
+#[test]
+fn failing_step_of_a_partial_payload_is_made_good_by_fetching_again() {
+    let bytes = bytes_of(2 * PIECE + 9, 0);
+    let manifest = manifest_of(&bytes);
+    let collect = |store: &Store| -> Result<StoredPayload, StoreError> {
+        let partial = match store.begin_partial(SCOPE, &manifest)? {
+            BegunPartial::Complete(stored) => return Ok(stored),
+            BegunPartial::Partial(partial) => partial,
+        };
+        for index in 0..3 {
+            let (piece, right) = piece_of(&manifest, &bytes, index);
+            partial.write_piece(piece, right)?;
+        }
+        partial.complete()
+    };
+    let mut failures = 0;
+    for step in 0.. {
+        let mut bench = Bench::new(settings());
+        bench.disk.fail_after(step);
+        let outcome = collect(&bench.store);
+        let was_reached = bench.disk.fail_never();
+        assert_eq!(outcome.is_err(), was_reached, "step {step}: {outcome:?}");
+        drop(outcome);
+        if step % 2 == 0 {
+            bench.reopen();
+        }
+        collect(&bench.store).expect("complete at last");
+        bench.reopen();
+        assert_eq!(
+            bench.read_all(SCOPE, manifest.id()).expect("readable"),
+            bytes
+        );
+        assert_eq!(bench.files().len(), 2, "step {step}: {:?}", bench.files());
+        if !was_reached {
+            break;
+        }
+        failures += 1;
+    }
+    assert!(failures >= 12, "{failures}");
+}
+
+/// A file that is cut or cannot be read is an error of that payload. req: STORE-18
+#[test]
+fn short_payload_file_is_an_error_of_that_payload() {
+    let bench = Bench::new(settings());
+    let id = bench
+        .upload(SCOPE, &bytes_of(100_000, 0))
+        .expect("stored")
+        .id;
+    let other = bench
+        .upload(SCOPE, &bytes_of(100_000, 1))
+        .expect("stored")
+        .id;
+    let path = bench.store.inner.paths.complete(Key { scope: SCOPE, id });
+    OsDisk
+        .open(&path, OpenMode::ReadWrite)
+        .expect("there")
+        .truncate(50_000)
+        .expect("cut");
+    assert!(matches!(
+        bench.read_all(SCOPE, id),
+        Err(StoreError::Read { .. })
+    ));
+    assert_eq!(
+        bench.read_all(SCOPE, other).expect("readable"),
+        bytes_of(100_000, 1)
+    );
+}
+
+/// An adopted file is served where it lies until it is not what it was. req: STORE-13
+#[test]
+fn adopted_file_is_served_until_it_changes() {
+    let bench = Bench::new(settings());
+    let bytes = bytes_of(3 * PIECE + 5, 0);
+    let path = bench.dir.path().join("film");
+    let file = OsDisk.open(&path, OpenMode::CreateNew).expect("new");
+    file.write_at(&bytes, 0).expect("written");
+    let stamp = |seconds| FileStamp {
+        len_bytes: bytes.len() as u64,
+        modified: Duration::from_secs(seconds),
+    };
+    let origin = Origin {
+        key: key(5),
+        peers: vec!["10.0.0.1:5690".to_owned()],
+        name: Some("film".to_owned()),
+        content_type: None,
+    };
+    let mut seen_bytes = 0;
+    let progress = |bytes| seen_bytes = bytes;
+    let adopted = AdoptedFile::hash(&OsDisk, &path, stamp(1), origin, progress).expect("hashed");
+    assert_eq!(seen_bytes, bytes.len() as u64);
+    let id = adopted.manifest().id();
+    assert_eq!(id, id_of(&bytes));
+    let adopted = Arc::new(adopted);
+    bench.store.adopt(SCOPE, Arc::clone(&adopted));
+    assert_eq!(bench.read_all(SCOPE, id).expect("readable"), bytes);
+    assert_eq!(bench.store.sweep(now()), SweepReport::default());
+    assert_eq!(bench.store.usage(), Usage::default(), "not ours");
+    let reader = bench.store.open_reader(SCOPE, id).expect("opens");
+    let mut buffer = [0; 100];
+    file.write_at(&[1, 2, 3], 10).expect("written");
+    adopted.observe(stamp(2));
+    let error = reader.read_at(&mut buffer, 0);
+    assert!(
+        matches!(error, Err(StoreError::Changed { .. })),
+        "{error:?}"
+    );
+    reader
+        .read_at(&mut buffer, PIECE as u64)
+        .expect("another piece is the same");
+    file.write_at(&bytes[..20], 0).expect("written back");
+    reader.read_at(&mut buffer, 0).expect("it is what it was");
+    file.truncate(bytes.len() as u64 - 1).expect("cut");
+    assert!(matches!(
+        reader.read_at(&mut buffer, 0),
+        Err(StoreError::Changed { .. })
+    ));
+    assert!(bench.store.forget_adopted(SCOPE, id));
+    assert!(bench.store.open_reader(SCOPE, id).is_err());
+}
+
+/// Readers of one payload share the open file, and it stays until the last is gone. req: STORE-12
+#[test]
+fn readers_keep_the_payload_and_share_its_file() {
+    let mut bench = Bench::new(settings());
+    let bytes = bytes_of(100_000, 0);
+    let id = bench.upload(SCOPE, &bytes).expect("stored").id;
+    bench.reopen();
+    let opened = bench.disk.open_count.load(Ordering::SeqCst);
+    let first = bench.store.open_reader(SCOPE, id).expect("opens");
+    let second = bench.store.open_reader(SCOPE, id).expect("opens");
+    assert_eq!(bench.disk.open_count.load(Ordering::SeqCst), opened + 1);
+    drop(first);
+    assert_eq!(bench.store.sweep(now()).removed_count, 0);
+    let mut buffer = vec![0; 100_000];
+    second.read_at(&mut buffer, 0).expect("readable");
+    assert_eq!(buffer, bytes);
+    assert!(second.held().is_full());
+    drop(second);
+    assert_eq!(bench.store.sweep(now()).removed_count, 1);
+}
+
+/// The operating system's disk, which fails once at a chosen step that changes something.
+#[derive(Debug)]
+struct FaultyDisk {
+    steps: Arc<Steps>,
+    open_count: AtomicU64,
+    free_bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Steps {
+    /// Steps until one fails; `u64::MAX` for never.
+    left: AtomicU64,
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    file: Box<dyn DiskFile>,
+    steps: Arc<Steps>,
+}
+
+impl Default for FaultyDisk {
+    fn default() -> Self {
+        Self {
+            steps: Arc::new(Steps {
+                left: AtomicU64::new(u64::MAX),
+            }),
+            open_count: AtomicU64::new(0),
+            free_bytes: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl FaultyDisk {
+    fn fail_after(&self, steps: u64) {
+        self.steps.left.store(steps, Ordering::SeqCst);
+    }
+
+    /// Answers whether the step that was to fail was reached.
+    fn fail_never(&self) -> bool {
+        self.steps.left.swap(u64::MAX, Ordering::SeqCst) == u64::MAX
+    }
+}
+
+impl Steps {
+    fn step(&self) -> io::Result<()> {
+        let step = |left| match left {
+            u64::MAX => None,
+            0 => Some(u64::MAX),
+            left => Some(left - 1),
+        };
+        match self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, step)
+        {
+            Ok(0) => Err(io::ErrorKind::StorageFull.into()),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        self.open_count.fetch_add(1, Ordering::SeqCst);
+        if mode == OpenMode::CreateNew {
+            self.steps.step()?;
+        }
+        let file = OsDisk.open(path, mode)?;
+        Ok(Box::new(FaultyFile {
+            file,
+            steps: Arc::clone(&self.steps),
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.steps.step()?;
+        OsDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.steps.step()?;
+        OsDisk.create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.steps.step()?;
+        OsDisk.sync_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        OsDisk.list(path)
+    }
+
+    fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
+        Ok(self.free_bytes.load(Ordering::SeqCst))
+    }
+}
+
+impl DiskFile for FaultyFile {
+    fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset_bytes)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
+        self.steps.step()?;
+        self.file.write_at(bytes, offset_bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.steps.step()?;
+        self.file.sync_data()
+    }
+
+    fn allocate(&self, len_bytes: u64) -> io::Result<()> {
+        self.steps.step()?;
+        self.file.allocate(len_bytes)
+    }
+
+    fn truncate(&self, len_bytes: u64) -> io::Result<()> {
+        self.file.truncate(len_bytes)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.file.len_bytes()
+    }
+}

@@ -1,0 +1,210 @@
+//! A payload on its way in whose id is not known yet.
+//!
+//! Owns: one temporary file, which goes away with the upload unless it is finished.
+//! Spec: `spec/payload-store.md` STORE-1, STORE-2, STORE-6, STORE-7.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::disk::{DiskFile, OpenMode};
+use crate::payload::geometry::Geometry;
+use crate::payload::id::{AccessKey, ScopeId};
+use crate::payload::manifest::{Manifest, ManifestParts};
+use crate::payload::store::error::StoreError;
+use crate::payload::store::paths::Key;
+use crate::payload::store::reserve::Reservation;
+use crate::payload::store::{Content, Entry, Inner, PayloadReference, StoredPayload};
+use crate::payload::writer::{PayloadWriter, WriteError};
+
+/// A payload being stored; dropped before [`Upload::finish`], it leaves nothing.
+pub struct Upload {
+    inner: Arc<Inner>,
+    scope: ScopeId,
+    key: AccessKey,
+    geometry: Geometry,
+    writer: PayloadWriter,
+    reservation: Option<Reservation>,
+    file: Arc<dyn DiskFile>,
+    temporary: Temporary,
+}
+
+/// Removes the file when dropped, unless it was moved away.
+struct Temporary {
+    inner: Arc<Inner>,
+    path: PathBuf,
+    is_moved: bool,
+}
+
+impl Upload {
+    pub(super) fn begin(
+        inner: &Arc<Inner>,
+        scope: ScopeId,
+        size_bytes: u64,
+        key: AccessKey,
+    ) -> Result<Self, StoreError> {
+        // req: STORE-6
+        let geometry = Geometry::for_payload(size_bytes)?;
+        let reservation = Some(Reservation::take(inner, size_bytes)?);
+        inner.ensure_folder(&inner.paths.upload_folder(scope))?;
+        let path = inner.paths.upload(scope, inner.next_upload());
+        let file = inner
+            .disk
+            .open(&path, OpenMode::CreateNew)
+            .map_err(|source| StoreError::io("create", &path, source))?;
+        Ok(Self {
+            inner: Arc::clone(inner),
+            scope,
+            key,
+            geometry,
+            writer: PayloadWriter::new(geometry),
+            reservation,
+            file: Arc::from(file),
+            temporary: Temporary {
+                inner: Arc::clone(inner),
+                path,
+                is_moved: false,
+            },
+        })
+    }
+
+    /// Takes the next bytes, in portions of any size. After an error, drop the upload.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let before_bytes = self.writer.written_bytes();
+        let outcome = self.writer.write(bytes, &*self.file);
+        let new_bytes = self.writer.written_bytes() - before_bytes;
+        if let Some(reservation) = self.reservation.as_mut().filter(|_| new_bytes > 0) {
+            reservation.written(new_bytes);
+        }
+        outcome.map_err(|error| self.temporary.explain(error))
+    }
+
+    /// Size that was declared, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.geometry.size_bytes()
+    }
+
+    /// Bytes taken so far.
+    pub fn taken_bytes(&self) -> u64 {
+        self.writer.taken_bytes()
+    }
+
+    /// Makes the payload durable and known; after this it survives power loss. Spec: STORE-1.
+    pub fn finish(self) -> Result<StoredPayload, StoreError> {
+        let Self {
+            inner,
+            scope,
+            key,
+            geometry,
+            writer,
+            reservation,
+            file,
+            mut temporary,
+        } = self;
+        let (id, piece_hashes) = writer
+            .finish(&*file)
+            .map_err(|error| temporary.explain(error))?;
+        let manifest = Manifest::new(ManifestParts {
+            id,
+            geometry,
+            piece_hashes,
+            peers: Vec::new(),
+            key: key.clone(),
+            name: None,
+            content_type: None,
+        })?;
+        let store_key = Key { scope, id };
+        let reference = PayloadReference::take(&inner, store_key);
+        let busy = inner.busy(store_key);
+        // req: STORE-2
+        if let Some(entry) = inner.state.lock().entries.get(&store_key)
+            && matches!(entry.content, Content::Complete { .. })
+        {
+            return Ok(StoredPayload {
+                id,
+                geometry: entry.geometry,
+                reference,
+            });
+        }
+        file.sync_data()
+            .map_err(|source| StoreError::io("sync", &temporary.path, source))?;
+        inner.commit(store_key, &manifest, &temporary.path)?;
+        temporary.is_moved = true;
+        let entry = Entry {
+            geometry,
+            key,
+            is_pinned: false,
+            idle_since: None,
+            content: Content::Complete {
+                open: Some(Arc::downgrade(&file)),
+            },
+        };
+        let replaced = {
+            let mut state = inner.state.lock();
+            if let Some(reservation) = reservation {
+                reservation.keep(&mut state);
+            }
+            let replaced = state.entries.insert(store_key, entry);
+            if let Some(Entry {
+                content: Content::Partial { .. },
+                geometry,
+                ..
+            }) = &replaced
+            {
+                state.stored_bytes -= geometry.size_bytes();
+            }
+            replaced
+        };
+        if let Some(Entry {
+            content: Content::Partial { .. },
+            ..
+        }) = replaced
+        {
+            // Best effort: a partial file beside the complete one is removed at the next start.
+            let _ = inner.remove_partial_files(store_key);
+        }
+        drop(busy);
+        Ok(StoredPayload {
+            id,
+            geometry,
+            reference,
+        })
+    }
+}
+
+impl Temporary {
+    fn explain(&self, error: WriteError) -> StoreError {
+        match error {
+            WriteError::TooLong { declared_bytes } => StoreError::UploadTooLong { declared_bytes },
+            WriteError::TooShort {
+                declared_bytes,
+                got_bytes,
+            } => StoreError::UploadTooShort {
+                declared_bytes,
+                got_bytes,
+            },
+            WriteError::Io(source) => StoreError::io("write", &self.path, source),
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.is_moved
+            && let Err(error) = self.inner.remove_if_there(&self.path)
+        {
+            tracing::warn!(%error, "cannot remove an upload that was given up");
+        }
+    }
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Upload")
+            .field("scope", &self.scope)
+            .field("geometry", &self.geometry)
+            .field("taken_bytes", &self.taken_bytes())
+            .finish_non_exhaustive()
+    }
+}
