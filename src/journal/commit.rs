@@ -1,8 +1,23 @@
 //! Group commit: what came while the last sync ran goes with the next.
 //!
-//! Owns: the sync thread and the durable position. Spec: `spec/journal.md`, "Commit".
+//! Owns: the sync thread's work, the durable position, and the only way to make a [`DurableLsn`].
+//! Bound: takes what is pending, which the appenders bound; work beside it is cut into steps.
+//! Spec: `spec/journal.md`, "Commit", JOURNAL-1 to JOURNAL-7, JOURNAL-22 to JOURNAL-24.
 
-use super::types::Lsn;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::append::Part;
+use super::compact::Cleaning;
+use super::error::StorageFailure;
+use super::files::{Current, Files, Made, Plan, failure};
+use super::ledger::Ledger;
+use super::record::{self, ALIGN_BYTES, MARK_BYTES};
+use super::sabotage::{self, Sabotage};
+use super::settings::SyncMode;
+use super::shared::{Shared, Stop};
+use super::types::{Location, Lsn};
 
 /// A position up to which every record is durable; only the sync thread makes one.
 ///
@@ -22,12 +37,345 @@ impl DurableLsn {
     }
 }
 
-/// What all handles of a journal share.
-#[derive(Debug, Default)]
-pub(super) struct Shared {}
-
 impl Shared {
-    pub(super) fn durable(&self) -> DurableLsn {
-        DurableLsn(Lsn::ZERO)
+    /// What the sync thread published last.
+    pub(crate) fn durable(&self) -> DurableLsn {
+        DurableLsn(self.durable_lsn())
     }
+}
+
+/// How long the sync thread waits before it looks for space again.
+const SPACE_RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// What a turn of the sync thread came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Turn {
+    /// Something was written or cleaned; there may be more to do.
+    Worked,
+    /// Nothing was there to do.
+    Idle,
+    /// What is pending has no space on the disk.
+    NoSpace,
+}
+
+/// The sync thread's state.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) ledger: Ledger,
+    pub(super) files: Files,
+    pub(super) current: Current,
+    /// Parts that were taken and are not written yet, because the disk is full.
+    stalled: VecDeque<Part>,
+    /// The last record written, synced, and named by a mark on disk.
+    pub(super) written: Lsn,
+    synced: Lsn,
+    marked: Lsn,
+    pub(super) cleaning: Cleaning,
+    /// Whether there may be something to release or to move.
+    pub(super) cleaning_due: bool,
+    is_space_low: bool,
+}
+
+impl Committer {
+    /// Goes on behind `durable` in `current`.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        ledger: Ledger,
+        files: Files,
+        current: Current,
+        durable: Lsn,
+        marked: Lsn,
+    ) -> Self {
+        Self {
+            shared,
+            ledger,
+            files,
+            current,
+            stalled: VecDeque::new(),
+            written: durable,
+            synced: durable,
+            marked,
+            cleaning: Cleaning::Idle,
+            cleaning_due: true,
+            is_space_low: false,
+        }
+    }
+
+    /// The body of the sync thread.
+    pub(crate) fn run(mut self) {
+        let mut turn = Turn::Worked;
+        loop {
+            let stop = match turn {
+                Turn::Worked => self.shared.lock().stop,
+                Turn::NoSpace => self.shared.pause(SPACE_RETRY_AFTER),
+                Turn::Idle => self.shared.sleep(self.quiet_time()),
+            };
+            let was_idle = turn == Turn::Idle;
+            let result = match stop {
+                Stop::Running => self.turn(was_idle),
+                Stop::Stopping | Stop::Stopped => self.finish(),
+            };
+            match result {
+                Ok(Turn::Idle) if stop != Stop::Running => break,
+                Ok(Turn::NoSpace) if stop != Stop::Running => break,
+                Ok(done) => turn = done,
+                Err(error) => {
+                    tracing::error!(%error, "the journal failed");
+                    self.shared.fail(&error);
+                    break;
+                }
+            }
+        }
+        self.shared.set_stopped();
+    }
+
+    /// How long to sleep when there is nothing to do.
+    fn quiet_time(&self) -> Option<Duration> {
+        if self.needs_mark() {
+            Some(self.shared.settings.closing_mark_after)
+        } else {
+            self.is_space_low.then_some(SPACE_RETRY_AFTER)
+        }
+    }
+
+    /// One turn: commit what is pending, or clean a little, or, when it was quiet, close with a mark.
+    pub(crate) fn turn(&mut self, was_quiet: bool) -> Result<Turn, StorageFailure> {
+        let committed = self.commit()?;
+        self.watch_space()?;
+        let cleaned = if self.cleaning_due {
+            self.clean()?
+        } else {
+            false
+        };
+        match committed {
+            Turn::Idle if cleaned => Ok(Turn::Worked),
+            Turn::Idle if was_quiet && self.needs_mark() => self.close_with_mark(),
+            turn => Ok(turn),
+        }
+    }
+
+    /// The last turns: everything pending, then a mark that covers it.
+    pub(crate) fn finish(&mut self) -> Result<Turn, StorageFailure> {
+        let committed = self.commit()?;
+        if committed == Turn::Idle && self.needs_mark() {
+            return self.close_with_mark();
+        }
+        Ok(committed)
+    }
+
+    /// Whether the last records are not named by a mark.
+    fn needs_mark(&self) -> bool {
+        self.marked < self.written
+    }
+
+    /// Writes and syncs a mark that covers everything.
+    // req: JOURNAL-4
+    fn close_with_mark(&mut self) -> Result<Turn, StorageFailure> {
+        self.sync_written()?;
+        self.shared.lock().appender.append_mark();
+        let turn = self.commit()?;
+        if turn == Turn::Worked && self.shared.settings.sync == SyncMode::Os {
+            self.sync()?;
+        }
+        Ok(turn)
+    }
+
+    /// Syncs if something is written that is not yet synced: only so when confirms do not wait for it.
+    pub(super) fn sync_written(&mut self) -> Result<(), StorageFailure> {
+        if self.synced < self.written {
+            self.sync()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes, syncs and publishes all that is pending.
+    // req: JOURNAL-1
+    fn commit(&mut self) -> Result<Turn, StorageFailure> {
+        if self.stalled.is_empty() {
+            self.stalled = self.shared.take_parts().into();
+        }
+        if self.stalled.is_empty() {
+            return Ok(Turn::Idle);
+        }
+        let mut is_written = false;
+        while let Some(mut part) = self.stalled.pop_front() {
+            if let Some(begin) = part.begins {
+                if self.begin_segment(&part, begin.first, u64::from(begin.file_bytes))? {
+                    part.begins = None;
+                } else {
+                    self.stalled.push_front(part);
+                    self.publish(self.synced);
+                    return Ok(Turn::NoSpace);
+                }
+            }
+            self.write(part)?;
+            is_written = true;
+        }
+        debug_assert!(is_written, "there was a part");
+        match self.shared.settings.sync {
+            SyncMode::Disk => {
+                if sabotage::is(Sabotage::ConfirmBeforeSync) {
+                    self.publish(self.written);
+                }
+                self.sync()?;
+                self.publish(self.synced);
+            }
+            SyncMode::Os => self.publish(self.written),
+        }
+        if self.ledger.take_died() {
+            self.cleaning_due = true;
+        }
+        Ok(Turn::Worked)
+    }
+
+    /// Completes a part (durable number in its mark, checksums), counts its records, and writes it.
+    // req: JOURNAL-3 JOURNAL-7
+    fn write(&mut self, mut part: Part) -> Result<(), StorageFailure> {
+        debug_assert_eq!(part.segment, self.current.number);
+        record::patch_mark(&mut part.bytes, self.synced);
+        count_records(&mut part, &mut self.ledger);
+        let mut rest = part.bytes.as_mut_slice();
+        while !rest.is_empty() {
+            let (_, len) = record::write_checksum(rest, self.current.salt);
+            rest = rest.split_at_mut(len).1;
+        }
+        debug_assert!(part.bytes.len().is_multiple_of(ALIGN_BYTES));
+        self.current
+            .file
+            .write_at(&part.bytes, u64::from(part.offset))
+            .map_err(failure("write", &self.current.path))?;
+        self.written = part.last;
+        self.marked = self.synced;
+        self.shared.lock().appender.reuse(part.bytes);
+        Ok(())
+    }
+
+    /// Makes everything written durable.
+    fn sync(&mut self) -> Result<(), StorageFailure> {
+        if !sabotage::is(Sabotage::SkipSync) {
+            let mut result = self.current.file.sync_data();
+            if result.is_err() && sabotage::is(Sabotage::RetryFailedSync) {
+                result = self.current.file.sync_data();
+            }
+            result.map_err(failure("sync", &self.current.path))?;
+        }
+        self.synced = self.written;
+        Ok(())
+    }
+
+    fn publish(&self, lsn: Lsn) {
+        if self.shared.set_durable(lsn) {
+            let listener = self.shared.commit_listener.read().clone();
+            if let Some(listener) = listener {
+                listener(DurableLsn(lsn));
+            }
+        }
+    }
+
+    /// Syncs the current segment and makes the next one; `false` if there is no space for it.
+    // req: JOURNAL-6
+    fn begin_segment(
+        &mut self,
+        part: &Part,
+        first: Lsn,
+        file_bytes: u64,
+    ) -> Result<bool, StorageFailure> {
+        self.sync()?;
+        let mut catalog = self.ledger.catalog_before(part.segment);
+        // A segment that a durable record releases may be gone before the next catalog is written.
+        if let Cleaning::Releasing { number, lsn } = self.cleaning
+            && lsn < first
+        {
+            catalog.retain(|entry| entry.number != number);
+        }
+        let plan = Plan {
+            number: part.segment,
+            first,
+            records_at: part.offset,
+            file_bytes,
+            catalog: &catalog,
+            tail: &|_| Vec::new(),
+        };
+        match self.files.make(&plan)? {
+            Made::Segment(current) => self.current = current,
+            Made::NoSpace => {
+                self.set_space_low(true);
+                self.cleaning_due = true;
+                return Ok(false);
+            }
+        }
+        if self.ledger.segment(part.segment).is_none() {
+            self.ledger.begin_segment(part.segment, first, file_bytes);
+        }
+        self.shared
+            .lock()
+            .appender
+            .set_segment_count(self.ledger.segment_count(), part.segment);
+        self.cleaning_due = true;
+        Ok(true)
+    }
+
+    /// Keeps the spares filled and raises or lowers the space alarm.
+    // req: JOURNAL-24
+    fn watch_space(&mut self) -> Result<(), StorageFailure> {
+        if !self.cleaning_due && !self.is_space_low {
+            return Ok(());
+        }
+        let mut is_spare_missing = false;
+        while self.files.wants_spare() && !is_spare_missing {
+            is_spare_missing = !self.files.add_spare()?;
+        }
+        let dir = &self.files.dir;
+        // Not knowing the free space is no reason to stop; the allocation of segments decides.
+        let free_bytes = dir.disk.free_bytes(&dir.path).unwrap_or(u64::MAX);
+        let low = self.shared.settings.free_bytes_min;
+        if is_spare_missing || free_bytes < low {
+            self.set_space_low(true);
+        } else if free_bytes >= low.saturating_mul(2) && self.stalled.is_empty() {
+            self.set_space_low(false);
+        }
+        Ok(())
+    }
+
+    fn set_space_low(&mut self, is_low: bool) {
+        if self.is_space_low == is_low {
+            return;
+        }
+        self.is_space_low = is_low;
+        if is_low {
+            tracing::warn!(path = %self.files.dir.path.display(), "disk space is short");
+        } else {
+            tracing::info!(path = %self.files.dir.path.display(), "disk space is enough again");
+        }
+        let listener = self.shared.space_listener.read().clone();
+        if let Some(listener) = listener {
+            listener(is_low);
+        }
+    }
+}
+
+/// Counts the records of a part that the ledger has not counted yet.
+pub(super) fn count_records(part: &mut Part, ledger: &mut Ledger) {
+    if let Some(begin) = part.begins
+        && ledger.segment(part.segment).is_none()
+    {
+        ledger.begin_segment(part.segment, begin.first, u64::from(begin.file_bytes));
+    }
+    let mut at = part.counted_bytes.max(MARK_BYTES);
+    while at < part.bytes.len() {
+        let record = record::decode_trusted(&part.bytes[at..]);
+        let offset = part.offset + u32::try_from(at).expect("a part is at most a segment");
+        let is_sound = ledger.apply(
+            &record,
+            Location {
+                segment: part.segment,
+                offset,
+            },
+        );
+        assert!(is_sound, "what this program encodes it can read");
+        at += record.head.record_bytes();
+    }
+    part.counted_bytes = at;
 }

@@ -5,16 +5,49 @@
 //! Bound: appended but unwritten bytes (`pending_bytes_max`); a few bytes of account per segment and
 //! queue; nothing per message.
 //! Spec: `spec/journal.md`.
+//!
+//! | file | what it owns |
+//! | --- | --- |
+//! | `types`, `settings`, `error` | what goes in, what comes out |
+//! | `record`, `segment` | bytes and back |
+//! | `append`, `shared` | records in memory, numbers and places, who waits |
+//! | `commit`, `files` | the sync thread: write, sync, publish; making and releasing files |
+//! | `ledger`, `runs`, `definitions` | what each segment is still needed for |
+//! | `recover`, `compact`, `read` | from files back to messages |
 
+mod append;
 mod commit;
+mod compact;
+mod definitions;
 mod error;
+mod files;
+mod ledger;
+mod read;
+mod record;
+mod recover;
+mod runs;
+pub mod sabotage;
+mod segment;
 mod settings;
+mod shared;
 mod types;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::disk::Disk;
+
+use append::Appender;
+use commit::Committer;
+use record::{Head, Kind, encode_definition, encode_plain, encode_runs, record_bytes};
+use shared::Shared;
 
 pub use commit::DurableLsn;
 pub use error::{JournalError, StorageFailure};
@@ -31,21 +64,50 @@ pub type FailureListener = Box<dyn Fn(&StorageFailure) + Send + Sync>;
 /// Called by the sync thread when space grows short (`true`) and when there is enough again (`false`).
 pub type SpaceListener = Box<dyn Fn(bool) + Send + Sync>;
 
+/// The most bytes that a run of one number takes in an acks record.
+const RUN_BYTES_MAX: usize = 20;
+
 /// A handle to an open journal; clones share it.
 ///
 /// Appends go to memory and return at once, unless `pending_bytes_max` bytes wait to be written: then
 /// they wait for the disk. A record is durable when [`Journal::durable_lsn`] has reached its number.
-#[derive(Clone)]
+///
+/// The last handle that is dropped writes what is pending and ends the sync thread, as
+/// [`Journal::close`] does but without the clean-stop mark. A listener must not own a handle.
+#[derive(Clone, Debug)]
 pub struct Journal {
-    shared: Arc<commit::Shared>,
+    handle: Arc<Handle>,
 }
 
-impl std::fmt::Debug for Journal {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Journal")
-            .field("durable", &self.durable_lsn())
-            .finish_non_exhaustive()
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    /// `None` once joined, or when a test drives the journal by hand.
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+impl Handle {
+    fn join(&self) {
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.thread().id() != thread::current().id()
+        {
+            // A panic of the sync thread has been reported by the panic hook; the failure is set below.
+            if thread.join().is_err() {
+                self.shared.fail(&StorageFailure {
+                    doing: "run",
+                    path: std::path::PathBuf::from("the sync thread"),
+                    message: "it panicked".to_owned(),
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.begin_stop(|_| ());
+        self.join();
     }
 }
 
@@ -59,97 +121,327 @@ impl Journal {
         dir: &Path,
         settings: JournalSettings,
     ) -> Result<(Self, Recovered), JournalError> {
-        let _ = (disk, dir, settings);
-        Err(JournalError::Closed)
+        let (committer, recovered) = recover::open(disk, dir, settings)?;
+        let shared = Arc::clone(&committer.shared);
+        let thread = thread::Builder::new()
+            .name("warren-journal".to_owned())
+            .spawn(move || committer.run())
+            .map_err(segment::io_error("start the sync thread of", dir))?;
+        let handle = Arc::new(Handle {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        });
+        Ok((Self { handle }, recovered))
+    }
+
+    /// Opens the journal without a thread: the caller drives it, so that a test can repeat itself.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn open_by_hand(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        settings: JournalSettings,
+    ) -> Result<(Self, Driver, Recovered), JournalError> {
+        let (committer, recovered) = recover::open(disk, dir, settings)?;
+        let shared = Arc::clone(&committer.shared);
+        let handle = Arc::new(Handle {
+            shared,
+            thread: Mutex::new(None),
+        });
+        Ok((Self { handle }, Driver { committer }, recovered))
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
     }
 
     /// Appends a message; it is safe once its number is durable.
     ///
     /// A caller that finds one of the queues deleted after this call must ack the message for it.
     pub fn append_message(&self, message: &NewMessage<'_>) -> Result<Appended, JournalError> {
-        let _ = message;
-        Err(JournalError::Closed)
+        let body_bytes = self.check_message(message)?;
+        let (lsn, location) = self
+            .shared()
+            .append_one(record_bytes(body_bytes), |out, lsn| {
+                record::encode_message(out, lsn, false, message, body_bytes);
+            })?;
+        Ok(Appended { lsn, location })
+    }
+
+    fn check_message(&self, message: &NewMessage<'_>) -> Result<usize, JournalError> {
+        let max_bytes = u64::from(self.shared().settings.segment_bytes / 2);
+        let body_bytes =
+            record::message_body_bytes(message).ok_or(JournalError::RecordTooLarge {
+                got_bytes: u64::MAX,
+                max_bytes,
+            })?;
+        self.shared().check_size(record_bytes(body_bytes))?;
+        Ok(body_bytes)
     }
 
     /// Appends that messages left a queue: acknowledged, rejected, expired, purged, or dropped.
     ///
     /// `lsns` in any order, each at most once in the queue's life; runs of numbers take a few bytes, so
-    /// that a purge is simply the acks of all that was ready.
+    /// that a purge is simply the acks of all that was ready. Gives the number of the last record.
     pub fn append_acks(&self, queue: QueueId, lsns: &[Lsn]) -> Result<Lsn, JournalError> {
-        let _ = (queue, lsns);
-        Err(JournalError::Closed)
+        self.append_runs(Kind::Acks, queue, lsns)
     }
 
     /// Notes which messages of a queue have been delivered at least once; called before a clean stop.
     pub fn append_delivered(&self, queue: QueueId, lsns: &[Lsn]) -> Result<Lsn, JournalError> {
-        let _ = (queue, lsns);
-        Err(JournalError::Closed)
+        self.append_runs(Kind::Delivered, queue, lsns)
+    }
+
+    fn append_runs(&self, kind: Kind, queue: QueueId, lsns: &[Lsn]) -> Result<Lsn, JournalError> {
+        let mut last = Lsn::ZERO;
+        for lsns in lsns.chunks(self.runs_per_record()) {
+            let body = runs_body(lsns);
+            (last, _) = self
+                .shared()
+                .append_one(record_bytes(body.len()), |out, lsn| {
+                    encode_runs_record(out, kind, lsn, false, queue, &body);
+                })?;
+        }
+        Ok(last)
+    }
+
+    fn runs_per_record(&self) -> usize {
+        (self.shared().settings.segment_bytes as usize / 2 - record::HEAD_BYTES) / RUN_BYTES_MAX
     }
 
     /// Appends that a queue and all its messages are gone; its id must not be used again.
     pub fn append_queue_delete(&self, queue: QueueId) -> Result<Lsn, JournalError> {
-        let _ = queue;
-        Err(JournalError::Closed)
+        let (lsn, _) = self.shared().append_one(record_bytes(0), |out, lsn| {
+            encode_runs_record(out, Kind::QueueDelete, lsn, false, queue, &[]);
+        })?;
+        Ok(lsn)
     }
 
     /// Sets (`Some`) or removes (`None`) a definition.
     pub fn put_definition(&self, key: &[u8], value: Option<&[u8]>) -> Result<Lsn, JournalError> {
-        let _ = (key, value);
-        Err(JournalError::Closed)
+        let entry = Entry::Definition { key, value };
+        let appended = self.append_batch(std::slice::from_ref(&entry))?;
+        Ok(appended.last().map_or(Lsn::ZERO, |appended| appended.lsn))
     }
 
     /// Appends all entries as one: after a crash all are there or none. Gives one place per entry; the
-    /// batch is safe once the last number is durable.
+    /// batch is safe once the last number is durable. An entry of acks must fit one record.
     pub fn append_batch(&self, entries: &[Entry<'_>]) -> Result<Vec<Appended>, JournalError> {
-        let _ = entries;
-        Err(JournalError::Closed)
+        let mut prepared = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let prepared_entry = self.prepare(entry)?;
+            self.shared().check_size(prepared_entry.record_bytes())?;
+            prepared.push(prepared_entry);
+        }
+        self.shared().append(|appender| {
+            let mut left = prepared.len();
+            let append = |entry: &Prepared<'_>| {
+                left -= 1;
+                let (lsn, location) = entry.append(appender, left > 0);
+                Appended { lsn, location }
+            };
+            prepared.iter().map(append).collect()
+        })
+    }
+
+    fn prepare<'a>(&self, entry: &Entry<'a>) -> Result<Prepared<'a>, JournalError> {
+        Ok(match entry {
+            Entry::Message(message) => Prepared::Message {
+                message: *message,
+                body_bytes: self.check_message(message)?,
+            },
+            Entry::Acks { queue, lsns } => Prepared::Plain {
+                kind: Kind::Acks,
+                queue: *queue,
+                body: runs_body(lsns).to_vec(),
+            },
+            Entry::QueueDelete(queue) => Prepared::Plain {
+                kind: Kind::QueueDelete,
+                queue: *queue,
+                body: Vec::new(),
+            },
+            Entry::Definition { key, value } => {
+                let kind = if value.is_some() {
+                    Kind::DefinitionPut
+                } else {
+                    Kind::DefinitionRemove
+                };
+                let len = key.len().saturating_add(value.map_or(0, <[u8]>::len));
+                self.shared().check_size(len)?;
+                let mut body = Vec::with_capacity(4 + len);
+                encode_definition(&mut body, key, *value);
+                Prepared::Plain {
+                    kind,
+                    queue: QueueId(0),
+                    body,
+                }
+            }
+        })
     }
 
     /// How far the log is durable.
     pub fn durable_lsn(&self) -> DurableLsn {
-        self.shared.durable()
+        self.shared().durable()
     }
 
     /// Blocks until `lsn` is durable, or gives the failure that prevents it.
     pub fn wait_durable(&self, lsn: Lsn) -> Result<DurableLsn, JournalError> {
-        let _ = lsn;
-        Err(JournalError::Closed)
+        self.shared().wait_durable(lsn)?;
+        Ok(self.durable_lsn())
     }
 
     /// Sets who hears of each new durable position. Called on the sync thread with no lock held.
     pub fn set_commit_listener(&self, listener: CommitListener) {
-        drop(listener);
+        *self.shared().commit_listener.write() = Some(Arc::from(listener));
     }
 
     /// Sets who hears, once, that the store failed.
     pub fn set_failure_listener(&self, listener: FailureListener) {
-        drop(listener);
+        *self.shared().failure_listener.write() =
+            Some(Arc::new(move |failure: StorageFailure| listener(&failure)));
     }
 
     /// Sets who hears that disk space is short, and that it no longer is.
     pub fn set_space_listener(&self, listener: SpaceListener) {
-        drop(listener);
+        *self.shared().space_listener.write() = Some(Arc::from(listener));
     }
 
-    /// Reads a message back; blocks on the disk, and until the record is written.
+    /// Reads a message back; blocks on the disk, and until the record is durable.
     pub fn read_message(
         &self,
         lsn: Lsn,
         location: Location,
     ) -> Result<StoredMessage, JournalError> {
-        let _ = location;
-        Err(JournalError::NotFound { lsn })
+        read::read_message(self.shared(), lsn, location)
+    }
+
+    /// Bytes appended and not yet written: a measure of how far the disk is behind.
+    pub fn pending_bytes(&self) -> usize {
+        self.shared().lock().appender.pending_bytes()
     }
 
     /// The failure that stopped the store, if any.
     pub fn failed(&self) -> Option<StorageFailure> {
-        None
+        self.shared().failure().cloned()
     }
 
     /// Writes what is pending and the clean-stop mark, syncs, and ends the sync thread.
     ///
     /// Later appends give `Closed`. Without it the next open counts as unclean.
     pub fn close(&self) -> Result<(), JournalError> {
-        Ok(())
+        self.begin_close();
+        self.handle.join();
+        match self.failed() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(()),
+        }
+    }
+
+    fn begin_close(&self) {
+        self.shared().begin_stop(|appender| {
+            appender.append(record_bytes(0), |out, lsn| {
+                encode_plain(out, &Head::new(Kind::CleanStop, lsn, 0), &[]);
+            });
+        });
+    }
+}
+
+/// An entry of a batch, encoded as far as it can be before its number is known.
+enum Prepared<'a> {
+    Message {
+        message: NewMessage<'a>,
+        body_bytes: usize,
+    },
+    Plain {
+        kind: Kind,
+        queue: QueueId,
+        body: Vec<u8>,
+    },
+}
+
+impl Prepared<'_> {
+    fn record_bytes(&self) -> usize {
+        match self {
+            Self::Message { body_bytes, .. } => record_bytes(*body_bytes),
+            Self::Plain { body, .. } => record_bytes(body.len()),
+        }
+    }
+
+    fn append(&self, appender: &mut Appender, more: bool) -> (Lsn, Location) {
+        appender.append(self.record_bytes(), |out, lsn| match self {
+            Self::Message {
+                message,
+                body_bytes,
+            } => {
+                record::encode_message(out, lsn, more, message, *body_bytes);
+            }
+            Self::Plain { kind, queue, body } => {
+                encode_runs_record(out, *kind, lsn, more, *queue, body);
+            }
+        })
+    }
+}
+
+fn runs_body(lsns: &[Lsn]) -> SmallVec<[u8; 64]> {
+    let mut body = SmallVec::new();
+    encode_runs(&mut body, lsns);
+    body
+}
+
+fn encode_runs_record(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    lsn: Lsn,
+    more: bool,
+    queue: QueueId,
+    body: &[u8],
+) {
+    let mut head = Head::new(kind, lsn, body.len());
+    head.more = more;
+    head.queue = queue;
+    encode_plain(out, &head, body);
+}
+
+/// Drives a journal without a thread. Spec: [`Journal::open_by_hand`].
+#[cfg(any(test, feature = "testing"))]
+#[derive(Debug)]
+pub struct Driver {
+    committer: Committer,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Driver {
+    /// One turn of the sync thread: writes, syncs and publishes what is pending, or cleans a little.
+    /// Gives whether there was something to do; a failure stops the journal as in the thread.
+    pub fn turn(&mut self) -> Result<bool, StorageFailure> {
+        let turn = self.committer.turn(false);
+        self.settle(turn)
+    }
+
+    /// As [`Driver::turn`], as if it had been quiet for long enough to write the closing mark.
+    pub fn quiet_turn(&mut self) -> Result<bool, StorageFailure> {
+        let turn = self.committer.turn(true);
+        self.settle(turn)
+    }
+
+    /// Closes the journal cleanly.
+    pub fn close(mut self, journal: &Journal) -> Result<(), StorageFailure> {
+        journal.begin_close();
+        loop {
+            let turn = self.committer.finish();
+            if !self.settle(turn)? {
+                self.committer.shared.set_stopped();
+                return Ok(());
+            }
+        }
+    }
+
+    fn settle(&self, turn: Result<commit::Turn, StorageFailure>) -> Result<bool, StorageFailure> {
+        match turn {
+            Ok(turn) => Ok(turn == commit::Turn::Worked),
+            Err(failure) => {
+                self.committer.shared.fail(&failure);
+                Err(failure)
+            }
+        }
     }
 }

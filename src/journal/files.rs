@@ -1,0 +1,256 @@
+//! The files of the journal's directory: making segments, keeping spares, removing what is released.
+//!
+//! Owns: the order of write, sync, rename and directory sync that makes a name mean something.
+//! Bound: `spare_segments` spare files.
+//! Spec: `spec/journal.md`, "Commit", JOURNAL-5, JOURNAL-20, JOURNAL-23.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::disk::{DiskFile, OpenMode};
+
+use super::error::StorageFailure;
+use super::record::CatalogEntry;
+use super::sabotage::{self, Sabotage};
+use super::segment::{Header, SegmentDir};
+use super::types::Lsn;
+
+/// The segment that is written now.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) number: u32,
+    pub(crate) salt: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Box<dyn DiskFile>,
+}
+
+/// What making a segment came to.
+#[derive(Debug)]
+pub(crate) enum Made {
+    Segment(Current),
+    /// There is no space; nothing has changed, and it may be tried again.
+    NoSpace,
+}
+
+/// A segment to make.
+pub(crate) struct Plan<'a> {
+    pub(crate) number: u32,
+    pub(crate) first: Lsn,
+    pub(crate) records_at: u32,
+    /// Length to allocate, in bytes.
+    pub(crate) file_bytes: u64,
+    pub(crate) catalog: &'a [CatalogEntry],
+    /// What to write behind the catalog before the segment gets its name.
+    pub(crate) tail: Tail<'a>,
+}
+
+/// Makes the first records of a segment once its salt is known.
+pub(crate) type Tail<'a> = &'a dyn Fn(u64) -> Vec<u8>;
+
+/// The directory, its spares, and where salts come from.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) dir: SegmentDir,
+    pub(crate) store_id: [u8; 16],
+    seed: [u8; 32],
+    segment_bytes: u64,
+    spares: Vec<u64>,
+    spares_wanted: usize,
+    spare_next: u64,
+}
+
+/// Turns an error of the commit path into the failure that ends it.
+pub(crate) fn failure<'a>(
+    doing: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> StorageFailure + 'a {
+    move |error| StorageFailure {
+        doing,
+        path: path.to_path_buf(),
+        message: error.to_string(),
+    }
+}
+
+/// Whether the error means that the disk is full.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+impl Files {
+    /// `spares` are the spare files found in the directory.
+    pub(crate) fn new(
+        dir: SegmentDir,
+        store_id: [u8; 16],
+        seed: [u8; 32],
+        segment_bytes: u32,
+        spares: Vec<u64>,
+        spares_wanted: u32,
+    ) -> Self {
+        let spare_next = spares.iter().max().map_or(0, |last| last + 1);
+        let spares_wanted = spares_wanted as usize;
+        let segment_bytes = u64::from(segment_bytes);
+        Self {
+            dir,
+            store_id,
+            seed,
+            segment_bytes,
+            spares,
+            spares_wanted,
+            spare_next,
+        }
+    }
+
+    /// A salt for the segment; different for each number and each start, so that old bytes of a
+    /// recycled file never count.
+    fn salt(&self, number: u32) -> u64 {
+        if sabotage::is(Sabotage::IgnoreSalt) {
+            return 0;
+        }
+        let mut hasher = blake3::Hasher::new_keyed(&self.seed);
+        hasher.update(&self.store_id);
+        hasher.update(&number.to_le_bytes());
+        let mut salt = [0; 8];
+        hasher.finalize_xof().fill(&mut salt);
+        u64::from_le_bytes(salt)
+    }
+
+    /// Makes a segment and gives it its name, durably.
+    // req: JOURNAL-5 JOURNAL-23
+    pub(crate) fn make(&mut self, plan: &Plan<'_>) -> Result<Made, StorageFailure> {
+        let (made_at, file, is_spare) = match self.spares.last() {
+            Some(spare) => {
+                let path = self.dir.spare_path(*spare);
+                let file = self
+                    .dir
+                    .disk
+                    .open(&path, OpenMode::ReadWrite)
+                    .map_err(failure("open", &path))?;
+                (path, file, true)
+            }
+            None => {
+                let path = self.dir.new_path(plan.number);
+                match self.dir.disk.open(&path, OpenMode::CreateNew) {
+                    Ok(file) => (path, file, false),
+                    Err(error) if is_no_space(&error) => return Ok(Made::NoSpace),
+                    Err(error) => return Err(failure("create", &path)(error)),
+                }
+            }
+        };
+        if let Err(error) = file.allocate(plan.file_bytes) {
+            if !is_no_space(&error) {
+                return Err(failure("allocate", &made_at)(error));
+            }
+            drop(file);
+            if !is_spare {
+                self.dir
+                    .disk
+                    .remove(&made_at)
+                    .map_err(failure("remove", &made_at))?;
+            }
+            return Ok(Made::NoSpace);
+        }
+        let salt = self.salt(plan.number);
+        let header = Header {
+            number: plan.number,
+            store_id: self.store_id,
+            first: plan.first,
+            salt,
+            records_at: plan.records_at,
+        };
+        let mut bytes = header.encode_with_catalog(plan.catalog);
+        bytes.extend_from_slice(&(plan.tail)(salt));
+        file.write_at(&bytes, 0)
+            .map_err(failure("write", &made_at))?;
+        if !sabotage::is(Sabotage::SkipSync) {
+            file.sync_data().map_err(failure("sync", &made_at))?;
+        }
+        let path = self.dir.segment_path(plan.number);
+        self.dir
+            .disk
+            .rename(&made_at, &path)
+            .map_err(failure("rename", &made_at))?;
+        if !sabotage::is(Sabotage::SkipDirSync) {
+            self.sync_dir()?;
+        }
+        if is_spare {
+            self.spares.pop();
+        }
+        Ok(Made::Segment(Current {
+            number: plan.number,
+            salt,
+            path,
+            file,
+        }))
+    }
+
+    pub(crate) fn sync_dir(&self) -> Result<(), StorageFailure> {
+        self.dir
+            .disk
+            .sync_dir(&self.dir.path)
+            .map_err(failure("sync", &self.dir.path))
+    }
+
+    /// Removes a segment's file, or keeps it as a spare, durably.
+    // req: JOURNAL-20
+    pub(crate) fn release(&mut self, number: u32) -> Result<(), StorageFailure> {
+        self.discard(&self.dir.segment_path(number))?;
+        self.sync_dir()
+    }
+
+    /// As [`Files::release`] without the directory sync.
+    pub(crate) fn discard(&mut self, path: &Path) -> Result<(), StorageFailure> {
+        if self.spares.len() < self.spares_wanted {
+            let spare = self.spare_path_next();
+            self.dir
+                .disk
+                .rename(path, &spare.1)
+                .map_err(failure("rename", path))?;
+            self.spares.push(spare.0);
+        } else {
+            self.dir
+                .disk
+                .remove(path)
+                .map_err(failure("remove", path))?;
+        }
+        Ok(())
+    }
+
+    fn spare_path_next(&mut self) -> (u64, PathBuf) {
+        let number = self.spare_next;
+        self.spare_next += 1;
+        (number, self.dir.spare_path(number))
+    }
+
+    /// Whether spares are missing.
+    pub(crate) fn wants_spare(&self) -> bool {
+        self.spares.len() < self.spares_wanted
+    }
+
+    /// Allocates one spare; `false` if there is no space for it.
+    pub(crate) fn add_spare(&mut self) -> Result<bool, StorageFailure> {
+        let (number, path) = self.spare_path_next();
+        let file = match self.dir.disk.open(&path, OpenMode::CreateNew) {
+            Ok(file) => file,
+            Err(error) if is_no_space(&error) => return Ok(false),
+            Err(error) => return Err(failure("create", &path)(error)),
+        };
+        match file.allocate(self.segment_bytes) {
+            Ok(()) => {
+                self.spares.push(number);
+                Ok(true)
+            }
+            Err(error) if is_no_space(&error) => {
+                drop(file);
+                self.dir
+                    .disk
+                    .remove(&path)
+                    .map_err(failure("remove", &path))?;
+                Ok(false)
+            }
+            Err(error) => Err(failure("allocate", &path)(error)),
+        }
+    }
+}

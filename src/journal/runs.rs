@@ -1,0 +1,72 @@
+//! A set of record numbers that costs memory per run of neighbours, not per number.
+//!
+//! Owns: the runs of one queue in one segment. Acks come nearly in order, so that a run or two is usual.
+//! Bound: one entry for each run; a run ends where a message is still there.
+
+use std::collections::BTreeMap;
+
+use super::types::Lsn;
+
+/// Numbers as runs: first number to the number behind the last.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct RunSet(BTreeMap<u64, u64>);
+
+impl RunSet {
+    pub(crate) fn contains(&self, lsn: Lsn) -> bool {
+        self.0
+            .range(..=lsn.0)
+            .next_back()
+            .is_some_and(|(_, end)| lsn.0 < *end)
+    }
+
+    /// Adds a number; `false` if it was there.
+    pub(crate) fn insert(&mut self, Lsn(lsn): Lsn) -> bool {
+        let mut start = lsn;
+        if let Some((&before, end)) = self.0.range_mut(..=lsn).next_back() {
+            if lsn < *end {
+                return false;
+            }
+            if lsn == *end {
+                *end += 1;
+                start = before;
+            }
+        }
+        let end = self.0.remove(&(lsn + 1)).unwrap_or(lsn + 1);
+        self.0.insert(start, end);
+        true
+    }
+
+    /// The runs in order, as first number and length.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Lsn, u64)> + '_ {
+        self.0.iter().map(|(start, end)| (Lsn(*start), end - start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// It agrees with a plain set, and neighbours are always one run.
+        #[test]
+        fn agrees_with_a_plain_set(numbers in proptest::collection::vec(0u64..60, 0..200)) {
+            let mut plain = BTreeSet::new();
+            let mut runs = RunSet::default();
+            for number in numbers {
+                prop_assert_eq!(runs.insert(Lsn(number)), plain.insert(number));
+            }
+            let back: Vec<u64> =
+                runs.iter().flat_map(|(Lsn(first), len)| first..first + len).collect();
+            prop_assert_eq!(&back, &plain.iter().copied().collect::<Vec<_>>());
+            let breaks = back.windows(2).filter(|pair| pair[0] + 1 != pair[1]).count();
+            prop_assert_eq!(runs.iter().count(), breaks + usize::from(!back.is_empty()));
+            for number in 0..61 {
+                prop_assert_eq!(runs.contains(Lsn(number)), plain.contains(&number));
+            }
+        }
+    }
+}

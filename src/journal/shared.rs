@@ -1,0 +1,254 @@
+//! What all handles of a journal and its sync thread share.
+//!
+//! Owns: the appender behind its lock, the durable position as others see it, the listeners, the
+//! failure that ends everything. Knows nothing of how the sync thread writes.
+//! Locks: the appender's lock covers memory work only; no other lock is taken while it is held, but
+//! the moved map's by the sync thread.
+//! Spec: `spec/journal.md`, "Commit", JOURNAL-2, JOURNAL-22.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+
+use super::append::{Appender, Part};
+use super::error::{JournalError, StorageFailure};
+use super::ledger::MovedMap;
+use super::read::ReadFiles;
+use super::settings::JournalSettings;
+use super::types::{Location, Lsn};
+
+/// Running ──close──> Stopping ──sync thread──> Stopped; a dropped handle leads to Stopping too.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stop {
+    Running,
+    Stopping,
+    Stopped,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) appender: Appender,
+    pub(crate) stop: Stop,
+    /// Whether the sync thread sleeps until something is appended.
+    sleeping: bool,
+}
+
+type Listener<T> = RwLock<Option<Arc<dyn Fn(T) + Send + Sync>>>;
+
+pub(crate) struct Shared {
+    pub(crate) settings: JournalSettings,
+    state: Mutex<State>,
+    /// Wakes the sync thread.
+    work: Condvar,
+    /// Wakes who waits for room or for a durable position.
+    progress: Condvar,
+    durable: AtomicU64,
+    failure: OnceLock<StorageFailure>,
+    pub(crate) commit_listener: Listener<super::DurableLsn>,
+    pub(crate) failure_listener: Listener<StorageFailure>,
+    pub(crate) space_listener: Listener<bool>,
+    pub(crate) moved: MovedMap,
+    pub(crate) files: ReadFiles,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Shared")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        settings: JournalSettings,
+        appender: Appender,
+        durable: Lsn,
+        moved: MovedMap,
+        files: ReadFiles,
+    ) -> Self {
+        Self {
+            settings,
+            state: Mutex::new(State {
+                appender,
+                stop: Stop::Running,
+                sleeping: false,
+            }),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            durable: AtomicU64::new(durable.0),
+            failure: OnceLock::new(),
+            commit_listener: RwLock::new(None),
+            failure_listener: RwLock::new(None),
+            space_listener: RwLock::new(None),
+            moved,
+            files,
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<&StorageFailure> {
+        self.failure.get()
+    }
+
+    pub(crate) fn durable_lsn(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    // req: JOURNAL-22
+    fn check_open(&self, state: &State) -> Result<(), JournalError> {
+        if let Some(failure) = self.failure.get() {
+            return Err(failure.clone().into());
+        }
+        match state.stop {
+            Stop::Running => Ok(()),
+            Stop::Stopping | Stop::Stopped => Err(JournalError::Closed),
+        }
+    }
+
+    /// Refuses a record over half a segment, in bytes.
+    pub(crate) fn check_size(&self, record_bytes: usize) -> Result<(), JournalError> {
+        let max_bytes = u64::from(self.settings.segment_bytes / 2);
+        let got_bytes = record_bytes as u64;
+        if got_bytes > max_bytes {
+            return Err(JournalError::RecordTooLarge {
+                got_bytes,
+                max_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    /// Runs `append` under the lock once there is room, then wakes the sync thread if it sleeps.
+    pub(crate) fn append<T>(
+        &self,
+        append: impl FnOnce(&mut Appender) -> T,
+    ) -> Result<T, JournalError> {
+        let mut state = self.state.lock();
+        self.check_open(&state)?;
+        while state.appender.pending_bytes() > self.settings.pending_bytes_max {
+            self.progress.wait(&mut state);
+            self.check_open(&state)?;
+        }
+        let result = append(&mut state.appender);
+        let wake = std::mem::take(&mut state.sleeping);
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+        Ok(result)
+    }
+
+    /// Appends one record that needs `record_bytes`.
+    pub(crate) fn append_one(
+        &self,
+        record_bytes: usize,
+        encode: impl FnOnce(&mut Vec<u8>, Lsn),
+    ) -> Result<(Lsn, Location), JournalError> {
+        self.check_size(record_bytes)?;
+        self.append(|appender| appender.append(record_bytes, encode))
+    }
+
+    /// Asks the sync thread to write what is pending and to end; the first caller may append last words.
+    pub(crate) fn begin_stop(&self, last_words: impl FnOnce(&mut Appender)) {
+        let mut state = self.state.lock();
+        if state.stop == Stop::Running {
+            if self.failure.get().is_none() {
+                last_words(&mut state.appender);
+            }
+            state.stop = Stop::Stopping;
+        }
+        state.sleeping = false;
+        drop(state);
+        self.work.notify_one();
+        self.progress.notify_all();
+    }
+
+    // ---- for the sync thread ----
+
+    pub(crate) fn take_parts(&self) -> Vec<Part> {
+        self.state.lock().appender.take()
+    }
+
+    /// Sleeps until something is appended, the journal is to stop, or `timeout` has passed.
+    pub(crate) fn sleep(&self, timeout: Option<Duration>) -> Stop {
+        let mut state = self.state.lock();
+        if state.appender.is_empty() && state.stop == Stop::Running {
+            state.sleeping = true;
+            match timeout {
+                Some(timeout) => {
+                    let _ = self.work.wait_for(&mut state, timeout);
+                }
+                None => self.work.wait(&mut state),
+            }
+            state.sleeping = false;
+        }
+        state.stop
+    }
+
+    /// Sleeps for `timeout`, unless the journal is to stop.
+    pub(crate) fn pause(&self, timeout: Duration) -> Stop {
+        let mut state = self.state.lock();
+        if state.stop == Stop::Running {
+            let _ = self.work.wait_for(&mut state, timeout);
+        }
+        state.stop
+    }
+
+    /// Publishes a durable position; the caller then tells the listener.
+    // req: JOURNAL-2
+    pub(crate) fn set_durable(&self, lsn: Lsn) -> bool {
+        let before = self.durable.fetch_max(lsn.0, Ordering::AcqRel);
+        drop(self.state.lock());
+        self.progress.notify_all();
+        before < lsn.0
+    }
+
+    pub(crate) fn set_stopped(&self) {
+        self.state.lock().stop = Stop::Stopped;
+        self.progress.notify_all();
+    }
+
+    /// Ends everything: nothing is confirmed any more.
+    // req: JOURNAL-22
+    pub(crate) fn fail(&self, failure: &StorageFailure) {
+        if self.failure.set(failure.clone()).is_err() {
+            return;
+        }
+        drop(self.state.lock());
+        self.progress.notify_all();
+        let listener = self.failure_listener.read().clone();
+        if let Some(listener) = listener {
+            listener(failure.clone());
+        }
+    }
+
+    /// Blocks until `lsn` is durable.
+    pub(crate) fn wait_durable(&self, lsn: Lsn) -> Result<(), JournalError> {
+        if lsn <= self.durable_lsn() {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        loop {
+            if lsn <= self.durable_lsn() {
+                return Ok(());
+            }
+            if let Some(failure) = self.failure.get() {
+                return Err(failure.clone().into());
+            }
+            if lsn > state.appender.last() {
+                return Err(JournalError::NotFound { lsn });
+            }
+            if state.stop == Stop::Stopped {
+                return Err(JournalError::Closed);
+            }
+            self.progress.wait(&mut state);
+        }
+    }
+}
