@@ -22,7 +22,7 @@ pub use short_string::{ShortString, ShortStringTooLong};
 pub use table::{ArrayIter, FieldArray, FieldTable, TableIter};
 pub use value::FieldValue;
 
-pub(super) use parse::{Field, short_bytes, table_elements};
+pub(super) use parse::{Field, octets, short_bytes, table_elements};
 
 #[cfg(test)]
 pub(super) mod strategy;

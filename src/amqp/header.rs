@@ -7,7 +7,6 @@
 mod properties;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use nom::number::complete::{be_u16, be_u64};
 
 use crate::amqp::field::{FieldError, FieldTable, ShortString};
 use crate::amqp::reply::ReplyCode;
@@ -97,24 +96,32 @@ impl ContentHeader {
     /// If `payload` does not lie in `owner`.
     // req: CONTENT-1
     pub fn decode_in(owner: &Bytes, payload: &[u8]) -> Result<Self, HeaderError> {
-        let (raw, (class_id, weight, body_bytes)) =
-            fixed_part(payload).map_err(|_| HeaderError::Truncated)?;
+        let Some((fixed_part, raw)) = payload.split_first_chunk::<FIXED_PART_BYTES>() else {
+            return Err(HeaderError::Truncated);
+        };
+        let &[c1, c0, w1, w0, body_bytes @ ..] = fixed_part;
+        let weight = u16::from_be_bytes([w1, w0]);
         if weight != 0 {
             return Err(HeaderError::Weight { weight });
         }
         Ok(Self {
-            class_id,
-            body_bytes,
+            class_id: u16::from_be_bytes([c1, c0]),
+            body_bytes: u64::from_be_bytes(body_bytes),
             raw: owner.slice_ref(raw),
         })
     }
 
     /// Appends the payload of a header frame.
     pub fn encode(&self, output: &mut BytesMut) {
-        output.put_u16(self.class_id);
-        output.put_u16(0);
-        output.put_u64(self.body_bytes);
+        output.put_slice(&self.fixed_part());
         output.put_slice(&self.raw);
+    }
+
+    /// Class, weight and body size.
+    fn fixed_part(&self) -> [u8; FIXED_PART_BYTES] {
+        let [c1, c0] = self.class_id.to_be_bytes();
+        let [b7, b6, b5, b4, b3, b2, b1, b0] = self.body_bytes.to_be_bytes();
+        [c1, c0, 0, 0, b7, b6, b5, b4, b3, b2, b1, b0]
     }
 
     /// Length of the payload that [`encode`](Self::encode) writes, in bytes.
@@ -164,14 +171,6 @@ impl ContentHeader {
             ..*self
         }
     }
-}
-
-/// Class, weight and body size.
-fn fixed_part(input: &[u8]) -> nom::IResult<&[u8], (u16, u16, u64), FieldError> {
-    let (input, class_id) = be_u16(input)?;
-    let (input, weight) = be_u16(input)?;
-    let (input, body_bytes) = be_u64(input)?;
-    Ok((input, (class_id, weight, body_bytes)))
 }
 
 /// Length of class, weight and body size, in bytes.

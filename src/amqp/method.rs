@@ -20,9 +20,6 @@ pub mod queue;
 pub mod tx;
 
 use bytes::{Bytes, BytesMut};
-use nom::number::complete::be_u32;
-
-use crate::amqp::field::FieldError;
 
 use definition::Arguments;
 pub use error::DecodeError;
@@ -72,21 +69,25 @@ macro_rules! methods {
                 }
             }
 
-            /// Reads the arguments of the method with this id; `None` if there is no such method.
+            /// Reads the arguments of the method with this id, which must fill `arguments`.
             #[inline]
-            fn parse_arguments<'a>(
+            fn parse_arguments(
                 id: u32,
-                arguments: &'a [u8],
+                arguments: &[u8],
                 owner: &Bytes,
-            ) -> Option<Result<(&'a [u8], Self), FieldError>> {
-                Some(match id {
+            ) -> Result<Self, DecodeError> {
+                match id {
                     $(
-                        <$type>::ID => <$type>::parse(arguments, owner)
-                            .map(|(rest, method)| (rest, Self::$variant(method)))
-                            .map_err(FieldError::from),
+                        <$type>::ID => match <$type>::parse(arguments, owner) {
+                            Ok(([], method)) => Ok(Self::$variant(method)),
+                            Ok(_) => Err(DecodeError::trailing(id, arguments, owner)),
+                            Err(error) => {
+                                Err(DecodeError::from_field(error.into(), id, arguments, owner))
+                            }
+                        },
                     )+
-                    _ => return None,
-                })
+                    _ => Err(DecodeError::unknown_method(id)),
+                }
             }
         }
 
@@ -208,26 +209,11 @@ impl Method {
     // req: METHOD-3
     // req: METHOD-4
     pub fn decode_in(owner: &Bytes, payload: &[u8]) -> Result<Self, DecodeError> {
-        let Ok((arguments, id)) = be_u32::<_, FieldError>(payload) else {
-            return Err(DecodeError::no_method(owner.slice_ref(payload)));
-        };
-        let ids = MethodIds::from_id(id);
-        match Self::parse_arguments(id, arguments, owner) {
-            Some(Ok(([], method))) => Ok(method),
-            Some(Ok((_, _))) => Err(DecodeError::TrailingOctets {
-                class_id: ids.class_id,
-                method_id: ids.method_id,
-                arguments: owner.slice_ref(arguments),
-            }),
-            Some(Err(error)) => Err(DecodeError::from_field(
-                error,
-                ids,
-                owner.slice_ref(arguments),
-            )),
-            None => Err(DecodeError::UnknownMethod {
-                class_id: ids.class_id,
-                method_id: ids.method_id,
-            }),
+        match payload.split_first_chunk() {
+            Some((id, arguments)) => {
+                Self::parse_arguments(u32::from_be_bytes(*id), arguments, owner)
+            }
+            None => Err(DecodeError::no_method(payload, owner)),
         }
     }
 
@@ -240,24 +226,6 @@ impl Method {
                 | Self::BasicDeliver(_)
                 | Self::BasicGetOk(_)
         )
-    }
-}
-
-/// Class and method id of one method.
-#[derive(Clone, Copy)]
-struct MethodIds {
-    class_id: u16,
-    method_id: u16,
-}
-
-impl MethodIds {
-    /// From the first four octets of a method's payload.
-    fn from_id(id: u32) -> Self {
-        let [c1, c0, m1, m0] = id.to_be_bytes();
-        Self {
-            class_id: u16::from_be_bytes([c1, c0]),
-            method_id: u16::from_be_bytes([m1, m0]),
-        }
     }
 }
 

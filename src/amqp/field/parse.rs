@@ -5,7 +5,6 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use nom::bytes::complete::take;
 use nom::error::{ErrorKind, ParseError};
-use nom::number::complete::{be_u8, be_u16, be_u32, be_u64};
 use nom::{IResult, Parser};
 
 use super::value::RawValue;
@@ -68,40 +67,52 @@ pub(in crate::amqp) trait Field: Sized {
 }
 
 impl Field for u8 {
+    #[inline]
     fn parse<'a>(input: &'a [u8], _owner: &Bytes) -> IResult<&'a [u8], Self, FieldError> {
-        be_u8(input)
+        let (rest, octets) = octets(input)?;
+        Ok((rest, Self::from_be_bytes(octets)))
     }
 
+    #[inline]
     fn put(&self, output: &mut BytesMut) {
         output.put_u8(*self);
     }
 }
 
 impl Field for u16 {
+    #[inline]
     fn parse<'a>(input: &'a [u8], _owner: &Bytes) -> IResult<&'a [u8], Self, FieldError> {
-        be_u16(input)
+        let (rest, octets) = octets(input)?;
+        Ok((rest, Self::from_be_bytes(octets)))
     }
 
+    #[inline]
     fn put(&self, output: &mut BytesMut) {
         output.put_u16(*self);
     }
 }
 
 impl Field for u32 {
+    #[inline]
     fn parse<'a>(input: &'a [u8], _owner: &Bytes) -> IResult<&'a [u8], Self, FieldError> {
-        be_u32(input)
+        let (rest, octets) = octets(input)?;
+        Ok((rest, Self::from_be_bytes(octets)))
     }
 
+    #[inline]
     fn put(&self, output: &mut BytesMut) {
         output.put_u32(*self);
     }
 }
 
 impl Field for u64 {
+    #[inline]
     fn parse<'a>(input: &'a [u8], _owner: &Bytes) -> IResult<&'a [u8], Self, FieldError> {
-        be_u64(input)
+        let (rest, octets) = octets(input)?;
+        Ok((rest, Self::from_be_bytes(octets)))
     }
 
+    #[inline]
     fn put(&self, output: &mut BytesMut) {
         output.put_u64(*self);
     }
@@ -110,35 +121,43 @@ impl Field for u64 {
 /// `length u8 | bytes`.
 // req: FIELD-1
 impl Field for ShortString {
+    #[inline]
     fn parse<'a>(input: &'a [u8], owner: &Bytes) -> IResult<&'a [u8], Self, FieldError> {
         let (rest, bytes) = short_bytes(input)?;
-        Ok((rest, Self::from_length_checked(owner.slice_ref(bytes))))
+        Ok((
+            rest,
+            Self::from_length_checked(bytes, || owner.slice_ref(bytes)),
+        ))
     }
 
+    #[inline]
     fn put(&self, output: &mut BytesMut) {
-        output.put_u8(u8::try_from(self.len()).expect("a short string has at most 255 bytes"));
-        output.put_slice(self.as_bytes());
+        Self::put(self, output);
     }
 }
 
 /// `length u32 | bytes`: a long string.
 impl Field for Bytes {
+    #[inline]
     fn parse<'a>(input: &'a [u8], owner: &Bytes) -> IResult<&'a [u8], Self, FieldError> {
         let (rest, bytes) = long_bytes(input)?;
         Ok((rest, owner.slice_ref(bytes)))
     }
 
+    #[inline]
     fn put(&self, output: &mut BytesMut) {
         put_long_bytes(self, output);
     }
 }
 
 impl Field for Secret {
+    #[inline]
     fn parse<'a>(input: &'a [u8], owner: &Bytes) -> IResult<&'a [u8], Self, FieldError> {
         let (rest, bytes) = Bytes::parse(input, owner)?;
         Ok((rest, Self::from(bytes)))
     }
 
+    #[inline]
     fn put(&self, output: &mut BytesMut) {
         self.expose().put(output);
     }
@@ -146,26 +165,38 @@ impl Field for Secret {
 
 /// `length u32 | elements, length bytes`.
 impl Field for FieldTable {
+    #[inline]
     fn parse<'a>(input: &'a [u8], owner: &Bytes) -> IResult<&'a [u8], Self, FieldError> {
         let (rest, elements) = table_elements(input)?;
         Ok((rest, Self::from_checked(owner.slice_ref(elements))))
     }
 
+    #[inline]
     fn put(&self, output: &mut BytesMut) {
         put_long_bytes(self.elements(), output);
     }
 }
 
+/// A fixed number of octets, for a number.
+#[inline]
+pub(in crate::amqp) fn octets<const N: usize>(input: &[u8]) -> IResult<&[u8], [u8; N], FieldError> {
+    match input.split_first_chunk() {
+        Some((octets, rest)) => Ok((rest, *octets)),
+        None => Err(nom::Err::Error(FieldError::Truncated)),
+    }
+}
+
 /// The bytes of a short string.
+#[inline]
 pub(in crate::amqp) fn short_bytes(input: &[u8]) -> IResult<&[u8], &[u8], FieldError> {
-    let (rest, length) = be_u8(input)?;
+    let (rest, [length]) = octets(input)?;
     take(length).parse(rest)
 }
 
 /// The bytes of a long string; also what is inside a table or an array.
 pub(super) fn long_bytes(input: &[u8]) -> IResult<&[u8], &[u8], FieldError> {
-    let (rest, length) = be_u32(input)?;
-    take(length).parse(rest)
+    let (rest, length) = octets(input)?;
+    take(u32::from_be_bytes(length)).parse(rest)
 }
 
 /// Appends `length u32 | bytes`.

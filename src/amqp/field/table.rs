@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 
 use bytes::{Bytes, BytesMut};
 
-use super::parse::{Field, check_table, short_bytes};
+use super::parse::{check_table, short_bytes};
 use super::value::RawValue;
 use super::{FieldError, FieldValue, ShortString};
 
@@ -188,7 +188,7 @@ impl Iterator for TableIter<'_> {
     fn next(&mut self) -> Option<(ShortString, FieldValue)> {
         let (name, value, rest) = next_named(self.rest)?;
         self.rest = rest;
-        let name = ShortString::from_length_checked(self.owner.slice_ref(name));
+        let name = ShortString::from_length_checked(name, || self.owner.slice_ref(name));
         Some((name, value.into_value(self.owner)))
     }
 }

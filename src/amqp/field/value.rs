@@ -7,11 +7,8 @@ use std::mem;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use nom::IResult;
-use nom::number::complete::{
-    be_f32, be_f64, be_i8, be_i16, be_i32, be_i64, be_u8, be_u16, be_u32, be_u64,
-};
 
-use super::parse::{long_bytes, put_long_bytes};
+use super::parse::{long_bytes, octets, put_long_bytes};
 use super::{FieldArray, FieldError, FieldTable};
 
 /// A value in a field table or array, with its type; the letters are RabbitMQ's.
@@ -328,29 +325,50 @@ impl<'a> RawValue<'a> {
     /// Reads `type letter u8 | value`.
     // req: FIELD-2
     pub(super) fn parse(input: &'a [u8]) -> IResult<&'a [u8], Self, FieldError> {
-        let (input, letter) = be_u8(input)?;
+        let (input, [letter]) = octets(input)?;
         let plain = |(rest, value)| (rest, RawValue::Plain(value));
         Ok(match letter {
-            b't' => map(be_u8(input)?, |octet: u8| {
-                Self::Plain(FieldValue::Boolean(octet != 0))
-            }),
-            b'b' => plain(map(be_i8(input)?, FieldValue::ShortShortInt)),
-            b'B' => plain(map(be_u8(input)?, FieldValue::ShortShortUint)),
-            b's' => plain(map(be_i16(input)?, FieldValue::ShortInt)),
-            b'u' => plain(map(be_u16(input)?, FieldValue::ShortUint)),
-            b'I' => plain(map(be_i32(input)?, FieldValue::LongInt)),
-            b'i' => plain(map(be_u32(input)?, FieldValue::LongUint)),
-            b'l' | b'L' => plain(map(be_i64(input)?, FieldValue::LongLongInt)),
-            b'f' => plain(map(be_f32(input)?, FieldValue::Float)),
-            b'd' => plain(map(be_f64(input)?, FieldValue::Double)),
-            b'D' => {
-                let (rest, scale) = be_u8(input)?;
-                let (rest, value) = be_u32(rest)?;
-                (rest, Self::Plain(FieldValue::Decimal { scale, value }))
-            }
+            b't' => plain(map(octets(input)?, |[octet]| {
+                FieldValue::Boolean(octet != 0)
+            })),
+            b'b' => plain(map(octets(input)?, |o| {
+                FieldValue::ShortShortInt(i8::from_be_bytes(o))
+            })),
+            b'B' => plain(map(octets(input)?, |[octet]| {
+                FieldValue::ShortShortUint(octet)
+            })),
+            b's' => plain(map(octets(input)?, |o| {
+                FieldValue::ShortInt(i16::from_be_bytes(o))
+            })),
+            b'u' => plain(map(octets(input)?, |o| {
+                FieldValue::ShortUint(u16::from_be_bytes(o))
+            })),
+            b'I' => plain(map(octets(input)?, |o| {
+                FieldValue::LongInt(i32::from_be_bytes(o))
+            })),
+            b'i' => plain(map(octets(input)?, |o| {
+                FieldValue::LongUint(u32::from_be_bytes(o))
+            })),
+            b'l' | b'L' => plain(map(octets(input)?, |o| {
+                FieldValue::LongLongInt(i64::from_be_bytes(o))
+            })),
+            b'f' => plain(map(octets(input)?, |o| {
+                FieldValue::Float(f32::from_be_bytes(o))
+            })),
+            b'd' => plain(map(octets(input)?, |o| {
+                FieldValue::Double(f64::from_be_bytes(o))
+            })),
+            b'D' => plain(map(octets(input)?, |[scale, d3, d2, d1, d0]| {
+                FieldValue::Decimal {
+                    scale,
+                    value: u32::from_be_bytes([d3, d2, d1, d0]),
+                }
+            })),
             b'S' => map(long_bytes(input)?, Self::LongString),
             b'A' => map(long_bytes(input)?, Self::Array),
-            b'T' => plain(map(be_u64(input)?, FieldValue::Timestamp)),
+            b'T' => plain(map(octets(input)?, |o| {
+                FieldValue::Timestamp(u64::from_be_bytes(o))
+            })),
             b'F' => map(long_bytes(input)?, Self::Table),
             b'V' => (input, Self::Plain(FieldValue::Void)),
             b'x' => map(long_bytes(input)?, Self::ByteArray),

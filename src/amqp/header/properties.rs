@@ -5,10 +5,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use nom::IResult;
-use nom::number::complete::{be_u8, be_u16, be_u64};
 
 use super::HeaderError;
-use crate::amqp::field::{Field, FieldError, FieldTable, ShortString, short_bytes, table_elements};
+use crate::amqp::field::{
+    Field, FieldError, FieldTable, ShortString, octets, short_bytes, table_elements,
+};
 
 /// The properties of a message, as slices of its header.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -92,7 +93,8 @@ impl<'a> PropertiesRef<'a> {
     }
 
     fn parse_fields(raw: &'a [u8]) -> IResult<&'a [u8], Self, FieldError> {
-        let (mut input, flags) = be_u16(raw)?;
+        let (mut input, flags) = octets(raw)?;
+        let flags = u16::from_be_bytes(flags);
         let mut properties = Self::default();
         if flags & FLAGS_KNOWN == 0 {
             return Ok((input, properties));
@@ -101,13 +103,13 @@ impl<'a> PropertiesRef<'a> {
         properties.content_type = take_if(flags, CONTENT_TYPE, rest, short_bytes)?;
         properties.content_encoding = take_if(flags, CONTENT_ENCODING, rest, short_bytes)?;
         properties.headers = take_if(flags, HEADERS, rest, table_elements)?;
-        properties.delivery_mode = take_if(flags, DELIVERY_MODE, rest, be_u8)?;
-        properties.priority = take_if(flags, PRIORITY, rest, be_u8)?;
+        properties.delivery_mode = take_if(flags, DELIVERY_MODE, rest, octet)?;
+        properties.priority = take_if(flags, PRIORITY, rest, octet)?;
         properties.correlation_id = take_if(flags, CORRELATION_ID, rest, short_bytes)?;
         properties.reply_to = take_if(flags, REPLY_TO, rest, short_bytes)?;
         properties.expiration = take_if(flags, EXPIRATION, rest, short_bytes)?;
         properties.message_id = take_if(flags, MESSAGE_ID, rest, short_bytes)?;
-        properties.timestamp = take_if(flags, TIMESTAMP, rest, be_u64)?;
+        properties.timestamp = take_if(flags, TIMESTAMP, rest, timestamp)?;
         properties.message_type = take_if(flags, MESSAGE_TYPE, rest, short_bytes)?;
         properties.user_id = take_if(flags, USER_ID, rest, short_bytes)?;
         properties.app_id = take_if(flags, APP_ID, rest, short_bytes)?;
@@ -118,9 +120,7 @@ impl<'a> PropertiesRef<'a> {
     /// The same properties as slices of `owner`, which these were read from.
     pub(super) fn to_owned_in(self, owner: &Bytes) -> Properties {
         let short = |bytes: Option<&[u8]>| {
-            bytes.map(|bytes| {
-                ShortString::try_from(owner.slice_ref(bytes)).expect("its length was one octet")
-            })
+            bytes.map(|bytes| ShortString::from_length_checked(bytes, || owner.slice_ref(bytes)))
         };
         Properties {
             content_type: short(self.content_type),
@@ -181,7 +181,20 @@ impl Properties {
     }
 }
 
+/// A property of one octet.
+fn octet(input: &[u8]) -> IResult<&[u8], u8, FieldError> {
+    let (rest, [octet]) = octets(input)?;
+    Ok((rest, octet))
+}
+
+/// Seconds since 1970.
+fn timestamp(input: &[u8]) -> IResult<&[u8], u64, FieldError> {
+    let (rest, seconds) = octets(input)?;
+    Ok((rest, u64::from_be_bytes(seconds)))
+}
+
 /// Reads a property whose flag is set.
+#[inline]
 fn take_if<'a, T>(
     flags: u16,
     flag: u16,

@@ -4,7 +4,6 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::MethodIds;
 use crate::amqp::field::FieldError;
 use crate::amqp::frame::write_numbers;
 use crate::amqp::reply::ReplyCode;
@@ -122,25 +121,54 @@ impl DecodeError {
     }
 
     /// A payload too short for class and method id.
-    pub(super) fn no_method(payload: Bytes) -> Self {
+    #[cold]
+    pub(super) fn no_method(payload: &[u8], owner: &Bytes) -> Self {
         Self::Truncated {
             class_id: 0,
             method_id: 0,
-            arguments: payload,
+            arguments: owner.slice_ref(payload),
+        }
+    }
+
+    /// No method has this id.
+    #[cold]
+    pub(super) fn unknown_method(id: u32) -> Self {
+        let MethodIds {
+            class_id,
+            method_id,
+        } = MethodIds::from_id(id);
+        Self::UnknownMethod {
+            class_id,
+            method_id,
+        }
+    }
+
+    /// The method's fields end before its octets do.
+    #[cold]
+    pub(super) fn trailing(id: u32, arguments: &[u8], owner: &Bytes) -> Self {
+        let MethodIds {
+            class_id,
+            method_id,
+        } = MethodIds::from_id(id);
+        Self::TrailingOctets {
+            class_id,
+            method_id,
+            arguments: owner.slice_ref(arguments),
         }
     }
 
     /// A field of the method could not be read.
-    pub(super) fn from_field(error: FieldError, ids: MethodIds, arguments: Bytes) -> Self {
+    #[cold]
+    pub(super) fn from_field(error: FieldError, id: u32, arguments: &[u8], owner: &Bytes) -> Self {
         let MethodIds {
             class_id,
             method_id,
-        } = ids;
+        } = MethodIds::from_id(id);
         match error {
             FieldError::Truncated => Self::Truncated {
                 class_id,
                 method_id,
-                arguments,
+                arguments: owner.slice_ref(arguments),
             },
             FieldError::UnknownType { letter } => Self::UnknownFieldType {
                 class_id,
@@ -154,6 +182,24 @@ impl DecodeError {
                     limit: error,
                 }
             }
+        }
+    }
+}
+
+/// Class and method id of one method.
+#[derive(Clone, Copy)]
+struct MethodIds {
+    class_id: u16,
+    method_id: u16,
+}
+
+impl MethodIds {
+    /// From the first four octets of a method's payload.
+    fn from_id(id: u32) -> Self {
+        let [c1, c0, m1, m0] = id.to_be_bytes();
+        Self {
+            class_id: u16::from_be_bytes([c1, c0]),
+            method_id: u16::from_be_bytes([m1, m0]),
         }
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::{prop_assert_eq, proptest};
 
 use super::*;
 use crate::amqp::field::strategy::any;
-use crate::amqp::field::{FieldTable, FieldValue, ShortString};
+use crate::amqp::field::{FieldError, FieldTable, FieldValue, ShortString};
 use crate::amqp::reply::ReplyCode;
 
 /// The octets of a method.
