@@ -11,6 +11,7 @@
 //! | unexpected | delivered what nobody published, or from a queue it was not routed to |
 //! | nacked and delivered | refused a message with one target queue, and had it all the same |
 //! | duplicate unmarked | delivered again without `redelivered`, though it was published once |
+//! | recovered unmarked | delivered without `redelivered` what had survived a kill |
 //! | returned after ack | delivered again, without a crash in between, what it knew to be acked |
 //! | order | gave one consumer two messages of one channel in the wrong order |
 //! | corrupted | delivered other bytes than were published |
@@ -39,6 +40,7 @@ pub(crate) enum Finding {
     NackedAndDelivered,
     NotDrained,
     Order,
+    RecoveredUnmarked,
     Remaining,
     ReturnedAfterAck,
     Topology,
@@ -48,12 +50,13 @@ pub(crate) enum Finding {
 
 impl Finding {
     /// Every kind, in the order of a report.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Lost,
         Self::LostAfterDelivery,
         Self::Unexpected,
         Self::NackedAndDelivered,
         Self::DuplicateUnmarked,
+        Self::RecoveredUnmarked,
         Self::ReturnedAfterAck,
         Self::Order,
         Self::Corrupted,
@@ -75,6 +78,7 @@ impl Finding {
             Self::NackedAndDelivered => "nacked_and_delivered",
             Self::NotDrained => "not_drained",
             Self::Order => "order",
+            Self::RecoveredUnmarked => "recovered_unmarked",
             Self::Remaining => "remaining",
             Self::ReturnedAfterAck => "returned_after_ack",
             Self::Topology => "topology",
@@ -440,12 +444,18 @@ impl Judge {
         if fate.ack_sent && redelivered && once {
             verdict.counts.after_ack += 1;
         }
-        let bridged = |settled: u32| (settled..life).all(|l| self.clean_ends.contains(&l));
-        if once
-            && fate
-                .settled
-                .is_some_and(|settled| settled <= life && bridged(settled))
-        {
+        let is_calm = |since: u32| (since..life).all(|l| self.clean_ends.contains(&l));
+        let published = self.sessions.get(&message.session);
+        let published = published.map_or(life, |session| session.life);
+        if !redelivered && once && !is_calm(published) {
+            verdict.find(Finding::RecoveredUnmarked, || {
+                format!(
+                    "{key} of life {published} came from {name} in life {life} without the flag"
+                )
+            });
+        }
+        let settled = fate.settled.filter(|settled| *settled <= life);
+        if once && settled.is_some_and(is_calm) {
             verdict.find(Finding::ReturnedAfterAck, || {
                 format!("{key} came from {name} again in life {life}, in which its ack was known")
             });
@@ -453,7 +463,6 @@ impl Judge {
 
         // Only a first delivery has a place to keep. A recovered one carries the redelivered flag
         // and still comes in order, unless something has gone back into its queue since the start.
-        let published = self.sessions.get(&message.session).map_or(life, |s| s.life);
         let recovered = published < life && !self.mixed.contains(&(queue, life));
         if once && fate.delivered.is_none() && (!redelivered || recovered) {
             let last = consumer.places.entry(message.session).or_default();

@@ -118,8 +118,28 @@ fn recovered_message_that_was_delivered_before_needs_the_flag() {
     check(
         "attempt 1.1 1 0 5 aa\nconfirm 1.1\ndeliver 1 1 1.1 0 5 aa\nend 1 killed\nlife 2\nconsumer 2 0 2\n\
          deliver 2 1 1.1 0 5 aa\nacked 2 1",
-        &[Finding::DuplicateUnmarked],
+        &[Finding::DuplicateUnmarked, Finding::RecoveredUnmarked],
     );
+}
+
+/// What survives a kill comes with the flag even if the checker has not seen it before.
+#[test]
+fn message_that_survives_a_kill_needs_the_flag() {
+    for (how, flag, expected) in [
+        ("killed", 0, &[Finding::RecoveredUnmarked][..]),
+        ("killed-starting", 0, &[Finding::RecoveredUnmarked]),
+        ("killed", 1, &[]),
+        ("clean", 0, &[]),
+        ("clean", 1, &[]),
+    ] {
+        check(
+            &format!(
+                "attempt 1.1 1 0 5 aa\nconfirm 1.1\nend 1 {how}\nlife 2\nconsumer 2 0 2\n\
+                 deliver 2 1 1.1 {flag} 5 aa\nacked 2 1"
+            ),
+            expected,
+        );
+    }
 }
 
 /// The last deliveries of a killed life may be written down after those of the next one.
