@@ -96,6 +96,8 @@ pub struct ConnectionSettings {
     pub product: String,
     /// `version` of the server properties.
     pub version: String,
+    /// `cluster_name` of the server properties.
+    pub cluster_name: String,
 }
 
 impl Default for ConnectionSettings {
@@ -108,6 +110,7 @@ impl Default for ConnectionSettings {
             outbox_bytes_max: 4 * 1024 * 1024,
             product: "Warren".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_name: "warren@localhost".to_owned(),
         }
     }
 }

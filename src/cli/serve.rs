@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::EXIT_OK;
 use crate::config::{self, ServerSettings, SyncMode};
+use crate::server::Server;
 
 /// Run the broker.
 #[derive(clap::Args)]
@@ -82,6 +85,22 @@ impl Args {
 
 /// Runs the broker until SIGTERM or Ctrl-C.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let _settings = args.settings()?;
-    anyhow::bail!("the server is not built into this version");
+    let settings = args.settings()?;
+    let server = Server::start(settings).await?;
+    println!("AMQP listening on {}", server.amqp_addr());
+    println!("Server startup complete; 0 plugins started.");
+    let signal = stop_signal().await?;
+    tracing::info!(signal, "stopping");
+    server.shutdown().await?;
+    Ok(ExitCode::from(EXIT_OK))
+}
+
+/// Waits for SIGTERM or Ctrl-C; gives its name.
+async fn stop_signal() -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
 }

@@ -1,1 +1,985 @@
 //! One AMQP connection as a state machine: bytes in; bytes, broker calls and actions out.
+//!
+//! Owns: the protocol state of one connection and of its channels. Knows no socket, file or clock:
+//! the server reads and writes, keeps time, and carries bodies to and from the payload store.
+//!
+//! Call [`Session::handle_bytes`] with what was read, then carry out [`Session::poll_action`] until it
+//! is `None`, then write [`Session::poll_transmit`] until it is `None` and say so with
+//! [`Session::handle_transmitted`]. Call the other `handle_*` when what they are named after happens.
+//!
+//! ```text
+//! Opening ─connection.open─> Running ─close, failure─> Closing ─close-ok, timeout─> Closed
+//!    └──────────failure─────────────────────────────────────────────────────────────┘
+//! ```
+//! Bounds: `frame_bytes_max`, channels, the outbox; while a body is stored, no more is read.
+//! Spec: AMQP 0-9-1 §2.2, §4; `spec/amqp.md`.
+
+mod channel;
+mod confirm;
+mod content;
+mod failure;
+mod handshake;
+mod heartbeat;
+mod properties;
+mod transmit;
+mod unsettled;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::amqp::frame::{self, FrameKind, FrameRef, ProtocolHeader};
+use crate::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
+use crate::amqp::method::{Method, channel as channel_method, connection};
+use crate::amqp::reply::ReplyCode;
+use crate::broker::{Broker, Connection, Origin, OutboxItem, User, Waker, Wakes};
+use crate::config::{AdmissionSettings, ConnectionSettings};
+use crate::journal::Lsn;
+use crate::payload::{PayloadId, ScopeId};
+
+use channel::{Channel, Context, Reply};
+use content::SizeRules;
+use failure::{Failure, MethodId, Reach};
+use handshake::{Client, Handshake};
+use heartbeat::Heartbeat;
+use transmit::Transmit;
+
+pub use transmit::{Chunk, PayloadPart, STREAM_STEP_BYTES};
+
+/// Longest wait for `connection.close-ok` before the socket is closed anyway.
+const CLOSE_OK_WAIT: Duration = Duration::from_secs(10);
+
+/// What sessions are made with; shared by all connections of a listener.
+#[derive(Clone, Debug, Default)]
+pub struct SessionSettings {
+    /// What a connection may do, and how the server presents itself.
+    pub connection: ConnectionSettings,
+    /// How long the handshake may take.
+    pub admission: AdmissionSettings,
+    /// A body of at least this many bytes goes to the payload store; `None` without a store.
+    pub payload_threshold_bytes: Option<u64>,
+}
+
+/// A body on its way into the payload store; unique on its connection.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct UploadId(u64);
+
+/// What the server must do for a session, in order.
+#[derive(Debug)]
+pub enum Action {
+    /// A body for the payload store begins.
+    PayloadBegin {
+        /// Its name in the actions that follow.
+        upload: UploadId,
+        /// The vhost's scope in the store.
+        scope: ScopeId,
+        /// How long it will be, in bytes.
+        size_bytes: u64,
+    },
+    /// A part of it.
+    PayloadBytes {
+        /// Which body.
+        upload: UploadId,
+        /// The part.
+        bytes: Bytes,
+    },
+    /// It is whole: answer with [`Session::handle_payload`] once it is stored and synced.
+    PayloadEnd {
+        /// Which body.
+        upload: UploadId,
+    },
+    /// It will not become whole; no answer is wanted.
+    PayloadAbort {
+        /// Which body.
+        upload: UploadId,
+    },
+}
+
+/// What became of a body that was sent to the payload store.
+#[derive(Clone, Debug)]
+pub enum UploadResult {
+    /// It is stored and synced.
+    Stored {
+        /// Its content id.
+        id: PayloadId,
+        /// Its length in bytes.
+        size_bytes: u64,
+    },
+    /// It cannot be stored: the channel is closed with this reason (406).
+    Refused {
+        /// What happened, for the client.
+        reason: String,
+    },
+}
+
+/// Where the connection is in its life.
+#[derive(Debug)]
+enum State {
+    Opening(Handshake),
+    Running(Box<Connection>),
+    /// The server sent `connection.close`: only its answer counts.
+    Closing {
+        deadline: Instant,
+    },
+    /// Nothing more is read; what is left to send is sent.
+    Closed,
+}
+
+/// A channel's place on the connection.
+#[derive(Debug)]
+enum Slot {
+    Open(Box<Channel>),
+    /// The server sent `channel.close`: all but the answer is dropped.
+    Closing,
+}
+
+/// Channel numbers are spread well enough as they are.
+#[derive(Default)]
+struct ChannelHasher(u64);
+
+impl Hasher for ChannelHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 << 8) | u64::from(*byte);
+        }
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        // The table looks at the highest bits too.
+        self.0 = u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+type Channels = HashMap<u16, Slot, BuildHasherDefault<ChannelHasher>>;
+
+/// One AMQP connection.
+pub struct Session {
+    settings: Arc<SessionSettings>,
+    broker: Arc<Broker>,
+    origin: Origin,
+    waker: Arc<dyn Waker>,
+    state: State,
+    client: Client,
+    heartbeat: Heartbeat,
+    /// The opening must be done by then.
+    opening_deadline: Instant,
+    channels: Channels,
+    /// Channels with acknowledgements to pass on or confirms to send.
+    touched: Vec<u16>,
+    transmit: Transmit,
+    /// What was encoded, not yet written, and still counts in the outbox, in bytes.
+    encoded_cost_bytes: usize,
+    outbox_items: VecDeque<OutboxItem>,
+    wakes: Wakes,
+    actions: VecDeque<Action>,
+    upload_next: u64,
+    /// A body is being stored: what was read behind it waits.
+    storing: Option<UploadId>,
+    unread: Bytes,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Session")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// A session for a connection that was just accepted. `waker` is called when
+    /// [`Self::handle_wake`] is wanted.
+    #[must_use]
+    pub fn new(
+        settings: Arc<SessionSettings>,
+        broker: Arc<Broker>,
+        origin: Origin,
+        waker: Arc<dyn Waker>,
+        now: Instant,
+    ) -> Self {
+        let opening_deadline = now + settings.admission.protocol_header_wait;
+        Self {
+            settings,
+            broker,
+            origin,
+            waker,
+            state: State::Opening(Handshake::Header),
+            client: Client::default(),
+            heartbeat: Heartbeat::off(now),
+            opening_deadline,
+            channels: Channels::default(),
+            touched: Vec::new(),
+            transmit: Transmit::new(),
+            encoded_cost_bytes: 0,
+            outbox_items: VecDeque::new(),
+            wakes: Wakes::new(),
+            actions: VecDeque::new(),
+            upload_next: 0,
+            storing: None,
+            unread: Bytes::new(),
+        }
+    }
+
+    /// Takes what was read from the socket: all complete frames in it are handled, the rest stays.
+    pub fn handle_bytes(&mut self, input: &mut BytesMut, now: Instant) {
+        self.heartbeat.received(now);
+        loop {
+            match &self.state {
+                State::Opening(_) => {
+                    if !self.open_step(input, now) {
+                        break;
+                    }
+                }
+                State::Running(_) | State::Closing { .. } => {
+                    self.take_frames(input, now);
+                    break;
+                }
+                State::Closed => {
+                    input.clear();
+                    break;
+                }
+            }
+        }
+        self.finish_batch(now);
+    }
+
+    /// The outbox has something.
+    pub fn handle_wake(&mut self, now: Instant) {
+        self.deliver_pending(now);
+        self.wakes.wake_all();
+    }
+
+    /// The journal is durable up to `durable`: confirms that waited for it go out.
+    pub fn handle_committed(&mut self, durable: Lsn, now: Instant) {
+        let waiting: Vec<u16> = self
+            .channels
+            .iter()
+            .filter(|(_, slot)| matches!(slot, Slot::Open(channel) if channel.waits_for_commit()))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in waiting {
+            self.with_channel(number, now, |channel, cx| {
+                channel.committed(durable);
+                channel.flush_confirms(cx);
+                Ok(())
+            });
+        }
+    }
+
+    /// The payload store is done with a body.
+    pub fn handle_payload(&mut self, upload: UploadId, result: &UploadResult, now: Instant) {
+        let number = self.channels.iter().find_map(|(number, slot)| match slot {
+            Slot::Open(channel) if channel.is_uploading(upload) => Some(*number),
+            Slot::Open(_) | Slot::Closing => None,
+        });
+        if let Some(number) = number {
+            self.touch(number);
+            self.with_channel(number, now, |channel, cx| channel.upload_done(result, cx));
+        }
+        if self.storing == Some(upload) {
+            self.storing = None;
+            let unread = std::mem::take(&mut self.unread);
+            self.handle_frames(&unread, now);
+        }
+        self.finish_batch(now);
+    }
+
+    /// A streamed body cannot be read back: the client cannot be told within its frames.
+    pub fn handle_stream_failed(&mut self, reason: &str) {
+        tracing::error!(reason, "a payload cannot be read; the connection is closed");
+        self.transmit.clear();
+        self.state = State::Closed;
+    }
+
+    /// The time of [`Self::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match &self.state {
+            State::Opening(_) if self.opening_deadline <= now => {
+                tracing::info!("the handshake took too long");
+                self.state = State::Closed;
+            }
+            State::Closing { deadline } if *deadline <= now => self.state = State::Closed,
+            State::Opening(_) | State::Closed => {}
+            State::Running(_) | State::Closing { .. } => self.beat(now),
+        }
+    }
+
+    fn beat(&mut self, now: Instant) {
+        // Nothing is read while a body is stored, so silence then means nothing.
+        if self.storing.is_some() {
+            self.heartbeat.received(now);
+        }
+        if self.heartbeat.is_missed(now) {
+            tracing::warn!("the client missed its heartbeats");
+            self.end(now);
+        } else if self.heartbeat.is_due(now) {
+            frame::put_heartbeat(self.transmit.frames(0));
+            self.heartbeat.sent(now);
+        }
+    }
+
+    /// The socket is gone.
+    pub fn handle_disconnect(&mut self, now: Instant) {
+        self.end(now);
+    }
+
+    /// The server stops: the client is told so (320).
+    pub fn handle_shutdown(&mut self, now: Instant) {
+        let explanation = "broker forced connection closure with reason 'shutdown'";
+        let code = ReplyCode::ConnectionForced;
+        self.fail(
+            0,
+            Failure::connection(code, explanation, MethodId::default()),
+            now,
+        );
+    }
+
+    /// All that [`Self::poll_transmit`] gave has been written.
+    pub fn handle_transmitted(&mut self, now: Instant) {
+        self.heartbeat.sent(now);
+        if self.encoded_cost_bytes > 0
+            && let State::Running(connection) = &self.state
+        {
+            let outbox = Arc::clone(connection.outbox());
+            outbox.released(
+                std::mem::take(&mut self.encoded_cost_bytes),
+                &mut self.wakes,
+            );
+            self.wakes.wake_all();
+        }
+    }
+
+    /// What the server must do for the session, in order.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// What to write next.
+    pub fn poll_transmit(&mut self) -> Option<Chunk> {
+        self.transmit.poll()
+    }
+
+    /// Whether there is something to write.
+    #[must_use]
+    pub fn has_transmit(&self) -> bool {
+        !self.transmit.is_empty()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Opening(_) => Some(self.opening_deadline),
+            State::Running(_) => self.heartbeat.next(),
+            State::Closing { deadline } => Some(
+                self.heartbeat
+                    .next()
+                    .map_or(*deadline, |next| next.min(*deadline)),
+            ),
+            State::Closed => None,
+        }
+    }
+
+    /// Whether more bytes may be read: not while a body is being stored.
+    #[must_use]
+    pub fn wants_bytes(&self) -> bool {
+        self.storing.is_none() && !matches!(self.state, State::Closed)
+    }
+
+    /// Whether a confirm waits for the journal.
+    #[must_use]
+    pub fn waits_for_commit(&self) -> bool {
+        self.channels
+            .values()
+            .any(|slot| matches!(slot, Slot::Open(channel) if channel.waits_for_commit()))
+    }
+
+    /// Whether the login is done: before, a connection may cost next to nothing.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Running(_))
+    }
+
+    /// Whether the socket is to be closed once everything is written.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// One step of the opening; false if it needs more bytes.
+    fn open_step(&mut self, input: &mut BytesMut, now: Instant) -> bool {
+        if matches!(self.state, State::Opening(Handshake::Header)) {
+            let Some(header) = ProtocolHeader::parse(input) else {
+                return false;
+            };
+            input.advance(ProtocolHeader::LEN_BYTES);
+            match header {
+                Ok(header) => {
+                    let start = handshake::start(header, &self.settings.connection);
+                    frame::put_method(self.transmit.frames(0), 0, &start);
+                    self.state = State::Opening(Handshake::Start);
+                    self.opening_deadline = now + self.settings.admission.handshake_wait;
+                }
+                Err(error) => {
+                    tracing::info!(%error, "not an AMQP 0-9-1 client");
+                    self.transmit
+                        .frames(0)
+                        .extend_from_slice(&ProtocolHeader::ANSWER);
+                    self.state = State::Closed;
+                }
+            }
+            return true;
+        }
+        let frame_bytes_max = self.frame_bytes_max();
+        match frame::decode(input, frame_bytes_max) {
+            Ok(None) => return false,
+            Ok(Some(frame)) if frame.kind == FrameKind::Heartbeat && frame.channel == 0 => {}
+            Ok(Some(frame)) if frame.kind != FrameKind::Method || frame.channel != 0 => {
+                self.fail(0, Failure::socket("no method of the handshake"), now);
+            }
+            Ok(Some(frame)) => {
+                let result = Method::decode(&frame.payload)
+                    .map_err(Failure::from)
+                    .and_then(|method| self.opening_method(&method, now));
+                if let Err(failure) = result {
+                    self.fail(0, failure, now);
+                }
+            }
+            Err(error) => self.fail(0, Failure::from(error), now),
+        }
+        true
+    }
+
+    fn opening_method(&mut self, method: &Method, now: Instant) -> Result<(), Failure> {
+        let State::Opening(handshake) = &self.state else {
+            return Ok(());
+        };
+        match (handshake, method) {
+            (Handshake::Start, Method::ConnectionStartOk(start_ok)) => {
+                let (broker, origin) = (&self.broker, self.origin);
+                let user = handshake::authenticate(start_ok, &mut self.client, broker, origin)?;
+                let tune = handshake::tune(&self.settings.connection);
+                frame::put_method(self.transmit.frames(0), 0, &tune);
+                self.state = State::Opening(Handshake::Tune { user });
+                Ok(())
+            }
+            (Handshake::Tune { user }, Method::ConnectionTuneOk(tune_ok)) => {
+                let user = Arc::clone(user);
+                let frame_bytes_max = handshake::tuned(tune_ok, &self.settings.connection)?;
+                self.client.frame_bytes_max = frame_bytes_max;
+                self.transmit.set_frame_bytes_max(frame_bytes_max);
+                self.heartbeat.start(tune_ok.heartbeat, now);
+                self.state = State::Opening(Handshake::Open { user });
+                Ok(())
+            }
+            (Handshake::Open { user }, Method::ConnectionOpen(open)) => {
+                let user = Arc::clone(user);
+                self.open(&user, open)
+            }
+            // A client that gives up says goodbye at any time after it logged in.
+            (Handshake::Open { .. }, Method::ConnectionClose(_)) => {
+                frame::put_method(self.transmit.frames(0), 0, &connection::CloseOk {});
+                self.state = State::Closed;
+                Ok(())
+            }
+            (_, method) => Err(handshake::unexpected(method)),
+        }
+    }
+
+    fn open(&mut self, user: &Arc<User>, open: &connection::Open) -> Result<(), Failure> {
+        let id = MethodId {
+            class_id: connection::Open::CLASS_ID,
+            method_id: connection::Open::METHOD_ID,
+        };
+        let vhost = open.virtual_host.as_bytes();
+        let connected = self.broker.connect(user, vhost, Arc::clone(&self.waker));
+        let connected = connected.map_err(|error| Failure::broker(&error, id))?;
+        frame::put_method(self.transmit.frames(0), 0, &connection::OpenOk {});
+        tracing::debug!(user = %user.name(), vhost = %open.virtual_host, "connection opened");
+        self.state = State::Running(Box::new(connected));
+        Ok(())
+    }
+
+    fn frame_bytes_max(&self) -> u32 {
+        match self.client.frame_bytes_max {
+            0 => FRAME_BYTES_BEFORE_TUNE,
+            negotiated => negotiated,
+        }
+    }
+
+    /// Takes all complete frames out of `input` and handles them.
+    fn take_frames(&mut self, input: &mut BytesMut, now: Instant) {
+        let frame_bytes_max = self.frame_bytes_max();
+        let complete_bytes = frame::complete_bytes(input, frame_bytes_max);
+        if complete_bytes > 0 {
+            let frames = input.split_to(complete_bytes).freeze();
+            self.handle_frames(&frames, now);
+        }
+        // A frame that is too large is refused as soon as its header is there.
+        if self.storing.is_none()
+            && matches!(self.state, State::Running(_))
+            && let Err(error) = frame::parse(input, frame_bytes_max)
+        {
+            self.fail(0, Failure::from(error), now);
+        }
+    }
+
+    /// Handles complete frames; stops where a body must be stored first.
+    fn handle_frames(&mut self, frames: &Bytes, now: Instant) {
+        let frame_bytes_max = self.frame_bytes_max();
+        let mut start = 0;
+        while let Some(rest) = frames.get(start..).filter(|rest| !rest.is_empty()) {
+            match &self.state {
+                State::Running(_) => {}
+                State::Closing { .. } => {
+                    self.handle_closing_frames(rest, frame_bytes_max);
+                    return;
+                }
+                State::Opening(_) | State::Closed => return,
+            }
+            let frame = match frame::parse(rest, frame_bytes_max) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return,
+                Err(error) => return self.fail(0, Failure::from(error), now),
+            };
+            start += frame.frame_bytes;
+            if let Err(failure) = self.handle_frame(frames, &frame, now) {
+                self.fail(frame.channel, failure, now);
+            }
+            if self.storing.is_some() {
+                self.unread = frames.slice(start..);
+                return;
+            }
+        }
+    }
+
+    /// Looks for the answer to `connection.close` and drops all else.
+    fn handle_closing_frames(&mut self, mut rest: &[u8], frame_bytes_max: u32) {
+        while let Ok(Some(frame)) = frame::parse(rest, frame_bytes_max) {
+            if frame.kind == FrameKind::Method && frame.channel == 0 {
+                match Method::decode(&Bytes::copy_from_slice(frame.payload)) {
+                    Ok(Method::ConnectionCloseOk(_)) => self.state = State::Closed,
+                    Ok(Method::ConnectionClose(_)) => {
+                        frame::put_method(self.transmit.frames(0), 0, &connection::CloseOk {});
+                        self.state = State::Closed;
+                    }
+                    _ => {}
+                }
+            }
+            rest = rest.get(frame.frame_bytes..).unwrap_or_default();
+        }
+    }
+
+    #[inline]
+    fn handle_frame(
+        &mut self,
+        owner: &Bytes,
+        frame: &FrameRef<'_>,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let number = frame.channel;
+        match (number, frame.kind) {
+            (0, FrameKind::Heartbeat) => Ok(()),
+            (0, FrameKind::Method) => {
+                let method = Method::decode_in(owner, frame.payload)?;
+                self.connection_method(&method, now)
+            }
+            (0, _) | (_, FrameKind::Heartbeat) => {
+                let frame = frame::Frame {
+                    kind: frame.kind,
+                    channel: number,
+                    payload: owner.slice_ref(frame.payload),
+                };
+                Err(Failure::unexpected_frame(
+                    frame.description(),
+                    MethodId::default(),
+                ))
+            }
+            (_, FrameKind::Method) => {
+                let method = Method::decode_in(owner, frame.payload)?;
+                self.channel_method(number, method, now)
+            }
+            (_, FrameKind::Header | FrameKind::Body) => {
+                self.touch(number);
+                let Some((channel, mut cx)) = self.channel(number, now) else {
+                    return self.content_without_channel(number);
+                };
+                channel.handle_content(owner, frame, &mut cx)?;
+                if let Some(Action::PayloadEnd { upload }) = self.actions.back() {
+                    self.storing = Some(*upload);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Content for a channel that is closing is dropped; for one that never was, it is an error.
+    fn content_without_channel(&self, number: u16) -> Result<(), Failure> {
+        if self.channels.contains_key(&number) {
+            return Ok(());
+        }
+        Err(Failure::unexpected_frame(
+            "expected method frame, got non method frame instead",
+            MethodId::default(),
+        ))
+    }
+
+    /// A method on channel 0.
+    fn connection_method(&mut self, method: &Method, now: Instant) -> Result<(), Failure> {
+        match method {
+            Method::ConnectionClose(_) => {
+                self.end(now);
+                frame::put_method(self.transmit.frames(0), 0, &connection::CloseOk {});
+                Ok(())
+            }
+            Method::ConnectionUpdateSecret(_) => {
+                frame::put_method(self.transmit.frames(0), 0, &connection::UpdateSecretOk {});
+                Ok(())
+            }
+            method => Err(Failure::new(
+                ReplyCode::ChannelError,
+                "unexpected method in connection state running",
+                id_of(method),
+            )),
+        }
+    }
+
+    #[inline]
+    fn channel_method(&mut self, number: u16, method: Method, now: Instant) -> Result<(), Failure> {
+        match (&method, self.channels.get(&number)) {
+            (Method::ChannelOpen(_), None) => return self.open_channel(number),
+            (Method::ChannelOpen(_), Some(_)) => {
+                let explanation = "second 'channel.open' seen";
+                return Err(Failure::new(
+                    ReplyCode::ChannelError,
+                    explanation,
+                    id_of(&method),
+                ));
+            }
+            (_, None) => {
+                let explanation = "expected 'channel.open'";
+                return Err(Failure::new(
+                    ReplyCode::ChannelError,
+                    explanation,
+                    id_of(&method),
+                ));
+            }
+            (Method::ChannelCloseOk(_), Some(Slot::Closing)) => {
+                self.channels.remove(&number);
+                return Ok(());
+            }
+            (Method::ChannelClose(_), Some(Slot::Closing)) => {
+                let close_ok = channel_method::CloseOk {};
+                frame::put_method(self.transmit.frames(number), number, &close_ok);
+                return Ok(());
+            }
+            (_, Some(Slot::Closing)) => return Ok(()),
+            (Method::ChannelClose(_), Some(Slot::Open(_))) => {
+                return self.close_channel(number, now);
+            }
+            (_, Some(Slot::Open(_))) => {}
+        }
+        self.touch(number);
+        if let Method::BasicCancel(cancel) = &method {
+            if let Some((channel, mut cx)) = self.channel(number, now) {
+                channel.cancel(cancel, &mut cx)?;
+            }
+            self.deliver_pending(now);
+            if let Some((channel, mut cx)) = self.channel(number, now) {
+                channel.cancelled(cancel, &mut cx);
+            }
+            return Ok(());
+        }
+        match self.channel(number, now) {
+            Some((channel, mut cx)) => channel.handle_method(method, &mut cx),
+            None => Ok(()),
+        }
+    }
+
+    fn open_channel(&mut self, number: u16) -> Result<(), Failure> {
+        let count_max = usize::from(self.settings.connection.channel_count_max);
+        if self.channels.len() >= count_max {
+            let id = MethodId {
+                class_id: channel_method::Open::CLASS_ID,
+                method_id: channel_method::Open::METHOD_ID,
+            };
+            let explanation = format_args!(
+                "number of channels opened ({}) has reached the negotiated channel_max ({count_max})",
+                self.channels.len()
+            );
+            return Err(Failure::new(ReplyCode::NotAllowed, explanation, id));
+        }
+        self.channels
+            .insert(number, Slot::Open(Box::new(Channel::new(number))));
+        frame::put_method(
+            self.transmit.frames(number),
+            number,
+            &channel_method::OpenOk {},
+        );
+        Ok(())
+    }
+
+    /// The client closes a channel.
+    fn close_channel(&mut self, number: u16, now: Instant) -> Result<(), Failure> {
+        // What the client did before counts, and is answered before.
+        self.with_channel(number, now, |channel, cx| {
+            channel.flush_settled(cx);
+            channel.flush_confirms(cx);
+            Ok(())
+        });
+        if let Some(Slot::Open(channel)) = self.channels.remove(&number) {
+            self.end_channel(*channel, now);
+        }
+        frame::put_method(
+            self.transmit.frames(number),
+            number,
+            &channel_method::CloseOk {},
+        );
+        Ok(())
+    }
+
+    fn end_channel(&mut self, channel: Channel, now: Instant) {
+        let Some(mut cx) = context(
+            &self.state,
+            &self.settings,
+            &mut self.wakes,
+            &mut self.transmit,
+            &mut self.actions,
+            &mut self.upload_next,
+            now,
+        ) else {
+            return;
+        };
+        if let Err(error) = channel.close(&mut cx) {
+            tracing::error!(%error, "cannot note the end of a channel");
+        }
+    }
+
+    /// An open channel with what it needs of its session.
+    #[inline]
+    fn channel(&mut self, number: u16, now: Instant) -> Option<(&mut Channel, Context<'_>)> {
+        let Some(Slot::Open(channel)) = self.channels.get_mut(&number) else {
+            return None;
+        };
+        let cx = context(
+            &self.state,
+            &self.settings,
+            &mut self.wakes,
+            &mut self.transmit,
+            &mut self.actions,
+            &mut self.upload_next,
+            now,
+        )?;
+        Some((channel, cx))
+    }
+
+    /// Does something on a channel, if it is open; a failure closes what it must.
+    fn with_channel(
+        &mut self,
+        number: u16,
+        now: Instant,
+        act: impl FnOnce(&mut Channel, &mut Context<'_>) -> Result<(), Failure>,
+    ) {
+        let Some((channel, mut cx)) = self.channel(number, now) else {
+            return;
+        };
+        if let Err(failure) = act(channel, &mut cx) {
+            self.fail(number, failure, now);
+        }
+    }
+
+    /// Remembers that a channel may have something to pass on at the end of the batch.
+    #[inline]
+    fn touch(&mut self, number: u16) {
+        if self.touched.last() != Some(&number) {
+            self.touched.push(number);
+        }
+    }
+
+    /// Passes on what the batch left: acknowledgements, confirms, deliveries, wake-ups.
+    fn finish_batch(&mut self, now: Instant) {
+        let mut touched = std::mem::take(&mut self.touched);
+        if touched.len() > 1 {
+            touched.sort_unstable();
+            touched.dedup();
+        }
+        for number in touched.drain(..) {
+            self.with_channel(number, now, |channel, cx| {
+                channel.flush_settled(cx);
+                channel.flush_confirms(cx);
+                Ok(())
+            });
+        }
+        self.touched = touched;
+        self.deliver_pending(now);
+        self.wakes.wake_all();
+    }
+
+    /// Turns what is in the outbox into frames.
+    fn deliver_pending(&mut self, now: Instant) {
+        let State::Running(connection) = &self.state else {
+            return;
+        };
+        let mut items = std::mem::take(&mut self.outbox_items);
+        connection.outbox().take(&mut items);
+        let reply = match self.client.consumer_cancel_notify {
+            true => Reply::Wanted,
+            false => Reply::Unwanted,
+        };
+        for item in items.drain(..) {
+            match item {
+                OutboxItem::Deliver(delivery) => {
+                    let number = delivery.consumer.channel();
+                    let cost_bytes = delivery.cost_bytes();
+                    if let Some((channel, mut cx)) = self.channel(number, now) {
+                        channel.deliver(delivery, &mut cx);
+                    }
+                    self.encoded_cost_bytes += cost_bytes;
+                }
+                OutboxItem::ConsumerCancelled(consumer) => {
+                    if let Some((channel, mut cx)) = self.channel(consumer.channel(), now) {
+                        channel.consumer_gone(&consumer, reply, &mut cx);
+                    }
+                }
+            }
+        }
+        self.outbox_items = items;
+    }
+
+    /// Ends a channel or the connection because of a failure.
+    fn fail(&mut self, number: u16, failure: Failure, now: Instant) {
+        let Failure {
+            reach,
+            code,
+            text,
+            method,
+        } = failure;
+        let MethodId {
+            class_id,
+            method_id,
+        } = method;
+        match reach {
+            Reach::Channel => {
+                tracing::info!(chan = number, text = %text, "channel error");
+                if let Some(Slot::Open(channel)) = self.channels.insert(number, Slot::Closing) {
+                    let mut channel = channel;
+                    // Confirms of what went before are still due.
+                    if let Some(mut cx) = context(
+                        &self.state,
+                        &self.settings,
+                        &mut self.wakes,
+                        &mut self.transmit,
+                        &mut self.actions,
+                        &mut self.upload_next,
+                        now,
+                    ) {
+                        channel.flush_settled(&mut cx);
+                        channel.flush_confirms(&mut cx);
+                    }
+                    self.end_channel(*channel, now);
+                }
+                let close = channel_method::Close {
+                    reply_code: code.number(),
+                    reply_text: text,
+                    class_id,
+                    method_id,
+                };
+                frame::put_method(self.transmit.frames(number), number, &close);
+            }
+            Reach::Connection => {
+                tracing::warn!(chan = number, text = %text, "connection error");
+                if matches!(self.state, State::Closing { .. } | State::Closed) {
+                    return;
+                }
+                self.end(now);
+                let close = connection::Close {
+                    reply_code: code.number(),
+                    reply_text: text,
+                    class_id,
+                    method_id,
+                };
+                frame::put_method(self.transmit.frames(0), 0, &close);
+                self.state = State::Closing {
+                    deadline: now + CLOSE_OK_WAIT,
+                };
+            }
+            Reach::Socket => {
+                tracing::warn!(chan = number, text = %text, "the socket is closed");
+                self.end(now);
+            }
+        }
+    }
+
+    /// Gives everything back to the broker; nothing more is read.
+    fn end(&mut self, now: Instant) {
+        self.deliver_pending(now);
+        let channels = std::mem::take(&mut self.channels);
+        for slot in channels.into_values() {
+            if let Slot::Open(channel) = slot {
+                self.end_channel(*channel, now);
+            }
+        }
+        self.storing = None;
+        self.unread = Bytes::new();
+        if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed)
+            && let Err(error) = connection.vhost().disconnect(&connection, &mut self.wakes)
+        {
+            tracing::error!(%error, "cannot note the end of a connection");
+        }
+        self.wakes.wake_all();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // A task that is dropped half way must not leave consumers behind.
+        if matches!(self.state, State::Running(_)) {
+            let now = self.opening_deadline;
+            self.end(now);
+        }
+    }
+}
+
+/// What a channel needs of its session; none unless the connection is open.
+#[inline]
+fn context<'a>(
+    state: &'a State,
+    settings: &SessionSettings,
+    wakes: &'a mut Wakes,
+    transmit: &'a mut Transmit,
+    actions: &'a mut VecDeque<Action>,
+    upload_next: &'a mut u64,
+    now: Instant,
+) -> Option<Context<'a>> {
+    let State::Running(connection) = state else {
+        return None;
+    };
+    let rules = SizeRules {
+        payload_threshold_bytes: settings.payload_threshold_bytes,
+        message_bytes_max: settings.connection.message_bytes_max,
+    };
+    Some(Context {
+        connection,
+        wakes,
+        transmit,
+        actions,
+        upload_next,
+        rules,
+        now,
+    })
+}
+
+fn id_of(method: &Method) -> MethodId {
+    MethodId {
+        class_id: method.class_id(),
+        method_id: method.method_id(),
+    }
+}

@@ -1,0 +1,265 @@
+//! One task for each AMQP connection: reads, lets the session work, writes.
+//!
+//! Owns: the socket and its buffers. All frames of one read are handled before anything is written,
+//! and many frames go out with one system call.
+//! Bounds: [`READ_BYTES_MAX`] of input, [`UNSENT_BYTES_MAX`] of output before reading stops.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio::time::Sleep;
+use tracing::Instrument as _;
+
+use super::Shared;
+use super::admission::Place;
+use crate::broker::{Origin, Waker};
+use crate::journal::Lsn;
+use crate::session::{Chunk, Session};
+
+/// Bytes read at once by a connection that has little to say.
+const READ_BYTES_MIN: usize = 8 * 1024;
+/// Bytes read at once by a busy connection.
+const READ_BYTES_MAX: usize = 256 * 1024;
+/// Unsent output, in bytes, beyond which nothing more is read from the client.
+const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Output gathered for writing before the socket is tried, in bytes.
+const GATHER_BYTES: usize = 1024 * 1024;
+/// Most parts of one vectored write.
+const SLICE_COUNT_MAX: usize = 64;
+/// How long a closed connection is read from, so that its last words arrive.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Wakes the connection's task.
+#[derive(Debug, Default)]
+struct Signal(Notify);
+
+impl Waker for Signal {
+    fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn run(stream: TcpStream, address: SocketAddr, place: Place, shared: Arc<Shared>) {
+    let span = tracing::info_span!("conn", %address);
+    let connection = Connection::new(stream, address, place, &shared);
+    connection.serve(&shared).instrument(span).await;
+}
+
+struct Connection {
+    stream: TcpStream,
+    session: Session,
+    signal: Arc<Signal>,
+    place: Place,
+    durable: watch::Receiver<Lsn>,
+    input: BytesMut,
+    read_bytes: usize,
+    output: VecDeque<Bytes>,
+    output_bytes: usize,
+}
+
+/// Whether the connection goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Life {
+    GoesOn,
+    Ends,
+}
+
+impl Connection {
+    fn new(stream: TcpStream, address: SocketAddr, place: Place, shared: &Shared) -> Self {
+        let signal = Arc::new(Signal::default());
+        let origin = if address.ip().to_canonical().is_loopback() {
+            Origin::Loopback
+        } else {
+            Origin::Remote
+        };
+        let session = Session::new(
+            Arc::clone(&shared.session_settings),
+            Arc::clone(&shared.broker),
+            origin,
+            Arc::clone(&signal) as Arc<dyn Waker>,
+            Instant::now(),
+        );
+        Self {
+            stream,
+            session,
+            signal,
+            place,
+            durable: shared.durable.clone(),
+            input: BytesMut::new(),
+            read_bytes: READ_BYTES_MIN,
+            output: VecDeque::new(),
+            output_bytes: 0,
+        }
+    }
+
+    async fn serve(mut self, shared: &Shared) {
+        let result = self.exchange(shared).await;
+        self.session.handle_disconnect(Instant::now());
+        match result {
+            Ok(()) => self.linger().await,
+            Err(error) => tracing::debug!(%error, "the connection is gone"),
+        }
+    }
+
+    /// Reads, works and writes until session or socket ends.
+    async fn exchange(&mut self, shared: &Shared) -> io::Result<()> {
+        let timer = tokio::time::sleep_until(tokio::time::Instant::now());
+        let mut timer = std::pin::pin!(timer);
+        let mut stopping = false;
+        loop {
+            if self.write()? == Life::Ends {
+                return Ok(());
+            }
+            if self.session.is_open() {
+                self.place.authenticated();
+            }
+            let has_timeout = arm(timer.as_mut(), self.session.poll_timeout());
+            let reads = self.session.wants_bytes() && self.output_bytes < UNSENT_BYTES_MAX;
+            tokio::select! {
+                ready = self.stream.readable(), if reads => {
+                    ready?;
+                    if self.read()? == Life::Ends {
+                        return Ok(());
+                    }
+                }
+                ready = self.stream.writable(), if self.output_bytes > 0 => ready?,
+                () = self.signal.0.notified() => self.session.handle_wake(Instant::now()),
+                changed = self.durable.changed(), if self.session.waits_for_commit() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let durable = *self.durable.borrow_and_update();
+                    self.session.handle_committed(durable, Instant::now());
+                }
+                () = timer.as_mut(), if has_timeout => {
+                    self.session.handle_timeout(Instant::now());
+                }
+                () = shared.stopping.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.session.handle_shutdown(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Reads what is there and handles it.
+    fn read(&mut self) -> io::Result<Life> {
+        self.input.reserve(self.read_bytes);
+        let count = match self.stream.try_read_buf(&mut self.input) {
+            Ok(0) => return Ok(Life::Ends),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Life::GoesOn),
+            Err(error) => return Err(error),
+        };
+        // Busy connections read more at once; before the login nobody gets more than the least.
+        if count >= self.read_bytes && self.session.is_open() {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+        } else if count < self.read_bytes / 8 {
+            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+        }
+        self.session.handle_bytes(&mut self.input, Instant::now());
+        if self.input.is_empty() && self.read_bytes == READ_BYTES_MIN {
+            // An idle connection holds no buffer.
+            self.input = BytesMut::new();
+        }
+        Ok(Life::GoesOn)
+    }
+
+    /// Writes what the session has, as far as the socket takes it.
+    fn write(&mut self) -> io::Result<Life> {
+        loop {
+            self.gather();
+            if self.output_bytes == 0 {
+                break;
+            }
+            let mut slices = [IoSlice::new(&[]); SLICE_COUNT_MAX];
+            let mut count = 0;
+            for (slice, bytes) in slices.iter_mut().zip(&self.output) {
+                *slice = IoSlice::new(bytes);
+                count += 1;
+            }
+            match self.stream.try_write_vectored(&slices[..count]) {
+                Ok(written) => self.written(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Life::GoesOn);
+                }
+                Err(error) => return Err(error),
+            }
+            if self.output_bytes == 0 {
+                self.session.handle_transmitted(Instant::now());
+            }
+        }
+        Ok(if self.session.is_closed() {
+            Life::Ends
+        } else {
+            Life::GoesOn
+        })
+    }
+
+    /// Takes what the session has to send, up to a bound.
+    fn gather(&mut self) {
+        while self.output_bytes < GATHER_BYTES {
+            match self.session.poll_transmit() {
+                Some(Chunk::Bytes(bytes)) => {
+                    self.output_bytes += bytes.len();
+                    self.output.push_back(bytes);
+                }
+                Some(Chunk::Payload(_)) => {
+                    self.session
+                        .handle_stream_failed("there is no payload store");
+                }
+                None => break,
+            }
+        }
+    }
+
+    fn written(&mut self, mut count: usize) {
+        self.output_bytes -= count;
+        while let Some(front) = self.output.front_mut() {
+            if count < front.len() {
+                front.advance(count);
+                break;
+            }
+            count -= front.len();
+            self.output.pop_front();
+        }
+    }
+
+    /// Lets the last words arrive: closing a socket with unread input would take them back.
+    async fn linger(mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut dropped = [0; 4096];
+        let drain = async {
+            while self.stream.readable().await.is_ok() {
+                match self.stream.try_read(&mut dropped) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => break,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LINGER, drain).await;
+    }
+}
+
+/// Sets the timer, but only forward when it fires: an early look costs less than a reset per message.
+fn arm(mut timer: Pin<&mut Sleep>, timeout: Option<Instant>) -> bool {
+    let Some(timeout) = timeout else { return false };
+    let timeout = tokio::time::Instant::from_std(timeout);
+    if timer.is_elapsed() || timeout < timer.deadline() {
+        timer.as_mut().reset(timeout);
+    }
+    true
+}

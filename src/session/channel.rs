@@ -1,0 +1,344 @@
+//! One open channel: what a client does on it, method by method.
+//!
+//! Owns: delivery tags, consumers by tag, the message being received, confirms, and what the client
+//! has acknowledged but the broker does not know yet.
+//! Bounds: consumers and unsettled deliveries, as many as the broker lets the client have.
+//! Spec: AMQP 0-9-1 classes channel, exchange, queue, basic, confirm; `spec/amqp.md`.
+
+mod consuming;
+mod publishing;
+mod topology;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::amqp::field::ShortString;
+use crate::amqp::frame::{self, FrameRef};
+use crate::amqp::header::ContentHeader;
+use crate::amqp::method::{Encode, Method, access, basic, channel, confirm};
+use crate::amqp::reply::ReplyCode;
+use crate::broker::{
+    ChannelLimiter, Connection, Consumer, Error as BrokerError, MessageSeq, Publisher, Queue,
+    Settle, Wakes,
+};
+use crate::journal::Lsn;
+
+use super::confirm::{Answer, Confirms};
+use super::content::{Content, Progress, SizeRules};
+use super::failure::{Failure, MethodId};
+use super::transmit::Transmit;
+use super::unsettled::Unsettled;
+use super::{Action, UploadId};
+
+/// What a channel needs of its session while it handles something.
+pub(super) struct Context<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) wakes: &'a mut Wakes,
+    pub(super) transmit: &'a mut Transmit,
+    pub(super) actions: &'a mut VecDeque<Action>,
+    pub(super) upload_next: &'a mut u64,
+    pub(super) rules: SizeRules,
+    pub(super) now: Instant,
+}
+
+/// An open channel.
+#[derive(Debug)]
+pub(super) struct Channel {
+    number: u16,
+    content: Content,
+    /// A message whose body the payload store is writing.
+    upload: Option<Upload>,
+    consumers: HashMap<ShortString, Arc<Consumer>>,
+    limiter: Arc<ChannelLimiter>,
+    /// For consumers started from now on; 0 is no limit.
+    prefetch_count_max: u16,
+    publisher: Publisher,
+    confirms: Option<Confirms>,
+    last_tag: u64,
+    unsettled: Unsettled,
+    settling: Settling,
+    /// The queue last declared here, which an empty queue name means.
+    last_queue: ShortString,
+}
+
+/// A message whose body goes to the payload store.
+#[derive(Debug)]
+struct Upload {
+    id: UploadId,
+    /// Set when the last octet has gone there.
+    message: Option<(basic::Publish, ContentHeader)>,
+}
+
+/// Settled deliveries that the broker hears of in one call.
+#[derive(Debug, Default)]
+struct Settling {
+    of: Option<(Arc<Queue>, Settle)>,
+    seqs: Vec<MessageSeq>,
+}
+
+impl Channel {
+    pub(super) fn new(number: u16) -> Self {
+        Self {
+            number,
+            content: Content::Idle,
+            upload: None,
+            consumers: HashMap::new(),
+            limiter: Arc::new(ChannelLimiter::new()),
+            prefetch_count_max: 0,
+            publisher: Publisher::new(),
+            confirms: None,
+            last_tag: 0,
+            unsettled: Unsettled::default(),
+            settling: Settling::default(),
+            last_queue: ShortString::EMPTY,
+        }
+    }
+
+    /// Takes a method.
+    pub(super) fn handle_method(
+        &mut self,
+        method: Method,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        if !self.content.is_idle() {
+            return Err(self.content.method_unexpected());
+        }
+        let id = MethodId {
+            class_id: method.class_id(),
+            method_id: method.method_id(),
+        };
+        match method {
+            Method::BasicPublish(publish) => {
+                self.content = Content::Header { publish };
+                return Ok(());
+            }
+            Method::BasicAck(ack) => return self.ack(&ack, cx),
+            Method::BasicNack(nack) => return self.nack(&nack, cx),
+            Method::BasicReject(reject) => return self.reject(&reject, cx),
+            _ => {}
+        }
+        // Whatever comes now must see what was settled before it.
+        self.flush_settled(cx);
+        match method {
+            Method::ExchangeDeclare(declare) => self.exchange_declare(&declare, cx),
+            Method::ExchangeDelete(delete) => self.exchange_delete(&delete, cx),
+            Method::ExchangeBind(bind) => self.exchange_bind(&bind, cx),
+            Method::ExchangeUnbind(unbind) => self.exchange_unbind(&unbind, cx),
+            Method::QueueDeclare(declare) => self.queue_declare(&declare, cx),
+            Method::QueueBind(bind) => self.queue_bind(&bind, cx),
+            Method::QueueUnbind(unbind) => self.queue_unbind(&unbind, cx),
+            Method::QueuePurge(purge) => self.queue_purge(&purge, cx),
+            Method::QueueDelete(delete) => self.queue_delete(&delete, cx),
+            Method::BasicQos(qos) => self.qos(&qos, cx),
+            Method::BasicConsume(consume) => self.consume(&consume, cx),
+            Method::BasicGet(get) => self.get(&get, cx),
+            Method::BasicRecover(recover) => self.recover(recover.requeue, id, Reply::Wanted, cx),
+            Method::BasicRecoverAsync(recover) => {
+                self.recover(recover.requeue, id, Reply::Unwanted, cx)
+            }
+            Method::ConfirmSelect(select) => {
+                self.confirms.get_or_insert_default();
+                self.reply_unless(select.no_wait, &confirm::SelectOk {}, cx);
+                Ok(())
+            }
+            Method::ChannelFlow(flow) if flow.active => {
+                self.reply(&channel::FlowOk { active: true }, cx);
+                Ok(())
+            }
+            Method::ChannelFlow(_) => Err(not_implemented("active=false", id)),
+            Method::AccessRequest(_) => {
+                self.reply(&access::RequestOk { ticket: 1 }, cx);
+                Ok(())
+            }
+            // Transactions: issue "AMQP 0-9-1 whole"; their place is `session/tx.rs`.
+            Method::TxSelect(_) | Method::TxCommit(_) | Method::TxRollback(_) => {
+                Err(not_implemented("transactions", id))
+            }
+            _ => Err(Failure::new(
+                ReplyCode::CommandInvalid,
+                "unimplemented method",
+                id,
+            )),
+        }
+    }
+
+    /// Takes a content header or body frame.
+    pub(super) fn handle_content(
+        &mut self,
+        owner: &Bytes,
+        frame: &FrameRef<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        match self.content.handle_frame(owner, frame, cx.rules)? {
+            Progress::More => Ok(()),
+            Progress::Whole {
+                publish,
+                header,
+                body,
+            } => self.publish_inline(&publish, &header, body, cx),
+            Progress::UploadBegins { size_bytes } => {
+                self.begin_upload(size_bytes, cx);
+                Ok(())
+            }
+            Progress::UploadPart(bytes) => {
+                self.push_upload(bytes, cx);
+                Ok(())
+            }
+            Progress::UploadWhole {
+                publish,
+                header,
+                last,
+            } => {
+                self.end_upload(publish, header, last, cx);
+                Ok(())
+            }
+            Progress::TooLarge { size_bytes } => {
+                let max = cx.rules.message_bytes_max.unwrap_or(u64::MAX);
+                Err(Failure::new(
+                    ReplyCode::PreconditionFailed,
+                    format_args!(
+                        "message size {size_bytes} is larger than configured max size {max}"
+                    ),
+                    MethodId::PUBLISH,
+                ))
+            }
+        }
+    }
+
+    /// Tells the broker what was settled since the last call.
+    pub(super) fn flush_settled(&mut self, cx: &mut Context<'_>) {
+        if let Some((queue, how)) = self.settling.of.take() {
+            queue.settle(&self.settling.seqs, how, cx.wakes);
+            self.settling.seqs.clear();
+        }
+    }
+
+    /// Sends the confirms that can be given now.
+    pub(super) fn flush_confirms(&mut self, cx: &mut Context<'_>) {
+        let Some(confirms) = &mut self.confirms else {
+            return;
+        };
+        let frames = cx.transmit.frames(self.number);
+        confirms.take_answers(|answer| match answer {
+            Answer::Ack { tag, multiple } => {
+                frame::put_method(
+                    frames,
+                    self.number,
+                    &basic::Ack {
+                        delivery_tag: tag,
+                        multiple,
+                    },
+                );
+            }
+            Answer::Nack { tag } => {
+                let nack = basic::Nack {
+                    delivery_tag: tag,
+                    multiple: false,
+                    requeue: false,
+                };
+                frame::put_method(frames, self.number, &nack);
+            }
+        });
+    }
+
+    /// The journal is durable up to `durable`.
+    pub(super) fn committed(&mut self, durable: Lsn) {
+        if let Some(confirms) = &mut self.confirms {
+            confirms.committed(durable);
+        }
+    }
+
+    /// Whether a confirm waits for the disk.
+    pub(super) fn waits_for_commit(&self) -> bool {
+        self.confirms.as_ref().is_some_and(Confirms::is_waiting)
+    }
+
+    /// Ends the channel: its consumers go, what it holds goes back to its queues.
+    pub(super) fn close(mut self, cx: &mut Context<'_>) -> Result<(), BrokerError> {
+        self.flush_settled(cx);
+        if let Some(upload) = &self.upload {
+            cx.actions
+                .push_back(Action::PayloadAbort { upload: upload.id });
+        }
+        let consumers: Vec<_> = self.consumers.into_values().collect();
+        let unsettled = self.unsettled.take_all();
+        let connection = cx.connection;
+        let vhost = connection.vhost();
+        vhost.close_channel(connection, self.number, &consumers, &unsettled, cx.wakes)
+    }
+
+    /// The consumer is gone with its queue; `notify` tells the client.
+    pub(super) fn consumer_gone(
+        &mut self,
+        consumer: &Arc<Consumer>,
+        notify: Reply,
+        cx: &mut Context<'_>,
+    ) {
+        let tag = consumer.tag().as_bytes();
+        if !self
+            .consumers
+            .get(tag)
+            .is_some_and(|known| Arc::ptr_eq(known, consumer))
+        {
+            return;
+        }
+        self.consumers.remove(tag);
+        if notify == Reply::Wanted {
+            let consumer_tag = ShortString::try_from(tag).unwrap_or(ShortString::EMPTY);
+            self.reply(
+                &basic::Cancel {
+                    consumer_tag,
+                    no_wait: true,
+                },
+                cx,
+            );
+        }
+    }
+
+    /// Sends a method.
+    fn reply(&self, method: &impl Encode, cx: &mut Context<'_>) {
+        frame::put_method(cx.transmit.frames(self.number), self.number, method);
+    }
+
+    fn reply_unless(&self, no_wait: bool, method: &impl Encode, cx: &mut Context<'_>) {
+        if !no_wait {
+            self.reply(method, cx);
+        }
+    }
+
+    /// The queue that a name means: an empty one, the queue last declared on this channel.
+    fn queue_name(&self, name: &ShortString, id: MethodId) -> Result<ShortString, Failure> {
+        if !name.is_empty() {
+            return Ok(name.clone());
+        }
+        if self.last_queue.is_empty() {
+            let explanation = "no previously declared queue";
+            return Err(Failure::new(ReplyCode::NotFound, explanation, id));
+        }
+        Ok(self.last_queue.clone())
+    }
+
+    fn settle(&mut self, queue: Arc<Queue>, seq: MessageSeq, how: Settle, cx: &mut Context<'_>) {
+        let same = matches!(&self.settling.of, Some((pending, pending_how))
+            if Arc::ptr_eq(pending, &queue) && *pending_how == how);
+        if !same {
+            self.flush_settled(cx);
+            self.settling.of = Some((queue, how));
+        }
+        self.settling.seqs.push(seq);
+    }
+}
+
+/// Whether a method is answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reply {
+    Wanted,
+    Unwanted,
+}
+
+fn not_implemented(explanation: &str, id: MethodId) -> Failure {
+    Failure::new(ReplyCode::NotImplemented, explanation, id)
+}

@@ -1,0 +1,268 @@
+//! Consuming, fetching and settling.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+
+use crate::amqp::field::ShortString;
+use crate::amqp::frame::{self, FrameKind};
+use crate::amqp::limits::FRAME_END;
+use crate::amqp::method::basic;
+use crate::amqp::reply::ReplyCode;
+use crate::broker::{AckMode, Consume, Delivery, Get, Settle};
+
+use super::publishing::put_content;
+use super::topology::id_of;
+use super::{Channel, Context, Reply, not_implemented};
+use crate::session::failure::{Failure, MethodId};
+
+impl Channel {
+    pub(super) fn qos(&mut self, method: &basic::Qos, cx: &mut Context<'_>) -> Result<(), Failure> {
+        if method.prefetch_size != 0 {
+            let explanation = format!("prefetch_size!=0 ({})", method.prefetch_size);
+            return Err(not_implemented(&explanation, id_of!(basic::Qos)));
+        }
+        if method.global {
+            self.limiter
+                .set_count_max(method.prefetch_count.into(), cx.wakes);
+        } else {
+            self.prefetch_count_max = method.prefetch_count;
+        }
+        self.reply(&basic::QosOk {}, cx);
+        Ok(())
+    }
+
+    pub(super) fn consume(
+        &mut self,
+        method: &basic::Consume,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let id = id_of!(basic::Consume);
+        let queue = self.queue_name(&method.queue, id)?;
+        let tag = if method.consumer_tag.is_empty() {
+            let tag = cx.connection.vhost().consumer_tag();
+            ShortString::try_from(tag.as_bytes()).unwrap_or(ShortString::EMPTY)
+        } else {
+            method.consumer_tag.detached()
+        };
+        if self.consumers.contains_key(&tag) {
+            let explanation = format_args!("attempt to reuse consumer tag '{tag}'");
+            return Err(Failure::new(ReplyCode::NotAllowed, explanation, id));
+        }
+        let consume = Consume {
+            queue: queue.as_bytes(),
+            channel: self.number,
+            tag: tag.as_bytes(),
+            ack_mode: ack_mode(method.no_ack),
+            exclusive: method.exclusive,
+            arguments: &method.arguments,
+            prefetch_count_max: self.prefetch_count_max,
+            limiter: &self.limiter,
+        };
+        let consumer = cx
+            .connection
+            .vhost()
+            .consume(cx.connection, &consume, cx.wakes);
+        let consumer = consumer.map_err(|error| Failure::broker(&error, id))?;
+        self.consumers.insert(tag.clone(), consumer);
+        self.reply_unless(method.no_wait, &basic::ConsumeOk { consumer_tag: tag }, cx);
+        Ok(())
+    }
+
+    /// Ends a consumer. What the queue handed over before is in the outbox: the session sends it before
+    /// it calls [`Self::cancelled`].
+    pub(in crate::session) fn cancel(
+        &mut self,
+        method: &basic::Cancel,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        self.flush_settled(cx);
+        if let Some(consumer) = self.consumers.remove(&method.consumer_tag) {
+            let result = cx.connection.vhost().cancel(&consumer, cx.wakes);
+            result.map_err(|error| Failure::broker(&error, id_of!(basic::Cancel)))?;
+        }
+        Ok(())
+    }
+
+    /// Answers `basic.cancel`.
+    pub(in crate::session) fn cancelled(&mut self, method: &basic::Cancel, cx: &mut Context<'_>) {
+        let reply = basic::CancelOk {
+            consumer_tag: method.consumer_tag.clone(),
+        };
+        self.reply_unless(method.no_wait, &reply, cx);
+    }
+
+    pub(super) fn get(&mut self, method: &basic::Get, cx: &mut Context<'_>) -> Result<(), Failure> {
+        let id = id_of!(basic::Get);
+        let name = self.queue_name(&method.queue, id)?;
+        let get = Get {
+            queue: name.as_bytes(),
+            ack_mode: ack_mode(method.no_ack),
+        };
+        let got = cx.connection.vhost().get(cx.connection, get);
+        let (queue, got) = got.map_err(|error| Failure::broker(&error, id))?;
+        let Some(got) = got else {
+            self.reply(&basic::GetEmpty {}, cx);
+            return Ok(());
+        };
+        self.last_tag += 1;
+        if !method.no_ack {
+            self.unsettled.push(self.last_tag, (queue, got.seq));
+        }
+        let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or(ShortString::EMPTY);
+        let reply = basic::GetOk {
+            delivery_tag: self.last_tag,
+            redelivered: got.redelivered,
+            exchange: name(got.message.exchange()),
+            routing_key: name(got.message.routing_key()),
+            message_count: u32::try_from(got.remaining_count).unwrap_or(u32::MAX),
+        };
+        self.reply(&reply, cx);
+        put_content(&got.message, self.number, cx);
+        Ok(())
+    }
+
+    pub(super) fn recover(
+        &mut self,
+        requeue: bool,
+        id: MethodId,
+        reply: Reply,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        if !requeue {
+            return Err(not_implemented("requeue=false", id));
+        }
+        for (queue, seq) in self.unsettled.take_all() {
+            self.settle(queue, seq, Settle::Requeue, cx);
+        }
+        self.flush_settled(cx);
+        if reply == Reply::Wanted {
+            self.reply(&basic::RecoverOk {}, cx);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn ack(&mut self, method: &basic::Ack, cx: &mut Context<'_>) -> Result<(), Failure> {
+        let id = id_of!(basic::Ack);
+        self.settle_tag(method.delivery_tag, method.multiple, Settle::Ack, id, cx)
+    }
+
+    pub(super) fn nack(
+        &mut self,
+        method: &basic::Nack,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let id = id_of!(basic::Nack);
+        self.settle_tag(
+            method.delivery_tag,
+            method.multiple,
+            refusal(method.requeue),
+            id,
+            cx,
+        )
+    }
+
+    pub(super) fn reject(
+        &mut self,
+        method: &basic::Reject,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let id = id_of!(basic::Reject);
+        self.settle_tag(method.delivery_tag, false, refusal(method.requeue), id, cx)
+    }
+
+    #[inline]
+    fn settle_tag(
+        &mut self,
+        tag: u64,
+        multiple: bool,
+        how: Settle,
+        id: MethodId,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        if !multiple {
+            let (queue, seq) = self
+                .unsettled
+                .take(tag)
+                .ok_or_else(|| unknown_tag(tag, id))?;
+            self.settle(queue, seq, how, cx);
+            return Ok(());
+        }
+        let owed = match tag {
+            0 => self.unsettled.take_all(),
+            tag => self
+                .unsettled
+                .take_up_to(tag)
+                .ok_or_else(|| unknown_tag(tag, id))?,
+        };
+        for (queue, seq) in owed {
+            self.settle(queue, seq, how, cx);
+        }
+        Ok(())
+    }
+
+    /// Sends a delivery; gives back what it counted in the outbox.
+    #[inline]
+    pub(in crate::session) fn deliver(
+        &mut self,
+        delivery: Delivery,
+        cx: &mut Context<'_>,
+    ) -> usize {
+        let cost_bytes = delivery.cost_bytes();
+        self.last_tag += 1;
+        let frames = cx.transmit.frames(self.number);
+        put_deliver(frames, self.number, self.last_tag, &delivery);
+        put_content(&delivery.message, self.number, cx);
+        if delivery.consumer.ack_mode() == AckMode::Manual {
+            self.unsettled
+                .push(self.last_tag, (Arc::clone(delivery.queue()), delivery.seq));
+        }
+        cost_bytes
+    }
+}
+
+/// `basic.deliver` straight from what the message holds: its route is on the wire as it is kept.
+#[inline]
+fn put_deliver(output: &mut BytesMut, channel: u16, delivery_tag: u64, delivery: &Delivery) {
+    let consumer_tag = delivery.consumer.tag().as_bytes();
+    let route = delivery.message.route_wire();
+    let payload_bytes = FIXED_BYTES + consumer_tag.len() + route.len();
+    let payload_size = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
+    output.reserve(payload_bytes + FRAME_ROOM_BYTES);
+    frame::put_frame_head(output, FrameKind::Method, channel, payload_size);
+    output.put_u16(basic::Deliver::CLASS_ID);
+    output.put_u16(basic::Deliver::METHOD_ID);
+    output.put_u8(u8::try_from(consumer_tag.len()).unwrap_or(u8::MAX));
+    output.put_slice(consumer_tag);
+    output.put_u64(delivery_tag);
+    output.put_u8(u8::from(delivery.redelivered));
+    output.put_slice(route);
+    output.put_u8(FRAME_END);
+}
+
+/// Class, method, tag length, delivery tag and flags of `basic.deliver`, in bytes.
+const FIXED_BYTES: usize = 14;
+/// Room for a frame's head and end, in bytes.
+const FRAME_ROOM_BYTES: usize = 8;
+
+fn ack_mode(no_ack: bool) -> AckMode {
+    if no_ack {
+        AckMode::Automatic
+    } else {
+        AckMode::Manual
+    }
+}
+
+fn refusal(requeue: bool) -> Settle {
+    if requeue {
+        Settle::Requeue
+    } else {
+        Settle::Discard
+    }
+}
+
+fn unknown_tag(tag: u64, id: MethodId) -> Failure {
+    let explanation = format_args!("unknown delivery tag {tag}");
+    Failure::new(ReplyCode::PreconditionFailed, explanation, id)
+}

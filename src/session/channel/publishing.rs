@@ -1,0 +1,170 @@
+//! Publishing: a whole message to the broker, a return or a confirm back.
+
+use bytes::Bytes;
+
+use crate::amqp::field::ShortString;
+use crate::amqp::frame;
+use crate::amqp::header::ContentHeader;
+use crate::amqp::method::basic;
+use crate::amqp::reply::ReplyCode;
+use crate::broker::{Body, BodyRef, Message, Publish, PublishOutcome};
+
+use super::{Channel, Context, Upload, not_implemented};
+use crate::session::failure::{Failure, MethodId};
+use crate::session::{Action, UploadId, UploadResult, properties};
+
+impl Channel {
+    /// A message with its body in memory is whole.
+    #[inline]
+    pub(super) fn publish_inline(
+        &mut self,
+        publish: &basic::Publish,
+        header: &ContentHeader,
+        body: Bytes,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        self.publish(publish, header, Body::Inline(body), cx)
+    }
+
+    /// A body for the payload store begins.
+    pub(super) fn begin_upload(&mut self, size_bytes: u64, cx: &mut Context<'_>) {
+        let id = UploadId(*cx.upload_next);
+        *cx.upload_next += 1;
+        self.upload = Some(Upload { id, message: None });
+        let scope = cx.connection.vhost().scope();
+        cx.actions.push_back(Action::PayloadBegin {
+            upload: id,
+            scope,
+            size_bytes,
+        });
+    }
+
+    /// A part of it came.
+    pub(super) fn push_upload(&mut self, bytes: Bytes, cx: &mut Context<'_>) {
+        if let Some(upload) = &self.upload
+            && !bytes.is_empty()
+        {
+            cx.actions.push_back(Action::PayloadBytes {
+                upload: upload.id,
+                bytes,
+            });
+        }
+    }
+
+    /// Its last part came: the message is published when the store has it.
+    pub(super) fn end_upload(
+        &mut self,
+        publish: basic::Publish,
+        header: ContentHeader,
+        last: Bytes,
+        cx: &mut Context<'_>,
+    ) {
+        self.push_upload(last, cx);
+        if let Some(upload) = &mut self.upload {
+            // Nothing of them may keep the read buffer while the disk is at work.
+            let publish = basic::Publish {
+                exchange: publish.exchange.detached(),
+                routing_key: publish.routing_key.detached(),
+                ..publish
+            };
+            upload.message = Some((publish, header.detached()));
+            cx.actions
+                .push_back(Action::PayloadEnd { upload: upload.id });
+        }
+    }
+
+    /// Whether the upload is this channel's.
+    pub(in crate::session) fn is_uploading(&self, id: UploadId) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.id == id)
+    }
+
+    /// The store has the body, or cannot take it.
+    pub(in crate::session) fn upload_done(
+        &mut self,
+        result: &UploadResult,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let Some(upload) = self.upload.take() else {
+            return Ok(());
+        };
+        match (result, upload.message) {
+            (UploadResult::Stored { id, size_bytes }, Some((publish, header))) => {
+                let body = cx.connection.vhost().hold_payload(*id, *size_bytes);
+                self.publish(&publish, &header, Body::Payload(body), cx)
+            }
+            (UploadResult::Stored { .. }, None) => Ok(()),
+            (UploadResult::Refused { reason }, _) => {
+                // What is still to come of the body is for nobody.
+                Err(Failure::new(
+                    ReplyCode::PreconditionFailed,
+                    reason,
+                    MethodId::PUBLISH,
+                ))
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        method: &basic::Publish,
+        header: &ContentHeader,
+        body: Body,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        if method.immediate {
+            return Err(not_implemented("immediate=true", MethodId::PUBLISH));
+        }
+        let properties = header.properties_ref()?;
+        properties::check(&properties, cx.connection.user().name().as_bytes())?;
+        let publish = Publish {
+            exchange: method.exchange.as_bytes(),
+            routing_key: method.routing_key.as_bytes(),
+            header: &header.raw,
+            properties: &properties,
+            body,
+        };
+        let connection = cx.connection;
+        let published =
+            connection
+                .vhost()
+                .publish(connection, &mut self.publisher, publish, cx.now, cx.wakes);
+        let published = published.map_err(|error| Failure::broker(&error, MethodId::PUBLISH))?;
+        if published.outcome == PublishOutcome::Unroutable && method.mandatory {
+            self.give_back(&published.message, cx);
+        }
+        if let Some(confirms) = &mut self.confirms {
+            let tag = confirms.next_tag();
+            match published.outcome {
+                PublishOutcome::Routed { wait_for } => confirms.wait(tag, wait_for),
+                PublishOutcome::Unroutable => confirms.wait(tag, None),
+                PublishOutcome::Rejected => confirms.refuse(tag),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns a mandatory message that no queue took.
+    fn give_back(&self, message: &Message, cx: &mut Context<'_>) {
+        let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or(ShortString::EMPTY);
+        let method = basic::Return {
+            reply_code: ReplyCode::NoRoute.number(),
+            reply_text: ShortString::from_static("NO_ROUTE"),
+            exchange: name(message.exchange()),
+            routing_key: name(message.routing_key()),
+        };
+        frame::put_method(cx.transmit.frames(self.number), self.number, &method);
+        put_content(message, self.number, cx);
+    }
+}
+
+/// Sends a message's header and body.
+#[inline]
+pub(super) fn put_content(message: &Message, channel: u16, cx: &mut Context<'_>) {
+    match message.body() {
+        BodyRef::Inline(body) => {
+            cx.transmit
+                .put_content(channel, message.header(), body, message.shared_body());
+        }
+        BodyRef::Payload(payload) => cx.transmit.put_payload(channel, message.header(), payload),
+    }
+}

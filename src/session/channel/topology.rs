@@ -1,0 +1,222 @@
+//! Exchanges, queues and bindings: from methods to broker calls and back.
+
+use crate::amqp::field::ShortString;
+use crate::amqp::method::{exchange, queue};
+use crate::broker::{BindingRequest, ExchangeDeclare, ExchangeDelete, QueueDeclare, QueueDelete};
+
+use super::{Channel, Context};
+use crate::session::failure::{Failure, MethodId};
+
+/// The id of a method type.
+macro_rules! id_of {
+    ($method:ty) => {
+        MethodId {
+            class_id: <$method>::CLASS_ID,
+            method_id: <$method>::METHOD_ID,
+        }
+    };
+}
+pub(super) use id_of;
+
+impl Channel {
+    pub(super) fn exchange_declare(
+        &mut self,
+        method: &exchange::Declare,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let declare = ExchangeDeclare {
+            name: method.exchange.as_bytes(),
+            kind: method.kind.as_bytes(),
+            passive: method.passive,
+            durable: method.durable,
+            auto_delete: method.auto_delete,
+            internal: method.internal,
+            arguments: &method.arguments,
+        };
+        let result = cx
+            .connection
+            .vhost()
+            .exchange_declare(cx.connection, &declare);
+        result.map_err(|error| Failure::broker(&error, id_of!(exchange::Declare)))?;
+        self.reply_unless(method.no_wait, &exchange::DeclareOk {}, cx);
+        Ok(())
+    }
+
+    pub(super) fn exchange_delete(
+        &mut self,
+        method: &exchange::Delete,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let delete = ExchangeDelete {
+            name: method.exchange.as_bytes(),
+            if_unused: method.if_unused,
+        };
+        let result = cx
+            .connection
+            .vhost()
+            .exchange_delete(cx.connection, &delete);
+        result.map_err(|error| Failure::broker(&error, id_of!(exchange::Delete)))?;
+        self.reply_unless(method.no_wait, &exchange::DeleteOk {}, cx);
+        Ok(())
+    }
+
+    pub(super) fn exchange_bind(
+        &mut self,
+        method: &exchange::Bind,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let request = BindingRequest {
+            source: method.source.as_bytes(),
+            destination: method.destination.as_bytes(),
+            routing_key: method.routing_key.as_bytes(),
+            arguments: &method.arguments,
+        };
+        let result = cx.connection.vhost().exchange_bind(cx.connection, &request);
+        result.map_err(|error| Failure::broker(&error, id_of!(exchange::Bind)))?;
+        self.reply_unless(method.no_wait, &exchange::BindOk {}, cx);
+        Ok(())
+    }
+
+    pub(super) fn exchange_unbind(
+        &mut self,
+        method: &exchange::Unbind,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let request = BindingRequest {
+            source: method.source.as_bytes(),
+            destination: method.destination.as_bytes(),
+            routing_key: method.routing_key.as_bytes(),
+            arguments: &method.arguments,
+        };
+        let result = cx
+            .connection
+            .vhost()
+            .exchange_unbind(cx.connection, &request);
+        result.map_err(|error| Failure::broker(&error, id_of!(exchange::Unbind)))?;
+        self.reply_unless(method.no_wait, &exchange::UnbindOk {}, cx);
+        Ok(())
+    }
+
+    pub(super) fn queue_declare(
+        &mut self,
+        method: &queue::Declare,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let id = id_of!(queue::Declare);
+        let name = if method.passive && method.queue.is_empty() {
+            self.queue_name(&method.queue, id)?
+        } else {
+            method.queue.clone()
+        };
+        let declare = QueueDeclare {
+            name: name.as_bytes(),
+            passive: method.passive,
+            durable: method.durable,
+            exclusive: method.exclusive,
+            auto_delete: method.auto_delete,
+            arguments: &method.arguments,
+        };
+        let declared = cx.connection.vhost().queue_declare(cx.connection, &declare);
+        let declared = declared.map_err(|error| Failure::broker(&error, id))?;
+        let name = ShortString::try_from(declared.name.as_bytes()).unwrap_or(ShortString::EMPTY);
+        self.last_queue = name.clone();
+        let reply = queue::DeclareOk {
+            queue: name,
+            message_count: declared.message_count,
+            consumer_count: declared.consumer_count,
+        };
+        self.reply_unless(method.no_wait, &reply, cx);
+        Ok(())
+    }
+
+    pub(super) fn queue_bind(
+        &mut self,
+        method: &queue::Bind,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let id = id_of!(queue::Bind);
+        let name = self.queue_name(&method.queue, id)?;
+        let request = BindingRequest {
+            source: method.exchange.as_bytes(),
+            destination: name.as_bytes(),
+            routing_key: self
+                .binding_key(&method.queue, &method.routing_key)
+                .as_bytes(),
+            arguments: &method.arguments,
+        };
+        let result = cx.connection.vhost().queue_bind(cx.connection, &request);
+        result.map_err(|error| Failure::broker(&error, id))?;
+        self.reply_unless(method.no_wait, &queue::BindOk {}, cx);
+        Ok(())
+    }
+
+    pub(super) fn queue_unbind(
+        &mut self,
+        method: &queue::Unbind,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let id = id_of!(queue::Unbind);
+        let name = self.queue_name(&method.queue, id)?;
+        let request = BindingRequest {
+            source: method.exchange.as_bytes(),
+            destination: name.as_bytes(),
+            routing_key: self
+                .binding_key(&method.queue, &method.routing_key)
+                .as_bytes(),
+            arguments: &method.arguments,
+        };
+        let result = cx.connection.vhost().queue_unbind(cx.connection, &request);
+        result.map_err(|error| Failure::broker(&error, id))?;
+        self.reply(&queue::UnbindOk {}, cx);
+        Ok(())
+    }
+
+    pub(super) fn queue_purge(
+        &mut self,
+        method: &queue::Purge,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let id = id_of!(queue::Purge);
+        let name = self.queue_name(&method.queue, id)?;
+        let purged = cx
+            .connection
+            .vhost()
+            .queue_purge(cx.connection, name.as_bytes());
+        let message_count = purged.map_err(|error| Failure::broker(&error, id))?;
+        self.reply_unless(method.no_wait, &queue::PurgeOk { message_count }, cx);
+        Ok(())
+    }
+
+    pub(super) fn queue_delete(
+        &mut self,
+        method: &queue::Delete,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let id = id_of!(queue::Delete);
+        let name = self.queue_name(&method.queue, id)?;
+        let delete = QueueDelete {
+            name: name.as_bytes(),
+            if_unused: method.if_unused,
+            if_empty: method.if_empty,
+        };
+        let deleted = cx
+            .connection
+            .vhost()
+            .queue_delete(cx.connection, &delete, cx.wakes);
+        let message_count = deleted.map_err(|error| Failure::broker(&error, id))?;
+        if self.last_queue == name {
+            self.last_queue = ShortString::EMPTY;
+        }
+        self.reply_unless(method.no_wait, &queue::DeleteOk { message_count }, cx);
+        Ok(())
+    }
+
+    /// Where both names are left out, the key is the queue last declared (RabbitMQ's shorthand).
+    fn binding_key<'a>(&'a self, queue: &ShortString, key: &'a ShortString) -> &'a ShortString {
+        if queue.is_empty() && key.is_empty() {
+            &self.last_queue
+        } else {
+            key
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Reassembles one message of a channel: method, content header, body frames.
+//!
+//! Owns: the half-received message. Knows nothing of queues, files or sockets.
+//! Bound: holds less than the payload threshold; a larger body leaves frame by frame as an upload, and
+//! one over the size limit is read over.
+//!
+//! ```text
+//! Idle ─publish─> Header ─header─> Body ──────complete──> Idle
+//!                           ├────> Upload ────complete──> Idle, once the store has it
+//!                           └────> TooLarge ──complete──> the channel is closed
+//! Body ─frame longer than what was announced─> Overrun: whatever comes next closes the connection
+//! ```
+//! Spec: AMQP 0-9-1 §4.2.6; what is refused, and how, as in RabbitMQ.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::amqp::frame::{FrameKind, FrameRef};
+use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, HeaderError};
+use crate::amqp::method::basic;
+
+use super::failure::{Failure, MethodId};
+
+/// Where a channel is in receiving a message.
+#[derive(Debug, Default)]
+pub(super) enum Content {
+    /// Not in a message: a method must come.
+    #[default]
+    Idle,
+    /// The header must come.
+    Header { publish: basic::Publish },
+    /// Body frames must come, and are kept.
+    Body {
+        publish: basic::Publish,
+        header: ContentHeader,
+        body: Received,
+    },
+    /// Body frames must come, and leave as an upload.
+    Upload {
+        publish: basic::Publish,
+        header: ContentHeader,
+        received_bytes: u64,
+    },
+    /// Body frames must come, and are dropped: the message is over the limit.
+    TooLarge {
+        header: ContentHeader,
+        received_bytes: u64,
+    },
+    /// More came than the header announced; RabbitMQ notices with the next frame.
+    Overrun,
+}
+
+/// A body as far as it is there.
+#[derive(Debug, Default)]
+pub(super) enum Received {
+    #[default]
+    Nothing,
+    /// One frame, a slice of the read buffer.
+    One(Bytes),
+    /// Several frames, joined.
+    Joined(BytesMut),
+}
+
+impl Received {
+    fn len(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::One(bytes) => bytes.len(),
+            Self::Joined(bytes) => bytes.len(),
+        }
+    }
+
+    /// Adds a frame's octets; `body_bytes` is how many there will be in all.
+    fn push(&mut self, owner: &Bytes, piece: &[u8], body_bytes: usize) {
+        if piece.is_empty() {
+            return;
+        }
+        match self {
+            Self::Nothing => *self = Self::One(owner.slice_ref(piece)),
+            Self::One(first) => {
+                let mut joined = BytesMut::with_capacity(body_bytes);
+                joined.extend_from_slice(first);
+                joined.extend_from_slice(piece);
+                *self = Self::Joined(joined);
+            }
+            Self::Joined(joined) => joined.extend_from_slice(piece),
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Nothing => Bytes::new(),
+            Self::One(bytes) => bytes,
+            Self::Joined(bytes) => bytes.freeze(),
+        }
+    }
+}
+
+/// What a frame of a message led to.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// More must come.
+    More,
+    /// The message is whole.
+    Whole {
+        publish: basic::Publish,
+        header: ContentHeader,
+        body: Bytes,
+    },
+    /// A body for the payload store begins.
+    UploadBegins { size_bytes: u64 },
+    /// A part of it.
+    UploadPart(Bytes),
+    /// The last part of it: the message is whole once the store has it.
+    UploadWhole {
+        publish: basic::Publish,
+        header: ContentHeader,
+        last: Bytes,
+    },
+    /// A message over the limit was read to its end.
+    TooLarge { size_bytes: u64 },
+}
+
+/// Which bodies go where.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SizeRules {
+    /// At least this many bytes: to the payload store. `None` without a store.
+    pub(super) payload_threshold_bytes: Option<u64>,
+    /// More than this many bytes: refused.
+    pub(super) message_bytes_max: Option<u64>,
+}
+
+impl Content {
+    /// Whether a method may come.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self, Self::Idle)
+    }
+
+    /// A method came in the middle of a message.
+    pub(super) fn method_unexpected(&self) -> Failure {
+        match self {
+            Self::Header { .. } | Self::Idle => no_header(),
+            Self::Body { .. } | Self::Upload { .. } | Self::TooLarge { .. } | Self::Overrun => {
+                no_body()
+            }
+        }
+    }
+
+    /// Takes a header or body frame. `owner` is the buffer that the frame lies in.
+    #[inline]
+    pub(super) fn handle_frame(
+        &mut self,
+        owner: &Bytes,
+        frame: &FrameRef<'_>,
+        rules: SizeRules,
+    ) -> Result<Progress, Failure> {
+        match (std::mem::take(self), frame.kind) {
+            (Self::Header { publish }, FrameKind::Header) => {
+                self.begin(publish, read_header(owner, frame.payload)?, rules)
+            }
+            (
+                Self::Body {
+                    publish,
+                    header,
+                    body,
+                },
+                FrameKind::Body,
+            ) => Ok(self.continue_body(publish, header, body, owner, frame.payload)),
+            (
+                Self::Upload {
+                    publish,
+                    header,
+                    received_bytes,
+                },
+                FrameKind::Body,
+            ) => Ok(self.continue_upload(publish, header, received_bytes, owner, frame.payload)),
+            (
+                Self::TooLarge {
+                    header,
+                    received_bytes,
+                },
+                FrameKind::Body,
+            ) => {
+                let received_bytes = received_bytes + frame.payload.len() as u64;
+                if received_bytes >= header.body_bytes {
+                    return Ok(Progress::TooLarge {
+                        size_bytes: header.body_bytes,
+                    });
+                }
+                *self = Self::TooLarge {
+                    header,
+                    received_bytes,
+                };
+                Ok(Progress::More)
+            }
+            (Self::Overrun, FrameKind::Body) => {
+                *self = Self::Overrun;
+                Ok(Progress::More)
+            }
+            (Self::Idle, _) => Err(Failure::unexpected_frame(
+                "expected method frame, got non method frame instead",
+                MethodId::default(),
+            )),
+            (Self::Header { .. }, _) => Err(no_header()),
+            (
+                Self::Body { .. } | Self::Upload { .. } | Self::TooLarge { .. } | Self::Overrun,
+                _,
+            ) => Err(no_body()),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        publish: basic::Publish,
+        header: ContentHeader,
+        rules: SizeRules,
+    ) -> Result<Progress, Failure> {
+        let size_bytes = header.body_bytes;
+        if rules.message_bytes_max.is_some_and(|max| size_bytes > max) {
+            *self = Self::TooLarge {
+                header,
+                received_bytes: 0,
+            };
+            return Ok(Progress::More);
+        }
+        if size_bytes == 0 {
+            return Ok(Progress::Whole {
+                publish,
+                header,
+                body: Bytes::new(),
+            });
+        }
+        if rules
+            .payload_threshold_bytes
+            .is_some_and(|threshold| size_bytes >= threshold)
+        {
+            // Before anything is stored: what RabbitMQ would refuse at the end.
+            header.properties_ref()?;
+            *self = Self::Upload {
+                publish,
+                header,
+                received_bytes: 0,
+            };
+            return Ok(Progress::UploadBegins { size_bytes });
+        }
+        *self = Self::Body {
+            publish,
+            header,
+            body: Received::Nothing,
+        };
+        Ok(Progress::More)
+    }
+
+    fn continue_body(
+        &mut self,
+        publish: basic::Publish,
+        header: ContentHeader,
+        mut body: Received,
+        owner: &Bytes,
+        piece: &[u8],
+    ) -> Progress {
+        let received_bytes = (body.len() + piece.len()) as u64;
+        if received_bytes > header.body_bytes {
+            *self = Self::Overrun;
+            return Progress::More;
+        }
+        let body_bytes = usize::try_from(header.body_bytes).unwrap_or(usize::MAX);
+        body.push(owner, piece, body_bytes);
+        if received_bytes == header.body_bytes {
+            return Progress::Whole {
+                publish,
+                header,
+                body: body.into_bytes(),
+            };
+        }
+        *self = Self::Body {
+            publish,
+            header,
+            body,
+        };
+        Progress::More
+    }
+
+    fn continue_upload(
+        &mut self,
+        publish: basic::Publish,
+        header: ContentHeader,
+        received_bytes: u64,
+        owner: &Bytes,
+        piece: &[u8],
+    ) -> Progress {
+        let received_bytes = received_bytes + piece.len() as u64;
+        if received_bytes > header.body_bytes {
+            *self = Self::Overrun;
+            return Progress::More;
+        }
+        let part = owner.slice_ref(piece);
+        if received_bytes == header.body_bytes {
+            return Progress::UploadWhole {
+                publish,
+                header,
+                last: part,
+            };
+        }
+        *self = Self::Upload {
+            publish,
+            header,
+            received_bytes,
+        };
+        Progress::UploadPart(part)
+    }
+}
+
+fn read_header(owner: &Bytes, payload: &[u8]) -> Result<ContentHeader, Failure> {
+    let header = match ContentHeader::decode_in(owner, payload) {
+        Ok(header) => header,
+        // RabbitMQ does not take it for a content header.
+        Err(HeaderError::Weight { .. }) => return Err(no_header()),
+        Err(error) => return Err(error.into()),
+    };
+    if header.class_id != CLASS_ID_BASIC {
+        return Err(Failure::unexpected_frame(
+            format_args!(
+                "expected content header for class {CLASS_ID_BASIC}, got one for class {} instead",
+                header.class_id
+            ),
+            MethodId::PUBLISH,
+        ));
+    }
+    Ok(header)
+}
+
+fn no_header() -> Failure {
+    Failure::unexpected_frame(
+        format_args!(
+            "expected content header for class {CLASS_ID_BASIC}, \
+             got non content header frame instead"
+        ),
+        MethodId::PUBLISH,
+    )
+}
+
+fn no_body() -> Failure {
+    Failure::unexpected_frame(
+        "expected content body, got non content body frame instead",
+        MethodId::PUBLISH,
+    )
+}

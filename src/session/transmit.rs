@@ -1,0 +1,252 @@
+//! What a connection has to send: frames of many channels, large bodies in turn.
+//!
+//! Owns: encoded frames until the server writes them, and the bodies that are streamed from the
+//! payload store. While one streams on a channel, that channel's later frames wait behind it; other
+//! channels' frames go between its parts.
+//! Bound: deliveries are bounded by the outbox, whose room comes back when they have left.
+//! Spec: AMQP 0-9-1 §4.2.6: content frames of one channel are not interleaved with its methods.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::amqp::frame::{self, FrameKind};
+use crate::amqp::limits::{FRAME_BYTES_MIN, FRAME_END, FRAME_OVERHEAD_BYTES};
+use crate::broker::PayloadBody;
+
+/// Body of at least this many bytes is sent from where it lies; a shorter one is copied between frames,
+/// which costs less than one more part of a system call.
+const SHARED_BODY_BYTES_MIN: usize = 16 * 1024;
+/// Bytes of one large body that are sent before other channels get their turn.
+pub const STREAM_STEP_BYTES: u64 = 512 * 1024;
+
+/// Something to write to the socket next.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Octets as they are.
+    Bytes(Bytes),
+    /// A part of a body in the payload store, to be written as body frames.
+    Payload(PayloadPart),
+}
+
+/// A part of a body in the payload store.
+#[derive(Clone, Debug)]
+pub struct PayloadPart {
+    /// The channel of its frames.
+    pub channel: u16,
+    /// The body; while this lives, so does the content.
+    pub body: PayloadBody,
+    /// Where the part begins in the body, in bytes.
+    pub offset_bytes: u64,
+    /// Length of the part in bytes, at most [`STREAM_STEP_BYTES`].
+    pub length_bytes: u64,
+    /// Most octets of the body in one frame.
+    pub frame_payload_bytes_max: u32,
+}
+
+impl PayloadPart {
+    /// Cuts the part's octets into body frames, appended to `output`.
+    pub fn put_frames(&self, octets: &[u8], output: &mut BytesMut) {
+        for piece in octets.chunks(self.frame_payload_bytes_max.max(1) as usize) {
+            frame::put_body(output, self.channel, piece);
+        }
+    }
+}
+
+/// What waits behind a streamed body on its channel.
+#[derive(Debug)]
+enum Held {
+    Frames(BytesMut),
+    Body(PayloadBody),
+}
+
+/// A body that is being streamed.
+#[derive(Debug)]
+struct Stream {
+    body: PayloadBody,
+    sent_bytes: u64,
+    behind: VecDeque<Held>,
+}
+
+/// The outgoing side of one connection.
+#[derive(Debug)]
+pub(super) struct Transmit {
+    /// Octets that can go at once, in order; `tail` is behind them.
+    chunks: VecDeque<Bytes>,
+    tail: BytesMut,
+    streams: HashMap<u16, Stream>,
+    /// Channels with a stream, in the order of their turns.
+    turns: VecDeque<u16>,
+    frame_payload_bytes_max: u32,
+}
+
+impl Transmit {
+    pub(super) fn new() -> Self {
+        Self {
+            chunks: VecDeque::new(),
+            tail: BytesMut::new(),
+            streams: HashMap::new(),
+            turns: VecDeque::new(),
+            frame_payload_bytes_max: FRAME_BYTES_MIN - FRAME_OVERHEAD_BYTES,
+        }
+    }
+
+    /// Takes the negotiated frame-max; 0 is none.
+    pub(super) fn set_frame_bytes_max(&mut self, frame_bytes_max: u32) {
+        self.frame_payload_bytes_max = match frame_bytes_max {
+            0 => u32::MAX - FRAME_OVERHEAD_BYTES,
+            bytes => bytes.max(FRAME_BYTES_MIN) - FRAME_OVERHEAD_BYTES,
+        };
+    }
+
+    /// Where frames of `channel` are to be appended.
+    #[inline]
+    pub(super) fn frames(&mut self, channel: u16) -> &mut BytesMut {
+        if self.streams.is_empty() {
+            return &mut self.tail;
+        }
+        match self.streams.get_mut(&channel) {
+            Some(stream) => {
+                if !matches!(stream.behind.back(), Some(Held::Frames(_))) {
+                    stream.behind.push_back(Held::Frames(BytesMut::new()));
+                }
+                match stream.behind.back_mut() {
+                    Some(Held::Frames(frames)) => frames,
+                    Some(Held::Body(_)) | None => &mut self.tail,
+                }
+            }
+            None => &mut self.tail,
+        }
+    }
+
+    /// Appends a content header frame and the body's frames.
+    #[inline]
+    pub(super) fn put_content(
+        &mut self,
+        channel: u16,
+        header: &[u8],
+        body: &[u8],
+        shared_body: Option<&Bytes>,
+    ) {
+        put_header(self.frames(channel), channel, header, body.len() as u64);
+        let frame_payload_bytes_max = self.frame_payload_bytes_max as usize;
+        match shared_body {
+            Some(shared)
+                if shared.len() >= SHARED_BODY_BYTES_MIN
+                    && !self.streams.contains_key(&channel) =>
+            {
+                self.put_shared_body(channel, shared, frame_payload_bytes_max);
+            }
+            Some(_) | None => {
+                let output = self.frames(channel);
+                for piece in body.chunks(frame_payload_bytes_max) {
+                    frame::put_body(output, channel, piece);
+                }
+            }
+        }
+    }
+
+    fn put_shared_body(&mut self, channel: u16, body: &Bytes, frame_payload_bytes_max: usize) {
+        let mut start = 0;
+        while start < body.len() {
+            let end = body.len().min(start + frame_payload_bytes_max);
+            let length = u32::try_from(end - start).unwrap_or(u32::MAX);
+            frame::put_frame_head(&mut self.tail, FrameKind::Body, channel, length);
+            self.chunks.push_back(self.tail.split().freeze());
+            self.chunks.push_back(body.slice(start..end));
+            self.tail.put_u8(FRAME_END);
+            start = end;
+        }
+    }
+
+    /// Appends a content header frame and streams the body from the payload store behind it.
+    pub(super) fn put_payload(&mut self, channel: u16, header: &[u8], body: &PayloadBody) {
+        put_header(self.frames(channel), channel, header, body.size_bytes());
+        match self.streams.get_mut(&channel) {
+            Some(stream) => stream.behind.push_back(Held::Body(body.clone())),
+            None => self.start(channel, body.clone(), VecDeque::new()),
+        }
+    }
+
+    fn start(&mut self, channel: u16, body: PayloadBody, behind: VecDeque<Held>) {
+        self.streams.insert(
+            channel,
+            Stream {
+                body,
+                sent_bytes: 0,
+                behind,
+            },
+        );
+        self.turns.push_back(channel);
+    }
+
+    /// Whether nothing is left to send.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.tail.is_empty() && self.turns.is_empty()
+    }
+
+    /// The next octets to write: all frames that can go, then one part of a streamed body.
+    pub(super) fn poll(&mut self) -> Option<Chunk> {
+        if let Some(chunk) = self.chunks.pop_front() {
+            return Some(Chunk::Bytes(chunk));
+        }
+        if !self.tail.is_empty() {
+            return Some(Chunk::Bytes(self.tail.split().freeze()));
+        }
+        let channel = self.turns.pop_front()?;
+        let stream = self.streams.get_mut(&channel)?;
+        let left_bytes = stream.body.size_bytes() - stream.sent_bytes;
+        let whole_frames = u64::from(self.frame_payload_bytes_max);
+        let step_bytes = (STREAM_STEP_BYTES / whole_frames).max(1) * whole_frames;
+        let part = PayloadPart {
+            channel,
+            body: stream.body.clone(),
+            offset_bytes: stream.sent_bytes,
+            length_bytes: left_bytes.min(step_bytes),
+            frame_payload_bytes_max: self.frame_payload_bytes_max,
+        };
+        stream.sent_bytes += part.length_bytes;
+        if stream.sent_bytes < stream.body.size_bytes() {
+            self.turns.push_back(channel);
+        } else if let Some(stream) = self.streams.remove(&channel) {
+            self.release(channel, stream.behind);
+        }
+        Some(Chunk::Payload(part))
+    }
+
+    /// Lets go what waited behind a body that has been sent.
+    fn release(&mut self, channel: u16, mut behind: VecDeque<Held>) {
+        while let Some(held) = behind.pop_front() {
+            match held {
+                Held::Frames(frames) => self.tail.extend_from_slice(&frames),
+                Held::Body(body) => return self.start(channel, body, behind),
+            }
+        }
+    }
+
+    /// Drops everything that is not yet out: the connection ends at once.
+    pub(super) fn clear(&mut self) {
+        *self = Self {
+            frame_payload_bytes_max: self.frame_payload_bytes_max,
+            ..Self::new()
+        };
+    }
+}
+
+/// A content header frame from raw property octets.
+#[inline]
+fn put_header(output: &mut BytesMut, channel: u16, header: &[u8], body_bytes: u64) {
+    let payload_bytes = CONTENT_HEADER_BYTES + header.len();
+    let payload_size = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
+    output.reserve(payload_bytes + FRAME_OVERHEAD_BYTES as usize);
+    frame::put_frame_head(output, FrameKind::Header, channel, payload_size);
+    output.put_u16(CLASS_BASIC);
+    output.put_u16(0);
+    output.put_u64(body_bytes);
+    output.put_slice(header);
+    output.put_u8(FRAME_END);
+}
+
+/// Class, weight and body size in front of the properties, in bytes.
+const CONTENT_HEADER_BYTES: usize = 12;
+const CLASS_BASIC: u16 = 60;
