@@ -184,9 +184,11 @@ impl Run {
             10..=12 => self.settle(channel, a, c),
             13 => self.purge(queue),
             14 => self.set_qos(channel, c % 5),
-            _ if c % 4 == 0 => self.close_channel(channel),
-            _ if c % 4 == 1 => self.delete(queue),
-            _ => self.settle(channel, a, c),
+            _ => match c % 4 {
+                0 => self.close_channel(channel),
+                1 => self.delete(queue),
+                _ => self.settle(channel, a, c),
+            },
         }
         self.wakes.wake_all();
         self.drain();
