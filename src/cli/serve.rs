@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::EXIT_OK;
+use super::{EXIT_OK, EXIT_STORAGE};
 use crate::config::{self, ServerSettings, SyncMode};
 use crate::server::Server;
 
@@ -89,10 +89,20 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let server = Server::start(settings).await?;
     println!("AMQP listening on {}", server.amqp_addr());
     println!("Server startup complete; 0 plugins started.");
-    let signal = stop_signal().await?;
-    tracing::info!(signal, "stopping");
-    server.shutdown().await?;
-    Ok(ExitCode::from(EXIT_OK))
+    tokio::select! {
+        signal = stop_signal() => {
+            tracing::info!(signal = signal?, "stopping");
+            server.shutdown().await?;
+            Ok(ExitCode::from(EXIT_OK))
+        }
+        failure = server.storage_failed() => {
+            eprintln!("warren: {failure}. Nothing confirmed is lost; check the disk, then start again.");
+            if let Err(error) = server.shutdown().await {
+                tracing::error!(%error, "while stopping");
+            }
+            Ok(ExitCode::from(EXIT_STORAGE))
+        }
+    }
 }
 
 /// Waits for SIGTERM or Ctrl-C; gives its name.

@@ -45,7 +45,6 @@ use smallvec::SmallVec;
 use crate::disk::Disk;
 
 use append::Appender;
-use commit::Committer;
 use record::{Head, Kind, encode_definition, encode_plain, encode_runs, record_bytes};
 use shared::Shared;
 

@@ -4,15 +4,7 @@
 
 use std::time::Duration;
 
-/// Whether a confirm waits for the disk.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum SyncMode {
-    /// `fdatasync` before a record counts as durable.
-    #[default]
-    Disk,
-    /// A record counts as durable once the operating system has it: power loss may lose confirmed messages.
-    Os,
-}
+pub use crate::config::SyncMode;
 
 /// How a journal is kept.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@
 
 mod admission;
 mod connection;
+mod data_dir;
 mod listener;
 
 use std::net::SocketAddr;
@@ -18,11 +19,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, BrokerSettings, OpenError};
+use crate::broker::{Broker, BrokerSettings, Error as BrokerError, OpenError};
 use crate::config::ServerSettings;
-use crate::journal::Lsn;
+use crate::disk::OsDisk;
+use crate::journal::{Journal, JournalError, JournalSettings, Lsn, StorageFailure};
 use crate::session::SessionSettings;
 
+use data_dir::DataDir;
 use listener::Listener;
 
 /// Longest wait for connections to say goodbye at a shutdown.
@@ -48,9 +51,18 @@ pub enum ServerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Another broker uses the data folder.
+    #[error("the data folder {} is in use by another broker; stop it or name another folder", .0.display())]
+    DataFolderInUse(PathBuf),
+    /// The journal cannot be opened, or closed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The broker's state cannot be restored.
     #[error(transparent)]
     Broker(#[from] OpenError),
+    /// What must be noted at the end cannot be noted.
+    #[error("cannot note what was delivered: {0}")]
+    Note(#[from] BrokerError),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
@@ -76,8 +88,10 @@ struct Shared {
 pub struct ServerHandle {
     shared: Arc<Shared>,
     amqp_addr: SocketAddr,
-    /// Kept so that connections can wait for it.
-    _durable: watch::Sender<Lsn>,
+    journal: Journal,
+    failure: watch::Receiver<Option<StorageFailure>>,
+    /// Held as long as the folder is in use.
+    _data_dir: DataDir,
 }
 
 impl Server {
@@ -95,8 +109,17 @@ impl Server {
             .map_or(0, |since| since.as_millis());
         let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
         let broker_settings = BrokerSettings::new(seed, Instant::now(), unix_ms);
-        let broker = Broker::open(broker_settings, None, None)?;
-        let (durable_sender, durable) = watch::channel(Lsn::ZERO);
+        let data_dir = DataDir::open(&settings.data_dir)?;
+        let opened = tokio::task::spawn_blocking({
+            let journal_dir = data_dir.path().join("journal");
+            let sync = settings.sync;
+            move || open_broker(broker_settings, &journal_dir, sync, seed)
+        });
+        let (journal, broker) = opened
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        let durable = watch_durable(&journal);
+        let failure = watch_failure(&journal);
         let shared = Arc::new(Shared {
             broker,
             session_settings: Arc::new(SessionSettings {
@@ -114,9 +137,46 @@ impl Server {
         Ok(ServerHandle {
             shared,
             amqp_addr,
-            _durable: durable_sender,
+            journal,
+            failure,
+            _data_dir: data_dir,
         })
     }
+}
+
+/// Opens journal and broker; reads the disk.
+fn open_broker(
+    broker_settings: BrokerSettings,
+    journal_dir: &std::path::Path,
+    sync: crate::config::SyncMode,
+    seed: [u8; 32],
+) -> Result<(Journal, Arc<Broker>), ServerError> {
+    let settings = JournalSettings {
+        sync,
+        seed,
+        ..JournalSettings::default()
+    };
+    let (journal, recovered) = Journal::open(Arc::new(OsDisk), journal_dir, settings)?;
+    let broker = Broker::open(broker_settings, Some((journal.clone(), recovered)), None)?;
+    Ok((journal, broker))
+}
+
+/// How far the journal is durable, for tasks to wait on.
+fn watch_durable(journal: &Journal) -> watch::Receiver<Lsn> {
+    let (sender, receiver) = watch::channel(journal.durable_lsn().lsn());
+    journal.set_commit_listener(Box::new(move |durable| {
+        sender.send_replace(durable.lsn());
+    }));
+    receiver
+}
+
+/// The journal's failure, for tasks to wait on.
+fn watch_failure(journal: &Journal) -> watch::Receiver<Option<StorageFailure>> {
+    let (sender, receiver) = watch::channel(journal.failed());
+    journal.set_failure_listener(Box::new(move |failure| {
+        sender.send_replace(Some(failure.clone()));
+    }));
+    receiver
 }
 
 impl ServerHandle {
@@ -132,10 +192,25 @@ impl ServerHandle {
         &self.shared.broker
     }
 
-    /// Closes all connections with a word to their clients, and stops.
+    /// Waits until the disk fails under the journal. Nothing is confirmed from then on, and the server
+    /// is to be shut down: what the page cache says can no longer be trusted.
+    pub async fn storage_failed(&self) -> StorageFailure {
+        let mut failure = self.failure.clone();
+        loop {
+            if let Some(failure) = &*failure.borrow_and_update() {
+                return failure.clone();
+            }
+            if failure.changed().await.is_err() {
+                // The journal is closed and cannot fail any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Closes all connections with a word to their clients, notes the clean stop, and stops.
     ///
     /// # Errors
-    /// If what must be written at the end cannot be written.
+    /// If what must be written at the end cannot be written; nothing that was confirmed is lost then.
     pub async fn shutdown(self) -> Result<(), ServerError> {
         self.shared.stopping.cancel();
         self.shared.tasks.close();
@@ -145,6 +220,14 @@ impl ServerHandle {
         {
             tracing::warn!("some connections did not close in time");
         }
-        Ok(())
+        let (broker, journal) = (Arc::clone(&self.shared.broker), self.journal.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            broker.note_delivered()?;
+            journal.close()?;
+            Ok(())
+        });
+        closed
+            .await
+            .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 }

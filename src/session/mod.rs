@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::amqp::frame::{self, FrameKind, FrameRef, ProtocolHeader};
+use crate::amqp::frame::{self, FrameError, FrameKind, FrameRef, ProtocolHeader};
 use crate::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
 use crate::amqp::method::{Method, channel as channel_method, connection};
 use crate::amqp::reply::ReplyCode;
@@ -51,6 +51,8 @@ pub use transmit::{Chunk, PayloadPart, STREAM_STEP_BYTES};
 
 /// Longest wait for `connection.close-ok` before the socket is closed anyway.
 const CLOSE_OK_WAIT: Duration = Duration::from_secs(10);
+/// `connection.close-ok` as a whole frame.
+const CLOSE_OK_FRAME: [u8; 12] = [1, 0, 0, 0, 0, 0, 4, 0, 10, 0, 51, 0xCE];
 
 /// What sessions are made with; shared by all connections of a listener.
 #[derive(Clone, Debug, Default)]
@@ -123,9 +125,18 @@ enum State {
     /// The server sent `connection.close`: only its answer counts.
     Closing {
         deadline: Instant,
+        frames: Frames,
     },
     /// Nothing more is read; what is left to send is sent.
     Closed,
+}
+
+/// Whether frames can still be told apart in what the client sends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Frames {
+    Intact,
+    /// A frame was wrong, so where the next one begins is not known.
+    Lost,
 }
 
 /// A channel's place on the connection.
@@ -306,7 +317,7 @@ impl Session {
                 tracing::info!("the handshake took too long");
                 self.state = State::Closed;
             }
-            State::Closing { deadline } if *deadline <= now => self.state = State::Closed,
+            State::Closing { deadline, .. } if *deadline <= now => self.state = State::Closed,
             State::Opening(_) | State::Closed => {}
             State::Running(_) | State::Closing { .. } => self.beat(now),
         }
@@ -379,7 +390,7 @@ impl Session {
         match &self.state {
             State::Opening(_) => Some(self.opening_deadline),
             State::Running(_) => self.heartbeat.next(),
-            State::Closing { deadline } => Some(
+            State::Closing { deadline, .. } => Some(
                 self.heartbeat
                     .next()
                     .map_or(*deadline, |next| next.min(*deadline)),
@@ -517,6 +528,15 @@ impl Session {
 
     /// Takes all complete frames out of `input` and handles them.
     fn take_frames(&mut self, input: &mut BytesMut, now: Instant) {
+        if matches!(
+            self.state,
+            State::Closing {
+                frames: Frames::Lost,
+                ..
+            }
+        ) {
+            return self.take_last_words(input);
+        }
         let frame_bytes_max = self.frame_bytes_max();
         let complete_bytes = frame::complete_bytes(input, frame_bytes_max);
         if complete_bytes > 0 {
@@ -528,8 +548,26 @@ impl Session {
             && matches!(self.state, State::Running(_))
             && let Err(error) = frame::parse(input, frame_bytes_max)
         {
-            self.fail(0, Failure::from(error), now);
+            self.lose_frames(error, now);
+            self.take_last_words(input);
         }
+    }
+
+    /// A frame is wrong: the connection is closed, and what comes cannot be cut into frames any more.
+    fn lose_frames(&mut self, error: FrameError, now: Instant) {
+        self.fail(0, Failure::from(error), now);
+        if let State::Closing { frames, .. } = &mut self.state {
+            *frames = Frames::Lost;
+        }
+    }
+
+    /// Looks for `connection.close-ok` at the end of what cannot be cut into frames, and drops the rest.
+    fn take_last_words(&mut self, input: &mut BytesMut) {
+        if input.ends_with(&CLOSE_OK_FRAME) {
+            self.state = State::Closed;
+        }
+        let kept = input.len().min(CLOSE_OK_FRAME.len() - 1);
+        input.advance(input.len() - kept);
     }
 
     /// Handles complete frames; stops where a body must be stored first.
@@ -548,7 +586,7 @@ impl Session {
             let frame = match frame::parse(rest, frame_bytes_max) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
-                Err(error) => return self.fail(0, Failure::from(error), now),
+                Err(error) => return self.lose_frames(error, now),
             };
             start += frame.frame_bytes;
             if let Err(failure) = self.handle_frame(frames, &frame, now) {
@@ -909,6 +947,7 @@ impl Session {
                 frame::put_method(self.transmit.frames(0), 0, &close);
                 self.state = State::Closing {
                     deadline: now + CLOSE_OK_WAIT,
+                    frames: Frames::Intact,
                 };
             }
             Reach::Socket => {
