@@ -404,7 +404,7 @@ fn encode_runs_record(
 #[cfg(any(test, feature = "testing"))]
 #[derive(Debug)]
 pub struct Driver {
-    committer: Committer,
+    committer: commit::Committer,
 }
 
 #[cfg(any(test, feature = "testing"))]
