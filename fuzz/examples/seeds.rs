@@ -11,12 +11,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use warren::amqp::field::{FieldArray, FieldTable, FieldValue, ShortString};
 use warren::amqp::frame;
 use warren::amqp::header::{ContentHeader, Properties};
-use warren::amqp::method::{Method, basic, channel, connection, exchange, queue};
+use warren::amqp::method::{Method, basic, channel, connection, exchange, queue, tx};
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     write_all(&corpus.join("amqp_frame"), &frame_seeds())?;
-    write_all(&corpus.join("amqp_field"), &field_seeds())
+    write_all(&corpus.join("amqp_field"), &field_seeds())?;
+    write_all(&corpus.join("session_bytes"), &session_seeds())
 }
 
 fn write_all(folder: &Path, seeds: &[Bytes]) -> io::Result<()> {
@@ -232,4 +233,58 @@ fn all_properties() -> Properties {
         app_id: Some(short("app")),
         cluster_id: Some(short("cl")),
     }
+}
+
+/// What clients say to a session: behind each way to cut it, a stream of whole frames.
+fn session_seeds() -> Vec<Bytes> {
+    let publish = |output: &mut BytesMut, number, body: &[u8]| {
+        let method = basic::Publish {
+            routing_key: short("q"),
+            mandatory: true,
+            ..Default::default()
+        };
+        let header = ContentHeader::new(body.len() as u64, &all_properties());
+        frame::put_method_with_content(output, number, &method, &header, body, 4_096);
+    };
+    let script = |methods: &[(u16, Method)]| {
+        let mut output = BytesMut::new();
+        for (number, method) in methods {
+            frame::put_method(&mut output, *number, method);
+        }
+        output
+    };
+    let mut streams = vec![script(&[
+        (3, channel::Open {}.into()),
+        (3, tx::Select {}.into()),
+        (3, tx::Commit {}.into()),
+        (3, basic::Get { queue: short("q"), no_ack: false }.into()),
+        (1, basic::Qos { prefetch_count: 2, global: true, ..Default::default() }.into()),
+        (1, basic::Recover { requeue: true }.into()),
+        (1, basic::Cancel { consumer_tag: short("c"), no_wait: false }.into()),
+        (1, queue::Delete { queue: short("q"), ..Default::default() }.into()),
+        (0, connection::Close::default().into()),
+    ])];
+    for method in filled_methods() {
+        streams.push(script(&[(1, method)]));
+    }
+    for body_bytes in [0, 1, 63, 64, 5_000] {
+        let mut output = BytesMut::new();
+        publish(&mut output, 1, &vec![b'x'; body_bytes]);
+        publish(&mut output, 2, b"y");
+        let ack = basic::Ack { delivery_tag: 1, multiple: true };
+        frame::put_method(&mut output, 1, &ack);
+        let reject = basic::Reject { delivery_tag: 2, requeue: true };
+        frame::put_method(&mut output, 1, &reject);
+        streams.push(output);
+    }
+    let mut seeds = Vec::new();
+    for (index, stream) in streams.into_iter().enumerate() {
+        let cut = u8::try_from(index % 8).expect("below eight") << 3;
+        for plan in [1, 3, 7] {
+            let mut seed = BytesMut::from(&[plan | cut][..]);
+            seed.extend_from_slice(&stream);
+            seeds.push(seed.freeze());
+        }
+    }
+    seeds
 }

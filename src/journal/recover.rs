@@ -251,6 +251,7 @@ impl Store {
                     }
                 }
                 Kind::Catalog => {}
+                Kind::Seal => break,
                 _ if record.head.lsn != next => break,
                 _ => {
                     let location = Location {
@@ -427,6 +428,7 @@ impl Replay {
             | Kind::DefinitionsReset
             | Kind::Released
             | Kind::CleanStop
+            | Kind::Seal
             | Kind::Started => {}
         }
         Ok(())

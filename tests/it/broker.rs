@@ -1,0 +1,79 @@
+//! The broker under test.
+//!
+//! Owns: how tests get one. `WARREN_IT_BROKER=HOST:PORT` names another broker to hold the same tests
+//! against, RabbitMQ for one; what tests Warren's own settings starts its own all the same.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{LazyLock, OnceLock};
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use warren::config::ServerSettings;
+use warren::server::{Server, ServerHandle};
+
+/// Runs all servers of this test binary, until it ends.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("threads"));
+
+/// A server of one test's own, with its data folder; stopped when dropped.
+pub(crate) struct Own {
+    server: Option<ServerHandle>,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+/// The address of the broker that all tests share.
+pub(crate) fn shared() -> SocketAddr {
+    static SHARED: OnceLock<Own> = OnceLock::new();
+    match std::env::var("WARREN_IT_BROKER") {
+        Ok(address) => address.parse().expect("WARREN_IT_BROKER is HOST:PORT"),
+        Err(_) => SHARED.get_or_init(|| Own::start(|_| {})).address,
+    }
+}
+
+impl Own {
+    /// A server with the settings that `change` makes of the defaults.
+    pub(crate) fn start(change: impl FnOnce(&mut ServerSettings)) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a folder"), change)
+    }
+
+    fn start_in(folder: TempDir, change: impl FnOnce(&mut ServerSettings)) -> Self {
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut settings = ServerSettings {
+            data_dir: folder.path().join("data"),
+            listen: any_port,
+            peer_listen: any_port,
+            http_listen: any_port,
+            ..ServerSettings::default()
+        };
+        change(&mut settings);
+        let server = RUNTIME.block_on(Server::start(settings)).expect("a server");
+        Self {
+            address: server.amqp_addr(),
+            server: Some(server),
+            folder,
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops it in an orderly way; its data stays.
+    pub(crate) fn stop(mut self) -> TempDir {
+        self.stop_now();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"))
+    }
+
+    fn stop_now(&mut self) {
+        if let Some(server) = self.server.take() {
+            RUNTIME.block_on(server.shutdown()).expect("a clean stop");
+        }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.stop_now();
+    }
+}

@@ -1,0 +1,10 @@
+//! Tests over real sockets, filed by behaviour; one binary, since each file alone would be linked alone.
+#![allow(clippy::disallowed_methods)]
+
+mod broker;
+mod confirm;
+mod consume;
+mod handshake;
+mod limits;
+mod publish;
+mod wire;
