@@ -14,7 +14,7 @@ use crate::amqp::field::FieldTable;
 
 use super::name::Name;
 use super::outbox::{Outbox, Wakes};
-use super::queue::Queue;
+use super::queue::{self, Queue};
 
 /// Whether a consumer acknowledges what it gets (`no-ack`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -167,9 +167,7 @@ impl ChannelLimiter {
             return;
         }
         let resumed = std::mem::take(&mut *self.stalled.lock());
-        for consumer in resumed {
-            consumer.queue().resume(&consumer, wakes);
-        }
+        queue::resume(resumed, wakes);
     }
 
     fn has_room(&self) -> bool {

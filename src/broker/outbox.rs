@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::consumer::{AckMode, Consumer};
 use super::limits::OUTBOX_ITEM_BYTES;
 use super::message::Message;
-use super::queue::{MessageSeq, Queue};
+use super::queue::{self, MessageSeq, Queue};
 
 /// Tells a connection's task that its outbox has something; called with no lock held.
 pub trait Waker: Send + Sync {
@@ -84,7 +84,7 @@ pub(crate) enum Pushed {
     /// It did.
     Taken,
     /// It is full, or the channel's limit is reached. The consumer is noted there and hears of room
-    /// through [`Queue::resume`].
+    /// through [`queue::resume`].
     Stalled(Delivery),
     /// The connection is gone.
     Closed(Delivery),
@@ -126,9 +126,7 @@ impl Outbox {
             }
             std::mem::take(&mut state.stalled)
         };
-        for consumer in resumed {
-            consumer.queue().resume(&consumer, wakes);
-        }
+        queue::resume(resumed, wakes);
     }
 
     /// Unsent bytes, as counted against the bound.
@@ -178,14 +176,14 @@ impl Outbox {
             .retain(|stalled| !Arc::ptr_eq(stalled, consumer));
     }
 
-    /// Takes out what waits for one channel, which is closed: its deliveries are given back.
+    /// Takes out what waits for one channel, which is closed. Its deliveries are given back; their bytes
+    /// stay counted until [`Outbox::released`].
     pub(crate) fn withdraw(&self, channel: u16) -> Vec<Delivery> {
         let mut state = self.state.lock();
         let mut withdrawn = Vec::new();
         for item in std::mem::take(&mut state.items) {
             match item {
                 OutboxItem::Deliver(delivery) if delivery.consumer.channel == channel => {
-                    state.bytes -= delivery.cost_bytes();
                     withdrawn.push(delivery);
                 }
                 OutboxItem::ConsumerCancelled(consumer) if consumer.channel == channel => {}

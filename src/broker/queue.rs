@@ -364,12 +364,15 @@ impl Queue {
         }
     }
 
-    /// A consumer that stalled may have room again: whoever made the room calls this, without a lock.
-    pub(crate) fn resume(self: &Arc<Self>, consumer: &Arc<Consumer>, wakes: &mut Wakes) {
+    /// Consumers of this queue that stalled may have room again. All of them enter the round before
+    /// anything is handed over, so that priorities hold.
+    fn resume(self: &Arc<Self>, consumers: &[Arc<Consumer>], wakes: &mut Wakes) {
         let mut left = Left::new();
         {
             let mut state = self.state.lock();
-            state.consumers.resume(consumer.id);
+            for consumer in consumers {
+                state.consumers.resume(consumer.id);
+            }
             self.dispatch(&mut state, &mut left, wakes);
         }
         self.journal_left(&left);
@@ -673,6 +676,16 @@ pub(crate) enum Cancelled {
     OthersRemain,
     /// It was not there.
     Unknown,
+}
+
+/// Lets stalled consumers draw again: whoever made room calls this, without a lock.
+pub(crate) fn resume(mut stalled: Vec<Arc<Consumer>>, wakes: &mut Wakes) {
+    stalled.sort_by_key(|consumer| consumer.queue.id());
+    for of_queue in stalled.chunk_by(|one, other| one.queue.id() == other.queue.id()) {
+        if let [first, ..] = of_queue {
+            first.queue.resume(of_queue, wakes);
+        }
+    }
 }
 
 fn has_record(lsn: &Lsn) -> bool {

@@ -191,8 +191,11 @@ impl Committer {
     }
 
     /// Writes, syncs and publishes all that is pending.
-    // req: JOURNAL-1
+    // req: JOURNAL-1 JOURNAL-22
     fn commit(&mut self) -> Result<Turn, StorageFailure> {
+        if let Some(failure) = self.shared.failure() {
+            return Err(failure.clone());
+        }
         if self.stalled.is_empty() {
             self.stalled = self.shared.take_parts().into();
         }

@@ -209,7 +209,7 @@ impl Ledger {
             account.end = head.lsn.next();
         }
         match head.kind {
-            Kind::Mark | Kind::Catalog | Kind::Seal => true,
+            Kind::Mark | Kind::Catalog => true,
             Kind::Released | Kind::CleanStop | Kind::Started => true,
             Kind::Message => self.apply_message(record, location),
             Kind::Moved => self.apply_moved(record, location),

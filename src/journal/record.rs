@@ -45,7 +45,6 @@ pub(crate) enum Kind {
     DefinitionsReset = 9,
     Released = 10,
     CleanStop = 11,
-    Seal = 12,
     Delivered = 13,
     Started = 14,
 }
@@ -64,7 +63,6 @@ impl Kind {
             9 => Self::DefinitionsReset,
             10 => Self::Released,
             11 => Self::CleanStop,
-            12 => Self::Seal,
             13 => Self::Delivered,
             14 => Self::Started,
             _ => return None,
@@ -74,7 +72,7 @@ impl Kind {
     /// Whether a record of this kind has a number of its own.
     pub(crate) fn is_numbered(self) -> bool {
         match self {
-            Self::Mark | Self::Catalog | Self::Seal => false,
+            Self::Mark | Self::Catalog => false,
             Self::Message
             | Self::Moved
             | Self::Acks

@@ -251,7 +251,6 @@ impl Store {
                     }
                 }
                 Kind::Catalog => {}
-                Kind::Seal => break,
                 _ if record.head.lsn != next => break,
                 _ => {
                     let location = Location {
@@ -428,7 +427,6 @@ impl Replay {
             | Kind::DefinitionsReset
             | Kind::Released
             | Kind::CleanStop
-            | Kind::Seal
             | Kind::Started => {}
         }
         Ok(())

@@ -141,8 +141,10 @@ impl Vhost {
             }
         }
         let withdrawn = by.outbox.withdraw(channel);
+        let withdrawn_bytes = withdrawn.iter().map(Delivery::cost_bytes).sum();
         let withdrawn = withdrawn.iter().filter_map(unsettled_of);
         requeue(unsettled.iter().cloned().chain(withdrawn), wakes);
+        by.outbox.released(withdrawn_bytes, wakes);
         for queue in last_of.into_iter().filter(|queue| queue.is_auto_delete()) {
             match self.delete_queue(&queue, DeleteConditions::IF_UNUSED, wakes) {
                 Ok(_) | Err(Error::InUse { .. }) => {}

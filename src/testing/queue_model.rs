@@ -1,0 +1,634 @@
+//! The broker's queues against a model that says plainly what they must do.
+//!
+//! Owns: commands made from bytes, the model, and the comparison after each command. A property test
+//! and the fuzz target `queue_ops` feed it.
+//! What is checked: each message goes out once until it comes back; always the first that waits; marked
+//! as redelivered exactly if somebody had it; to a consumer that may have it, of the highest priority;
+//! never waiting while somebody may have it; counts agree; whoever has something to send is woken.
+//! Panics at the first difference, with what was expected.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::amqp::field::{FieldTable, FieldValue};
+use crate::amqp::header::PropertiesRef;
+use crate::broker::{
+    AckMode, Body, BodyRef, Broker, BrokerLimits, BrokerSettings, ChannelLimiter, Connection,
+    Consume, Consumer, Delivery, Error, Get, Message, MessageSeq, Origin, OutboxItem, Publish,
+    PublishOutcome, Publisher, Queue, QueueDeclare, QueueDelete, Settle, Waker, Wakes,
+};
+
+const QUEUE_NAMES: [&[u8]; 2] = [b"one", b"two"];
+const CHANNEL_COUNT: usize = 3;
+/// More consumers than this are not started.
+const CONSUMER_COUNT_MAX: usize = 12;
+/// Octets that make one command.
+const COMMAND_BYTES: usize = 4;
+
+/// Runs the commands that `input` stands for and compares after each of them.
+///
+/// # Panics
+/// If the broker does anything that the model does not.
+pub fn run(input: &[u8], now: Instant) {
+    let Some((first, commands)) = input.split_first() else {
+        return;
+    };
+    // Some runs have outboxes that are full after one or two messages.
+    let outbox_bytes_max = match first % 3 {
+        0 => 1,
+        1 => 200,
+        _ => 100_000,
+    };
+    let mut run = Run::new(outbox_bytes_max, now);
+    for command in commands.chunks_exact(COMMAND_BYTES) {
+        if let [kind, a, b, c] = *command {
+            run.step(kind, a.into(), b.into(), c.into());
+        }
+    }
+    run.finish();
+}
+
+#[derive(Debug, Default)]
+struct WokenFlag(AtomicBool);
+
+impl Waker for WokenFlag {
+    fn wake(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// One queue as it must be.
+#[derive(Debug, Default)]
+struct ModelQueue {
+    /// Number of each message that waits, and whether somebody had it.
+    ready: BTreeMap<u64, bool>,
+    published_count: u64,
+    /// Counts deletions, so that what was out before one is told from what came after.
+    life: u32,
+}
+
+#[derive(Debug)]
+struct Outstanding {
+    queue: usize,
+    life: u32,
+    number: u64,
+    handle: Arc<Queue>,
+    seq: MessageSeq,
+    consumer: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct ModelChannel {
+    limiter: Arc<ChannelLimiter>,
+    count_max: u32,
+    outstanding: Vec<Outstanding>,
+}
+
+impl ModelChannel {
+    fn has_room(&self) -> bool {
+        let used = self
+            .outstanding
+            .iter()
+            .filter(|out| out.consumer.is_some())
+            .count();
+        self.count_max == 0 || used < self.count_max as usize
+    }
+}
+
+#[derive(Debug)]
+struct ModelConsumer {
+    handle: Arc<Consumer>,
+    queue: usize,
+    channel: usize,
+    ack_mode: AckMode,
+    exclusive: bool,
+    prefetch_count_max: usize,
+    priority: i64,
+    is_alive: bool,
+}
+
+struct Run {
+    connection: Connection,
+    publisher: Publisher,
+    woken: Arc<WokenFlag>,
+    wakes: Wakes,
+    now: Instant,
+    queues: [ModelQueue; 2],
+    channels: [ModelChannel; CHANNEL_COUNT],
+    consumers: Vec<ModelConsumer>,
+    cancelled_expected: Vec<usize>,
+}
+
+impl Run {
+    fn new(outbox_bytes_max: usize, now: Instant) -> Self {
+        let mut settings = BrokerSettings::new([7; 32], now, 0);
+        settings.limits = BrokerLimits {
+            outbox_bytes_max,
+            ..BrokerLimits::default()
+        };
+        let broker = Broker::open(settings, None, None).expect("nothing to recover");
+        let user = broker
+            .users()
+            .authenticate(b"guest", b"guest", Origin::Loopback);
+        let user = user.expect("the default user");
+        let woken = Arc::<WokenFlag>::default();
+        let waker = Arc::clone(&woken) as Arc<dyn Waker>;
+        let connection = broker
+            .connect(&user, b"/", waker)
+            .expect("the default vhost");
+        let run = Self {
+            connection,
+            publisher: Publisher::new(),
+            woken,
+            wakes: Wakes::new(),
+            now,
+            queues: Default::default(),
+            channels: Default::default(),
+            consumers: Vec::new(),
+            cancelled_expected: Vec::new(),
+        };
+        for name in QUEUE_NAMES {
+            run.declare(name);
+        }
+        run
+    }
+
+    fn declare(&self, name: &[u8]) {
+        let declare = QueueDeclare {
+            name,
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            arguments: &FieldTable::EMPTY,
+        };
+        let vhost = self.connection.vhost();
+        vhost
+            .queue_declare(&self.connection, &declare)
+            .expect("a plain queue");
+    }
+
+    fn step(&mut self, kind: u8, a: usize, b: usize, c: usize) {
+        let queue = a % QUEUE_NAMES.len();
+        let channel = b % CHANNEL_COUNT;
+        match kind % 16 {
+            0..=2 => self.publish(queue),
+            3 => (0..c % 20).for_each(|_| self.publish(queue)),
+            4..=6 => self.consume(queue, channel, a / 2, c),
+            7 => self.cancel(a),
+            8 | 9 => self.get(queue, channel, c),
+            10..=12 => self.settle(channel, a, c),
+            13 => self.purge(queue),
+            14 => self.set_qos(channel, c % 5),
+            _ => match c % 4 {
+                0 => self.close_channel(channel),
+                1 => self.delete(queue),
+                _ => self.settle(channel, a, c),
+            },
+        }
+        self.wakes.wake_all();
+        self.drain();
+        self.check();
+    }
+
+    fn publish(&mut self, queue: usize) {
+        let model = &mut self.queues[queue];
+        let number = model.published_count;
+        model.published_count += 1;
+        model.ready.insert(number, false);
+        let header = Bytes::from_static(&[0, 0]);
+        let publish = Publish {
+            exchange: b"",
+            routing_key: QUEUE_NAMES[queue],
+            header: &header,
+            properties: &PropertiesRef::default(),
+            body: Body::Inline(Bytes::copy_from_slice(&number.to_be_bytes())),
+        };
+        let connection = &self.connection;
+        let published = connection.vhost().publish(
+            connection,
+            &mut self.publisher,
+            publish,
+            self.now,
+            &mut self.wakes,
+        );
+        let outcome = published.expect("the default exchange").outcome;
+        assert_eq!(outcome, PublishOutcome::Routed { wait_for: None });
+    }
+
+    fn consume(&mut self, queue: usize, channel: usize, mode: usize, c: usize) {
+        let alive = self.consumers.iter().filter(|consumer| consumer.is_alive);
+        if alive.clone().count() >= CONSUMER_COUNT_MAX {
+            return;
+        }
+        let others = alive.filter(|other| other.queue == queue);
+        let (exclusive, priority) = (mode % 8 == 7, (c / 8) as i64 % 3);
+        let is_refused =
+            others.clone().any(|other| other.exclusive) || (exclusive && others.count() > 0);
+        let ack_mode = match mode % 3 {
+            0 => AckMode::Automatic,
+            _ => AckMode::Manual,
+        };
+        let arguments = FieldTable::from([("x-priority", FieldValue::from(priority))]);
+        let consume = Consume {
+            queue: QUEUE_NAMES[queue],
+            channel: channel as u16 + 1,
+            tag: b"tag",
+            ack_mode,
+            exclusive,
+            arguments: &arguments,
+            prefetch_count_max: (c % 4) as u16,
+            limiter: &self.channels[channel].limiter,
+        };
+        let vhost = self.connection.vhost();
+        match vhost.consume(&self.connection, &consume, &mut self.wakes) {
+            Ok(handle) => {
+                assert!(!is_refused, "an exclusive consumer has company");
+                self.consumers.push(ModelConsumer {
+                    handle,
+                    queue,
+                    channel,
+                    ack_mode,
+                    exclusive,
+                    prefetch_count_max: c % 4,
+                    priority,
+                    is_alive: true,
+                });
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::ExclusiveUse { .. }), "{error}");
+                assert!(is_refused, "nobody has the queue to himself");
+            }
+        }
+    }
+
+    fn cancel(&mut self, a: usize) {
+        if self.consumers.is_empty() {
+            return;
+        }
+        let at = a % self.consumers.len();
+        let consumer = &mut self.consumers[at];
+        consumer.is_alive = false;
+        let vhost = self.connection.vhost();
+        vhost
+            .cancel(&consumer.handle, &mut self.wakes)
+            .expect("no journal to fail");
+    }
+
+    fn get(&mut self, queue: usize, channel: usize, c: usize) {
+        let ack_mode = match c % 2 {
+            0 => AckMode::Automatic,
+            _ => AckMode::Manual,
+        };
+        let get = Get {
+            queue: QUEUE_NAMES[queue],
+            ack_mode,
+        };
+        let vhost = self.connection.vhost();
+        let (handle, got) = vhost
+            .get(&self.connection, get)
+            .expect("the queue is there");
+        let expected = self.queues[queue].ready.pop_first();
+        let found = got
+            .as_ref()
+            .map(|got| (number_of(&got.message), got.redelivered));
+        assert_eq!(found, expected, "get takes the first that waits");
+        let Some(got) = got else { return };
+        assert_eq!(got.remaining_count, self.queues[queue].ready.len());
+        if ack_mode == AckMode::Manual {
+            self.channels[channel].outstanding.push(Outstanding {
+                queue,
+                life: self.queues[queue].life,
+                number: number_of(&got.message),
+                handle,
+                seq: got.seq,
+                consumer: None,
+            });
+        }
+    }
+
+    fn settle(&mut self, channel: usize, a: usize, c: usize) {
+        let outstanding = &mut self.channels[channel].outstanding;
+        if outstanding.is_empty() {
+            return;
+        }
+        let at = a % outstanding.len();
+        let settled: Vec<_> = match c % 2 {
+            0 => vec![outstanding.remove(at)],
+            _ => outstanding.drain(..=at).collect(),
+        };
+        let how = match c / 2 % 3 {
+            0 => Settle::Ack,
+            1 => Settle::Discard,
+            _ => Settle::Requeue,
+        };
+        // One queue after the other, as a session does; room in the channel counts at once.
+        let mut by_handle: Vec<(Arc<Queue>, Vec<Outstanding>)> = Vec::new();
+        for out in settled {
+            let same = |(handle, _): &&mut (Arc<Queue>, _)| Arc::ptr_eq(handle, &out.handle);
+            match by_handle.iter_mut().find(same) {
+                Some((_, of_queue)) => of_queue.push(out),
+                None => by_handle.push((Arc::clone(&out.handle), vec![out])),
+            }
+        }
+        for (handle, of_queue) in by_handle {
+            for out in &of_queue {
+                let queue = &mut self.queues[out.queue];
+                if how == Settle::Requeue && queue.life == out.life {
+                    queue.ready.insert(out.number, true);
+                }
+            }
+            let seqs: Vec<_> = of_queue.iter().map(|out| out.seq).collect();
+            handle.settle(&seqs, how, &mut self.wakes);
+            self.wakes.wake_all();
+            self.drain();
+        }
+    }
+
+    fn purge(&mut self, queue: usize) {
+        let expected = std::mem::take(&mut self.queues[queue].ready).len();
+        let vhost = self.connection.vhost();
+        let purged = vhost.queue_purge(&self.connection, QUEUE_NAMES[queue]);
+        assert_eq!(purged.expect("the queue is there") as usize, expected);
+    }
+
+    fn set_qos(&mut self, channel: usize, count_max: usize) {
+        let channel = &mut self.channels[channel];
+        channel.count_max = count_max as u32;
+        channel
+            .limiter
+            .set_count_max(count_max as u32, &mut self.wakes);
+    }
+
+    fn close_channel(&mut self, channel: usize) {
+        let mut handles = Vec::new();
+        for consumer in &mut self.consumers {
+            if consumer.channel == channel && consumer.is_alive {
+                consumer.is_alive = false;
+                handles.push(Arc::clone(&consumer.handle));
+            }
+        }
+        let model = std::mem::take(&mut self.channels[channel]);
+        for out in &model.outstanding {
+            let queue = &mut self.queues[out.queue];
+            if queue.life == out.life {
+                queue.ready.insert(out.number, true);
+            }
+        }
+        let unsettled = model
+            .outstanding
+            .iter()
+            .map(|out| (Arc::clone(&out.handle), out.seq));
+        let unsettled: Vec<_> = unsettled.collect();
+        let number = channel as u16 + 1;
+        let vhost = self.connection.vhost();
+        vhost
+            .close_channel(
+                &self.connection,
+                number,
+                &handles,
+                &unsettled,
+                &mut self.wakes,
+            )
+            .expect("no journal to fail");
+    }
+
+    fn delete(&mut self, queue: usize) {
+        let model = &mut self.queues[queue];
+        let expected = std::mem::take(&mut model.ready).len();
+        model.life += 1;
+        model.published_count = 0;
+        for (at, consumer) in self.consumers.iter_mut().enumerate() {
+            if consumer.queue == queue && consumer.is_alive {
+                consumer.is_alive = false;
+                self.cancelled_expected.push(at);
+            }
+        }
+        let delete = QueueDelete {
+            name: QUEUE_NAMES[queue],
+            if_unused: false,
+            if_empty: false,
+        };
+        let vhost = self.connection.vhost();
+        let deleted = vhost.queue_delete(&self.connection, &delete, &mut self.wakes);
+        assert_eq!(deleted.expect("no condition") as usize, expected);
+        self.declare(QUEUE_NAMES[queue]);
+    }
+
+    /// Takes what is to be sent, as a session would, until nothing more comes.
+    fn drain(&mut self) {
+        let outbox = Arc::clone(self.connection.outbox());
+        let mut items = VecDeque::new();
+        loop {
+            let was_woken = self.woken.0.swap(false, Ordering::SeqCst);
+            outbox.take(&mut items);
+            if items.is_empty() {
+                break;
+            }
+            assert!(was_woken, "there was something to send and nobody was told");
+            let mut sent_bytes = 0;
+            for item in items.drain(..) {
+                match item {
+                    OutboxItem::Deliver(delivery) => {
+                        sent_bytes += delivery.cost_bytes();
+                        self.delivered(delivery);
+                    }
+                    OutboxItem::ConsumerCancelled(consumer) => self.cancelled(&consumer),
+                }
+            }
+            outbox.released(sent_bytes, &mut self.wakes);
+            self.wakes.wake_all();
+        }
+        assert_eq!(outbox.bytes(), 0, "all was sent");
+        assert!(
+            self.cancelled_expected.is_empty(),
+            "a consumer was not told"
+        );
+    }
+
+    fn delivered(&mut self, delivery: Delivery) {
+        let at = self.position(&delivery.consumer);
+        let consumer = &self.consumers[at];
+        let queue = &mut self.queues[consumer.queue];
+        let expected = queue.ready.pop_first();
+        let found = (number_of(&delivery.message), delivery.redelivered);
+        assert_eq!(Some(found), expected, "a delivery is the first that waits");
+        assert!(
+            self.may_take(at),
+            "a delivery beyond a limit, or after the end"
+        );
+        let priority = self.consumers[at].priority;
+        for other in self.rivals_of(at) {
+            assert!(
+                other.priority <= priority,
+                "somebody of higher priority could take it"
+            );
+        }
+        let consumer = &self.consumers[at];
+        if consumer.ack_mode == AckMode::Manual {
+            self.channels[consumer.channel]
+                .outstanding
+                .push(Outstanding {
+                    queue: consumer.queue,
+                    life: self.queues[consumer.queue].life,
+                    number: found.0,
+                    handle: Arc::clone(delivery.queue()),
+                    seq: delivery.seq,
+                    consumer: Some(at),
+                });
+        }
+    }
+
+    fn cancelled(&mut self, consumer: &Arc<Consumer>) {
+        let at = self.position(consumer);
+        let expected = self
+            .cancelled_expected
+            .iter()
+            .position(|expected| *expected == at);
+        let expected = expected.expect("only who lost its queue is told");
+        self.cancelled_expected.remove(expected);
+    }
+
+    fn position(&self, handle: &Arc<Consumer>) -> usize {
+        let same = |consumer: &ModelConsumer| Arc::ptr_eq(&consumer.handle, handle);
+        self.consumers
+            .iter()
+            .position(same)
+            .expect("a consumer that was started")
+    }
+
+    /// Consumers of the same queue that could take a message and whose channel sets no limit of its
+    /// own: room that such a limit just got is noticed a little later.
+    fn rivals_of(&self, at: usize) -> impl Iterator<Item = &ModelConsumer> {
+        let queue = self.consumers[at].queue;
+        let rivals = self
+            .consumers
+            .iter()
+            .enumerate()
+            .filter(move |(other, rival)| {
+                rival.queue == queue
+                    && self.channels[rival.channel].count_max == 0
+                    && self.may_take(*other)
+            });
+        rivals.map(|(_, rival)| rival)
+    }
+
+    fn may_take(&self, at: usize) -> bool {
+        let consumer = &self.consumers[at];
+        if !consumer.is_alive {
+            return false;
+        }
+        if consumer.ack_mode == AckMode::Automatic {
+            return true;
+        }
+        let channel = &self.channels[consumer.channel];
+        let own = channel
+            .outstanding
+            .iter()
+            .filter(|out| out.consumer == Some(at))
+            .count();
+        let has_credit = consumer.prefetch_count_max == 0 || own < consumer.prefetch_count_max;
+        has_credit && channel.has_room()
+    }
+
+    /// Compares what can be seen from outside.
+    fn check(&self) {
+        for (at, name) in QUEUE_NAMES.iter().enumerate() {
+            let model = &self.queues[at];
+            let queue = self
+                .connection
+                .vhost()
+                .queue(name)
+                .expect("the queue is there");
+            let depth = queue.depth();
+            assert_eq!(depth.ready_count, model.ready.len());
+            let out = self
+                .channels
+                .iter()
+                .flat_map(|channel| &channel.outstanding);
+            let out = out
+                .filter(|out| out.queue == at && out.life == model.life)
+                .count();
+            assert_eq!(depth.unacked_count, out);
+            assert_eq!(depth.ready_bytes, 8 * model.ready.len() as u64);
+            assert_eq!(depth.unacked_bytes, 8 * out as u64);
+            let mut alive = Vec::new();
+            for (consumer, model_consumer) in self.consumers.iter().enumerate() {
+                if model_consumer.queue == at && model_consumer.is_alive {
+                    alive.push(consumer);
+                }
+            }
+            assert_eq!(depth.consumer_count, alive.len());
+            if !model.ready.is_empty() {
+                let idle = alive.iter().find(|consumer| self.may_take(**consumer));
+                assert_eq!(
+                    idle, None,
+                    "a message waits for a consumer that waits for it"
+                );
+            }
+            let peeked = queue.peek(0, usize::MAX);
+            let peeked: Vec<_> = peeked.iter().map(number_of).collect();
+            assert!(peeked.iter().eq(model.ready.keys()));
+        }
+    }
+
+    /// Ends everything and looks for what is left over.
+    fn finish(mut self) {
+        for channel in 0..CHANNEL_COUNT {
+            self.close_channel(channel);
+            self.wakes.wake_all();
+            self.drain();
+            self.check();
+        }
+        let vhost = Arc::clone(self.connection.vhost());
+        vhost
+            .disconnect(&self.connection, &mut self.wakes)
+            .expect("no journal to fail");
+        for name in QUEUE_NAMES {
+            let depth = vhost.queue(name).expect("the queue is there").depth();
+            assert_eq!((depth.unacked_count, depth.consumer_count), (0, 0));
+        }
+        let consumers = std::mem::take(&mut self.consumers);
+        drop(self);
+        for consumer in consumers {
+            // Otherwise it would live for ever, and its queue with it.
+            assert_eq!(
+                Arc::strong_count(&consumer.handle),
+                1,
+                "somebody still holds a consumer"
+            );
+        }
+    }
+}
+
+fn number_of(message: &Message) -> u64 {
+    match message.body() {
+        BodyRef::Inline(bytes) => u64::from_be_bytes(bytes.try_into().expect("eight octets")),
+        BodyRef::Payload(_) => panic!("only short bodies were published"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Runs of 200 commands.
+        #[test]
+        fn a_queue_does_what_the_model_says(
+            outbox in 0..3_u8,
+            commands in prop::collection::vec(any::<[u8; COMMAND_BYTES]>(), 1..=200),
+        ) {
+            run(&[&[outbox], commands.as_flattened()].concat(), Instant::now());
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What is confirmed survives: crash points (T2), failing operations (T3), bit rot (T4), a full disk (T6).
+//!
+//! Spec: RELIABILITY, "Test plan"; `spec/journal.md`, JOURNAL-1 to JOURNAL-25.
+//! `WARREN_CRASH_POINTS` (20,000), `WARREN_BIT_FLIPS` (1,000), `WARREN_FAULT_RUNS` (3),
+//! `WARREN_FULL_CYCLES` (2) and `WARREN_SEED` set how long and what is tried.
+
+use std::env;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use warren::journal::{Lsn, SyncMode};
+use warren::testing::disk::{CrashVariant, SeededNumbers, SimDisk};
+
+use crate::journal_model::{Life, State, found, open};
+
+fn setting(name: &str, default: u64) -> u64 {
+    env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(default)
+}
+
+/// Lives through random steps, crashes after every change of the disk in every way, and goes on from
+/// one of the crashes; the crash points include those of the recoveries. Gives how many were tried.
+fn crash_everywhere(seed: u64, points: u64, sync: SyncMode) -> Result<u64, String> {
+    let mut random = SeededNumbers::new(seed);
+    let mut tried = 0;
+    let mut disk = SimDisk::new();
+    let mut life = Life::default();
+    let mut start = 0;
+    while tried < points {
+        start += 1;
+        disk.record();
+        let (journal, mut driver, _) =
+            open(&disk, start, sync).map_err(|error| format!("seed {seed}: refused: {error}"))?;
+        life.listen(&journal, &disk);
+        for _ in 0..20 + random.below(150) {
+            life.step(&journal, &mut driver, &mut random)
+                .map_err(|error| format!("seed {seed}: {}", error.0))?;
+        }
+        if random.one_in(3) {
+            driver
+                .close(&journal)
+                .map_err(|failure| format!("seed {seed}: {failure}"))?;
+        }
+
+        let history = disk.history();
+        let next_at = usize::try_from(random.below(history.len() as u64 + 1)).unwrap_or(0);
+        let mut next = None;
+        let mut crash_points = history.crash_points();
+        loop {
+            let at = crash_points.index();
+            let confirmed = match sync {
+                SyncMode::Disk => life.confirmed_at(at),
+                SyncMode::Os => life.base_lsn,
+            };
+            for variant in CrashVariant::ALL {
+                let crashed = crash_points.crash(variant, random.next_u64());
+                let again = crashed.crash(CrashVariant::KeepAll, 0);
+                let outcome =
+                    life.check(&crashed, 1_000_000 + tried, confirmed)
+                        .map_err(|error| {
+                            format!("seed {seed}, start {start}, change {at}, {variant:?}: {error}")
+                        })?;
+                tried += 1;
+                if at == next_at && next.is_none() && random.one_in(3) {
+                    next = Some((again, outcome));
+                }
+            }
+            if !crash_points.advance() {
+                break;
+            }
+        }
+        let queue_next = life.queue_next();
+        match next {
+            Some((crashed, (state, end))) => {
+                disk = crashed;
+                life = Life::new(state, end, queue_next);
+            }
+            None => {
+                disk = SimDisk::new();
+                life = Life::new(State::default(), Lsn::ZERO, queue_next);
+            }
+        }
+    }
+    Ok(tried)
+}
+
+/// Fails one operation after the other, with what a real disk answers; gives how many were tried.
+fn fail_everywhere(seed: u64, kind: io::ErrorKind) -> Result<u64, String> {
+    let mut tried = 0;
+    for op in 0.. {
+        let mut random = SeededNumbers::new(seed);
+        let disk = SimDisk::new();
+        disk.record();
+        let mut life = Life::default();
+        disk.fail_op(op, kind);
+        if let Ok((journal, mut driver, _)) = open(&disk, 1, SyncMode::Disk) {
+            life.listen(&journal, &disk);
+            let mut has_failed = false;
+            for _ in 0..120 {
+                let is_ok = life.step(&journal, &mut driver, &mut random).is_ok();
+                has_failed |= journal.failed().is_some();
+                if has_failed && is_ok && driver.turn().is_ok() {
+                    return Err(format!(
+                        "seed {seed}, op {op}: it went on after its failure"
+                    ));
+                }
+            }
+            let confirmed_at_failure = journal.durable_lsn().lsn();
+            if has_failed && driver.turn().is_ok() {
+                return Err(format!("seed {seed}, op {op}: it wrote after its failure"));
+            }
+            if journal.durable_lsn().lsn() != confirmed_at_failure {
+                return Err(format!("seed {seed}, op {op}: confirmed after the failure"));
+            }
+        }
+        let confirmed = life.confirmed_at(usize::MAX);
+        for variant in CrashVariant::ALL {
+            let crashed = disk.crash(variant, random.next_u64());
+            life.check(&crashed, 2, confirmed)
+                .map_err(|error| format!("seed {seed}, op {op} {kind:?}, {variant:?}: {error}"))?;
+            tried += 1;
+        }
+        if disk.op_count() <= op {
+            break;
+        }
+    }
+    Ok(tried)
+}
+
+/// Flips one bit after the other in a closed store: it must be refused, or hold everything.
+/// Gives how many flips were refused and how many were harmless.
+fn flip_bits(seed: u64, flips: u64) -> Result<(u64, u64), String> {
+    let mut random = SeededNumbers::new(seed);
+    let disk = SimDisk::new();
+    let mut life = Life::default();
+    let (journal, mut driver, _) =
+        open(&disk, 1, SyncMode::Disk).map_err(|error| error.to_string())?;
+    for _ in 0..400 {
+        life.step(&journal, &mut driver, &mut random)
+            .map_err(|error| error.0)?;
+    }
+    driver
+        .close(&journal)
+        .map_err(|failure| failure.to_string())?;
+    let files = disk.crash(CrashVariant::LoseAll, 0).files();
+    let bits: u64 = files.iter().map(|(_, len)| *len as u64 * 8).sum();
+    let (mut refused, mut harmless) = (0, 0);
+    for _ in 0..flips {
+        let mut bit = usize::try_from(random.below(bits)).unwrap_or(0);
+        let damaged = disk.crash(CrashVariant::LoseAll, 0);
+        for (path, len) in &files {
+            if bit < len * 8 {
+                damaged.flip_bit(path, bit);
+                break;
+            }
+            bit -= len * 8;
+        }
+        match open(&damaged, 2, SyncMode::Disk) {
+            Err(_) => refused += 1,
+            Ok((journal, _driver, recovered)) => {
+                harmless += 1;
+                let found = found(&journal, &recovered);
+                if found.as_ref() != Ok(life.live()) {
+                    return Err(format!("seed {seed}: a flipped bit changed what is found"));
+                }
+            }
+        }
+    }
+    Ok((refused, harmless))
+}
+
+/// Every crash point of random lives leaves a store with all that was confirmed, and nothing else.
+// req: JOURNAL-5 JOURNAL-6 JOURNAL-11 JOURNAL-12 JOURNAL-20
+#[test]
+fn crash_at_every_change() {
+    let seed = setting("WARREN_SEED", 1);
+    let points = setting("WARREN_CRASH_POINTS", 20_000);
+    let tried = crash_everywhere(seed, points, SyncMode::Disk).unwrap_or_else(|e| panic!("{e}"));
+    println!("{tried} crash points");
+    assert!(tried >= points);
+}
+
+/// With `sync = os` a crash may lose the end of the log, but leaves a store that opens.
+// req: JOURNAL-7
+#[test]
+fn crash_at_every_change_without_waiting_for_the_disk() {
+    let seed = setting("WARREN_SEED", 2);
+    let points = setting("WARREN_CRASH_POINTS", 20_000) / 10;
+    crash_everywhere(seed, points, SyncMode::Os).unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// After a failed operation nothing more is confirmed, and a restart has all that was.
+// req: JOURNAL-22
+#[test]
+fn failure_of_every_operation() {
+    let seed = setting("WARREN_SEED", 3);
+    let mut tried = 0;
+    for run in 0..setting("WARREN_FAULT_RUNS", 3) {
+        for kind in [io::ErrorKind::Other, io::ErrorKind::StorageFull] {
+            tried += fail_everywhere(seed + run, kind).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+    println!("{tried} restarts after a failed operation");
+    assert!(tried > 1_000, "only {tried} failures were tried");
+}
+
+/// One flipped bit is refused or harmless, never silent.
+// req: JOURNAL-9 JOURNAL-25
+#[test]
+fn flipped_bit_is_never_silent() {
+    let seed = setting("WARREN_SEED", 4);
+    let flips = setting("WARREN_BIT_FLIPS", 1_000);
+    for run in 0..4 {
+        let (refused, harmless) =
+            flip_bits(seed + run, flips / 4).unwrap_or_else(|error| panic!("{error}"));
+        println!("{refused} refused, {harmless} harmless");
+        assert!(refused > 0, "some bits matter");
+    }
+}
+
+/// A disk that fills up, blocks, is drained and goes on, loses nothing and needs no restart.
+// req: JOURNAL-23 JOURNAL-24
+#[test]
+fn full_disk_is_survived() {
+    for cycle in 0..setting("WARREN_FULL_CYCLES", 2) {
+        let disk = SimDisk::new();
+        let (journal, mut driver, _) = open(&disk, 1, SyncMode::Disk).unwrap();
+        let mut random = SeededNumbers::new(cycle + setting("WARREN_SEED", 5));
+        let mut life = Life::default();
+        let is_low = Arc::new(AtomicBool::new(false));
+        let alarm = Arc::clone(&is_low);
+        journal.set_space_listener(Box::new(move |is_low| {
+            alarm.store(is_low, Ordering::Release)
+        }));
+        while driver.turn().unwrap() {}
+        disk.set_capacity(Some(disk.used_bytes() + 60_000));
+        for _ in 0..3 {
+            // Publishers are paused at the alarm; what they had sent by then still comes in.
+            let mut published = 0;
+            while !is_low.load(Ordering::Acquire) {
+                life.publish(&journal, &mut random).unwrap();
+                driver.turn().unwrap();
+                published += 1;
+                assert!(published < 10_000, "the disk never filled up");
+            }
+            assert!(published > 10, "there was room for some");
+            while driver.turn().unwrap() {}
+            life.ack_all(&journal).unwrap();
+            while driver.turn().unwrap() {}
+            assert_eq!(journal.pending_bytes(), 0, "acks find room on a full disk");
+            assert!(!is_low.load(Ordering::Acquire), "the acks made room");
+        }
+        let crashed = disk.crash(CrashVariant::LoseAll, 0);
+        let end = journal.durable_lsn().lsn();
+        life.check(&crashed, 2, end)
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Each planted fault is found: otherwise these tests would prove nothing.
+#[cfg(feature = "sabotage")]
+mod sabotage {
+    use warren::journal::sabotage::{Sabotage, plant};
+
+    use super::*;
+
+    fn caught(fault: Sabotage, suite: impl Fn(u64) -> Result<(), String>) {
+        for seed in 0..20 {
+            plant(fault);
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| suite(seed)));
+            plant(Sabotage::None);
+            if !matches!(outcome, Ok(Ok(()))) {
+                println!("{fault:?} is caught with seed {seed}: {outcome:?}");
+                return;
+            }
+        }
+        panic!("{fault:?} is not caught");
+    }
+
+    fn crashes(seed: u64) -> Result<(), String> {
+        crash_everywhere(seed, 2_000, SyncMode::Disk).map(|_| ())
+    }
+
+    /// Data that is not synced is lost in a crash.
+    #[test]
+    fn skipped_sync_is_caught() {
+        caught(Sabotage::SkipSync, crashes);
+    }
+
+    /// A crash between confirm and sync loses what was confirmed.
+    #[test]
+    fn confirm_before_sync_is_caught() {
+        caught(Sabotage::ConfirmBeforeSync, crashes);
+    }
+
+    /// A segment without a durable name is lost in a crash.
+    #[test]
+    fn skipped_directory_sync_is_caught() {
+        caught(Sabotage::SkipDirSync, crashes);
+    }
+
+    /// Torn records are taken for whole.
+    #[test]
+    fn ignored_checksum_is_caught() {
+        caught(Sabotage::IgnoreChecksums, crashes);
+    }
+
+    /// Damage cut away is a silent loss.
+    #[test]
+    fn truncation_at_first_bad_record_is_caught() {
+        caught(Sabotage::TruncateAtFirstBad, |seed| {
+            flip_bits(seed, 250).map(|_| ())
+        });
+    }
+
+    /// What a failed sync dropped is confirmed by the next.
+    #[test]
+    fn retried_sync_is_caught() {
+        caught(Sabotage::RetryFailedSync, |seed| {
+            fail_everywhere(seed, io::ErrorKind::Other).map(|_| ())
+        });
+    }
+}

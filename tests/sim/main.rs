@@ -1,0 +1,6 @@
+//! Simulations: many cores, a lying disk and a lying network, all from a seed.
+//!
+//! A failure prints the seed that repeats it; `WARREN_SEED` sets it. Spec: RELIABILITY, "Test plan".
+
+mod crash;
+mod journal_model;
