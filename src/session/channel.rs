@@ -8,6 +8,7 @@
 mod consuming;
 mod publishing;
 mod topology;
+mod transactions;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use crate::amqp::field::ShortString;
 use crate::amqp::frame::{self, FrameRef};
 use crate::amqp::header::ContentHeader;
-use crate::amqp::method::{Encode, Method, access, basic, channel, confirm};
+use crate::amqp::method::{Encode, Method, access, basic, channel, confirm, tx};
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{
     ChannelLimiter, Connection, Consumer, Error as BrokerError, MessageSeq, Publisher, Queue,
@@ -30,8 +31,11 @@ use super::confirm::{Answer, Confirms};
 use super::content::{Content, Progress, SizeRules};
 use super::failure::{Failure, MethodId};
 use super::transmit::Transmit;
+use super::tx::Transaction;
 use super::unsettled::Unsettled;
 use super::{Action, UploadId};
+
+use topology::id_of;
 
 /// What a channel needs of its session while it handles something.
 pub(super) struct Context<'a> {
@@ -56,12 +60,23 @@ pub(super) struct Channel {
     /// For consumers started from now on; 0 is no limit.
     prefetch_count_max: u16,
     publisher: Publisher,
-    confirms: Option<Confirms>,
+    mode: Mode,
     last_tag: u64,
     unsettled: Unsettled,
     settling: Settling,
     /// The queue last declared here, which an empty queue name means.
     last_queue: ShortString,
+}
+
+/// How a publisher on this channel learns that its messages are safe.
+#[derive(Debug)]
+enum Mode {
+    /// It does not.
+    Plain,
+    /// By confirms.
+    Confirm(Confirms),
+    /// By the answers to its commits.
+    Transaction(Transaction),
 }
 
 /// A message whose body goes to the payload store.
@@ -89,7 +104,7 @@ impl Channel {
             limiter: Arc::new(ChannelLimiter::new()),
             prefetch_count_max: 0,
             publisher: Publisher::new(),
-            confirms: None,
+            mode: Mode::Plain,
             last_tag: 0,
             unsettled: Unsettled::default(),
             settling: Settling::default(),
@@ -139,11 +154,7 @@ impl Channel {
             Method::BasicRecoverAsync(recover) => {
                 self.recover(recover.requeue, id, Reply::Unwanted, cx)
             }
-            Method::ConfirmSelect(select) => {
-                self.confirms.get_or_insert_default();
-                self.reply_unless(select.no_wait, &confirm::SelectOk {}, cx);
-                Ok(())
-            }
+            Method::ConfirmSelect(select) => self.confirm_select(select.no_wait, cx),
             Method::ChannelFlow(flow) if flow.active => {
                 self.reply(&channel::FlowOk { active: true }, cx);
                 Ok(())
@@ -153,10 +164,9 @@ impl Channel {
                 self.reply(&access::RequestOk { ticket: 1 }, cx);
                 Ok(())
             }
-            // Transactions: issue "AMQP 0-9-1 whole"; their place is `session/tx.rs`.
-            Method::TxSelect(_) | Method::TxCommit(_) | Method::TxRollback(_) => {
-                Err(not_implemented("transactions", id))
-            }
+            Method::TxSelect(_) => self.tx_select(cx),
+            Method::TxCommit(_) => self.tx_commit(cx),
+            Method::TxRollback(_) => self.tx_rollback(cx),
             _ => Err(Failure::new(
                 ReplyCode::CommandInvalid,
                 "unimplemented method",
@@ -218,7 +228,7 @@ impl Channel {
 
     /// Sends the confirms that can be given now.
     pub(super) fn flush_confirms(&mut self, cx: &mut Context<'_>) {
-        let Some(confirms) = &mut self.confirms else {
+        let Mode::Confirm(confirms) = &mut self.mode else {
             return;
         };
         let frames = cx.transmit.frames(self.number);
@@ -244,16 +254,45 @@ impl Channel {
         });
     }
 
-    /// The journal is durable up to `durable`.
-    pub(super) fn committed(&mut self, durable: Lsn) {
-        if let Some(confirms) = &mut self.confirms {
-            confirms.committed(durable);
+    /// The journal is durable up to `durable`: what waited for it is answered.
+    pub(super) fn committed(&mut self, durable: Lsn, cx: &mut Context<'_>) {
+        match &mut self.mode {
+            Mode::Plain => {}
+            Mode::Confirm(confirms) => {
+                confirms.committed(durable);
+                self.flush_confirms(cx);
+            }
+            Mode::Transaction(transaction) => {
+                if transaction.committed(durable) {
+                    self.reply(&tx::CommitOk {}, cx);
+                }
+            }
         }
     }
 
-    /// Whether a confirm waits for the disk.
+    /// Whether a confirm or a commit waits for the disk.
     pub(super) fn waits_for_commit(&self) -> bool {
-        self.confirms.as_ref().is_some_and(Confirms::is_waiting)
+        match &self.mode {
+            Mode::Plain => false,
+            Mode::Confirm(confirms) => confirms.is_waiting(),
+            Mode::Transaction(transaction) => transaction.is_waiting(),
+        }
+    }
+
+    fn confirm_select(&mut self, no_wait: bool, cx: &mut Context<'_>) -> Result<(), Failure> {
+        match self.mode {
+            Mode::Plain => self.mode = Mode::Confirm(Confirms::default()),
+            Mode::Confirm(_) => {}
+            Mode::Transaction(_) => {
+                return Err(Failure::new(
+                    ReplyCode::PreconditionFailed,
+                    "cannot switch from tx to confirm mode",
+                    id_of!(confirm::Select),
+                ));
+            }
+        }
+        self.reply_unless(no_wait, &confirm::SelectOk {}, cx);
+        Ok(())
     }
 
     /// Ends the channel: its consumers go, what it holds goes back to its queues.
@@ -264,7 +303,11 @@ impl Channel {
                 .push_back(Action::PayloadAbort { upload: upload.id });
         }
         let consumers: Vec<_> = self.consumers.into_values().collect();
-        let unsettled = self.unsettled.take_all();
+        let mut unsettled = self.unsettled.take_all();
+        if let Mode::Transaction(transaction) = &mut self.mode {
+            let (_, settlements) = transaction.take();
+            unsettled.extend(settlements.into_iter().map(|settlement| settlement.owed));
+        }
         let connection = cx.connection;
         let vhost = connection.vhost();
         vhost.close_channel(connection, self.number, &consumers, &unsettled, cx.wakes)

@@ -22,6 +22,7 @@ mod handshake;
 mod heartbeat;
 mod properties;
 mod transmit;
+mod tx;
 mod unsettled;
 
 use std::collections::{HashMap, VecDeque};
@@ -278,8 +279,7 @@ impl Session {
             .collect();
         for number in waiting {
             self.with_channel(number, now, |channel, cx| {
-                channel.committed(durable);
-                channel.flush_confirms(cx);
+                channel.committed(durable, cx);
                 Ok(())
             });
         }

@@ -56,16 +56,16 @@ impl Unsettled {
     }
 
     /// Takes all up to and including this tag, oldest first; none unless the tag itself is unsettled.
-    pub(super) fn take_up_to(&mut self, tag: u64) -> Option<Vec<Owed>> {
+    pub(super) fn take_up_to(&mut self, tag: u64) -> Option<Vec<(u64, Owed)>> {
         let index = self
             .entries
             .binary_search_by_key(&tag, |(tag, _)| *tag)
             .ok()?;
         self.entries.get(index)?.1.as_ref()?;
         let mut taken = Vec::with_capacity(index + 1);
-        for (_, owed) in self.entries.drain(..=index) {
+        for (tag, owed) in self.entries.drain(..=index) {
             match owed {
-                Some(owed) => taken.push(owed),
+                Some(owed) => taken.push((tag, owed)),
                 None => self.gap_count -= 1,
             }
         }
@@ -73,13 +73,33 @@ impl Unsettled {
         Some(taken)
     }
 
+    /// Takes all with their tags, oldest first.
+    pub(super) fn take_all_tagged(&mut self) -> Vec<(u64, Owed)> {
+        self.gap_count = 0;
+        let entries = std::mem::take(&mut self.entries);
+        entries
+            .into_iter()
+            .filter_map(|(tag, owed)| owed.map(|owed| (tag, owed)))
+            .collect()
+    }
+
     /// Takes all, oldest first.
     pub(super) fn take_all(&mut self) -> Vec<Owed> {
-        self.gap_count = 0;
-        std::mem::take(&mut self.entries)
+        self.take_all_tagged()
             .into_iter()
-            .filter_map(|(_, owed)| owed)
+            .map(|(_, owed)| owed)
             .collect()
+    }
+
+    /// Puts back what was taken, each to its place.
+    pub(super) fn put_back(&mut self, taken: impl IntoIterator<Item = (u64, Owed)>) {
+        let mut all = self.take_all_tagged();
+        all.extend(taken);
+        all.sort_by_key(|(tag, _)| *tag);
+        self.entries = all
+            .into_iter()
+            .map(|(tag, owed)| (tag, Some(owed)))
+            .collect();
     }
 
     fn drop_gaps_in_front(&mut self) {

@@ -183,6 +183,14 @@ impl Vhost {
         Ok(Published { message, outcome })
     }
 
+    /// Whether a message may be published to this exchange, without publishing one.
+    ///
+    /// # Errors
+    /// What publishing would be refused with.
+    pub fn check_publish(&self, by: &Connection, exchange: &[u8]) -> Result<(), Error> {
+        self.exchange_to_publish(by, exchange).map(|_| ())
+    }
+
     /// Finds the exchange and checks that the connection may publish to it.
     fn exchange_to_publish(&self, by: &Connection, name: &[u8]) -> Result<Arc<Exchange>, Error> {
         let name = &*without_line_ends(name);

@@ -13,8 +13,10 @@ use crate::broker::{AckMode, Consume, Delivery, Get, Settle};
 
 use super::publishing::put_content;
 use super::topology::id_of;
-use super::{Channel, Context, Reply, not_implemented};
+use super::{Channel, Context, Mode, Reply, not_implemented};
 use crate::session::failure::{Failure, MethodId};
+use crate::session::tx::Settlement;
+use crate::session::unsettled::Owed;
 
 impl Channel {
     pub(super) fn qos(&mut self, method: &basic::Qos, cx: &mut Context<'_>) -> Result<(), Failure> {
@@ -182,23 +184,40 @@ impl Channel {
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
         if !multiple {
-            let (queue, seq) = self
+            let owed = self
                 .unsettled
                 .take(tag)
                 .ok_or_else(|| unknown_tag(tag, id))?;
-            self.settle(queue, seq, how, cx);
-            return Ok(());
+            return self.settle_one(tag, owed, how, id, cx);
         }
         let owed = match tag {
-            0 => self.unsettled.take_all(),
+            0 => self.unsettled.take_all_tagged(),
             tag => self
                 .unsettled
                 .take_up_to(tag)
                 .ok_or_else(|| unknown_tag(tag, id))?,
         };
-        for (queue, seq) in owed {
-            self.settle(queue, seq, how, cx);
+        for (tag, owed) in owed {
+            self.settle_one(tag, owed, how, id, cx)?;
         }
+        Ok(())
+    }
+
+    #[inline]
+    fn settle_one(
+        &mut self,
+        tag: u64,
+        owed: Owed,
+        how: Settle,
+        id: MethodId,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        if let Mode::Transaction(transaction) = &mut self.mode {
+            let added = transaction.settle(Settlement { tag, owed, how });
+            return added.map_err(|error| Failure::new(ReplyCode::ResourceError, error, id));
+        }
+        let (queue, seq) = owed;
+        self.settle(queue, seq, how, cx);
         Ok(())
     }
 

@@ -4,13 +4,14 @@ use bytes::Bytes;
 
 use crate::amqp::field::ShortString;
 use crate::amqp::frame;
-use crate::amqp::header::ContentHeader;
+use crate::amqp::header::{ContentHeader, PropertiesRef};
 use crate::amqp::method::basic;
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{Body, BodyRef, Message, Publish, PublishOutcome};
 
-use super::{Channel, Context, Upload, not_implemented};
+use super::{Channel, Context, Mode, Upload, not_implemented};
 use crate::session::failure::{Failure, MethodId};
+use crate::session::tx::Held;
 use crate::session::{Action, UploadId, UploadResult, properties};
 
 impl Channel {
@@ -62,12 +63,7 @@ impl Channel {
         self.push_upload(last, cx);
         if let Some(upload) = &mut self.upload {
             // Nothing of them may keep the read buffer while the disk is at work.
-            let publish = basic::Publish {
-                exchange: publish.exchange.detached(),
-                routing_key: publish.routing_key.detached(),
-                ..publish
-            };
-            upload.message = Some((publish, header.detached()));
+            upload.message = Some((detached(&publish), header.detached()));
             cx.actions
                 .push_back(Action::PayloadEnd { upload: upload.id });
         }
@@ -116,11 +112,48 @@ impl Channel {
         }
         let properties = header.properties_ref()?;
         properties::check(&properties, cx.connection.user().name().as_bytes())?;
+        if let Mode::Transaction(transaction) = &mut self.mode {
+            // Whether it may be published at all is said now, not at the commit.
+            let vhost = cx.connection.vhost();
+            vhost
+                .check_publish(cx.connection, method.exchange.as_bytes())
+                .map_err(|error| Failure::broker(&error, MethodId::PUBLISH))?;
+            let held = Held {
+                method: detached(method),
+                header: header.detached(),
+                body: detach(body),
+            };
+            return transaction
+                .publish(held)
+                .map_err(|error| Failure::new(ReplyCode::ResourceError, error, MethodId::PUBLISH));
+        }
+        let outcome = self.route(method, header, &properties, body, cx)?;
+        if let Mode::Confirm(confirms) = &mut self.mode {
+            let tag = confirms.next_tag();
+            match outcome {
+                PublishOutcome::Routed { wait_for } => confirms.wait(tag, wait_for),
+                PublishOutcome::Unroutable => confirms.wait(tag, None),
+                PublishOutcome::Rejected => confirms.refuse(tag),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a message to the broker, and returns it if it must be.
+    #[inline]
+    pub(super) fn route(
+        &mut self,
+        method: &basic::Publish,
+        header: &ContentHeader,
+        properties: &PropertiesRef<'_>,
+        body: Body,
+        cx: &mut Context<'_>,
+    ) -> Result<PublishOutcome, Failure> {
         let publish = Publish {
             exchange: method.exchange.as_bytes(),
             routing_key: method.routing_key.as_bytes(),
             header: &header.raw,
-            properties: &properties,
+            properties,
             body,
         };
         let connection = cx.connection;
@@ -132,15 +165,7 @@ impl Channel {
         if published.outcome == PublishOutcome::Unroutable && method.mandatory {
             self.give_back(&published.message, cx);
         }
-        if let Some(confirms) = &mut self.confirms {
-            let tag = confirms.next_tag();
-            match published.outcome {
-                PublishOutcome::Routed { wait_for } => confirms.wait(tag, wait_for),
-                PublishOutcome::Unroutable => confirms.wait(tag, None),
-                PublishOutcome::Rejected => confirms.refuse(tag),
-            }
-        }
-        Ok(())
+        Ok(published.outcome)
     }
 
     /// Returns a mandatory message that no queue took.
@@ -166,5 +191,22 @@ pub(super) fn put_content(message: &Message, channel: u16, cx: &mut Context<'_>)
                 .put_content(channel, message.header(), body, message.shared_body());
         }
         BodyRef::Payload(payload) => cx.transmit.put_payload(channel, message.header(), payload),
+    }
+}
+
+/// The same publish in memory of its own.
+fn detached(publish: &basic::Publish) -> basic::Publish {
+    basic::Publish {
+        exchange: publish.exchange.detached(),
+        routing_key: publish.routing_key.detached(),
+        ..publish.clone()
+    }
+}
+
+/// The same body in memory of its own.
+fn detach(body: Body) -> Body {
+    match body {
+        Body::Inline(bytes) => Body::Inline(Bytes::copy_from_slice(&bytes)),
+        Body::Payload(payload) => Body::Payload(payload),
     }
 }
