@@ -1,1 +1,29 @@
-//! The piece protocol: events in, actions out.
+//! The piece protocol: nodes fetch the pieces of payloads from each other. Events in, actions out.
+//!
+//! Owns: the wire (`wire`), proofs (`proof`), what peers hold and ask (`peer`, `uploads`), which piece comes
+//! next from whom (`picker`, `requests`, `transfer`), and all of one node together (`engine`). Knows no
+//! socket, file, clock or random source; `server::peer` drives it on TCP, `tests/sim` on a made-up network.
+//! Spec: `spec/peer-protocol.md`.
+
+mod addresses;
+pub mod availability;
+mod blame;
+pub mod engine;
+pub mod limits;
+mod peer;
+pub mod picker;
+mod proof;
+mod rate;
+mod requests;
+mod transfer;
+mod uploads;
+pub mod wire;
+
+pub use engine::{Action, Engine, EngineError, PeerStats, TransferStats, Want};
+pub use limits::Settings;
+pub use peer::{PeerCounts, PeerError};
+pub use picker::Order;
+pub use proof::{ChannelBinding, Role};
+pub use requests::{ConnId, TransferId};
+pub use transfer::{TransferCounts, TransferState};
+pub use wire::{Message, NodeId};

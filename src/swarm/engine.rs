@@ -1,0 +1,632 @@
+//! All transfers and all peers of one node: events in, actions out.
+//!
+//! Owns: which connection belongs to which payload, whom to dial, and the clockwork. Does no I/O, reads
+//! no clock and hashes no piece: the driver does, and reports. The same engine runs on sockets and in
+//! the simulator.
+//!
+//! Call `handle_*` for what happened, then [`Engine::poll_action`] until it is empty, then sleep until
+//! [`Engine::poll_timeout`]. Every call is bounded by peers and pieces of the payloads concerned.
+//! Spec: `spec/peer-protocol.md`.
+
+mod joining;
+mod messages;
+mod stats;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::payload::{AccessKey, Bitfield, BlockRange, Geometry, PayloadId, PieceIndex};
+use crate::swarm::addresses::Source;
+use crate::swarm::blame::{Blame, Verdict};
+use crate::swarm::limits::{CHOKE_INTERVAL, DONE_LINGER, ENDGAME_AGE_MIN, Settings, TICK};
+use crate::swarm::peer::{Join, Peer, PeerError, TheirSlot};
+use crate::swarm::picker::Order;
+use crate::swarm::proof::{ChannelBinding, Random, Role};
+use crate::swarm::requests::{ConnId, TransferId, raw};
+use crate::swarm::transfer::{Shared, Transfer, TransferState};
+use crate::swarm::uploads::{Slots, Uploads};
+use crate::swarm::wire::{Message, NodeId, Reason, Slot};
+
+pub use stats::{PeerStats, TransferStats};
+
+/// A payload to fetch, or to serve.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// Which one.
+    pub payload: PayloadId,
+    /// Its size and pieces.
+    pub geometry: Geometry,
+    /// What peers must prove to know.
+    pub key: AccessKey,
+    /// Pieces that are held and verified already; all of them for a seed.
+    pub have: Bitfield,
+    /// First addresses, from the manifest.
+    pub peers: Vec<SocketAddr>,
+    /// This node is where the payload comes from: it gives each piece once before it repeats one.
+    pub origin: bool,
+    /// In which order pieces are asked for.
+    pub order: Order,
+}
+
+/// What the driver is to do. Actions of one connection are to be done in order.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Connect to an address, then [`Engine::handle_connected`] or [`Engine::handle_dial_failed`].
+    Dial {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Send a message.
+    Send {
+        /// On which connection.
+        conn: ConnId,
+        /// What.
+        message: Message,
+    },
+    /// Read a block and send it as `Block`; then [`Engine::handle_block_sent`], or
+    /// [`Engine::handle_read_failed`] when it cannot be read.
+    SendBlock {
+        /// On which connection.
+        conn: ConnId,
+        /// Slot for the message.
+        slot: Slot,
+        /// Of which payload.
+        transfer: TransferId,
+        /// Which bytes.
+        block: BlockRange,
+    },
+    /// Close a connection; nothing about it is to be reported any more.
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        reason: PeerError,
+    },
+    /// Hash a piece, write it if it matches, then [`Engine::handle_verified`], [`Engine::handle_bad`] or
+    /// [`Engine::handle_storage_failed`].
+    Write {
+        /// Of which payload.
+        transfer: TransferId,
+        /// Which piece.
+        piece: PieceIndex,
+        /// Its bytes, in order.
+        blocks: Vec<Bytes>,
+    },
+    /// Every piece is verified and written; the payload is served until it is forgotten.
+    Completed {
+        /// Of which payload.
+        transfer: TransferId,
+    },
+    /// A node was banned; for the log.
+    Banned {
+        /// Who.
+        node: NodeId,
+        /// For how long.
+        time: std::time::Duration,
+    },
+}
+
+/// A `Want` that cannot be taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The bitfield is one of another payload.
+    #[error("bitfield of {got} pieces for a payload of {want}")]
+    Bitfield {
+        /// Its pieces.
+        got: u32,
+        /// The payload's.
+        want: u32,
+    },
+    /// The same payload with the same key is there already.
+    #[error("payload is in transfer already")]
+    Present,
+}
+
+/// All transfers and peers of one node.
+pub struct Engine {
+    node: NodeId,
+    shared: Shared,
+    transfers: BTreeMap<TransferId, Transfer>,
+    by_payload: BTreeMap<PayloadId, Vec<TransferId>>,
+    peers: BTreeMap<ConnId, Peer>,
+    dials: BTreeSet<SocketAddr>,
+    blame: Blame,
+    next_transfer: u32,
+    ticked: Instant,
+    rotated: Instant,
+}
+
+impl Engine {
+    /// An engine for `node`. `seed` must come from a secure random source, except in simulations.
+    pub fn new(settings: Settings, node: NodeId, seed: [u8; 32], now: Instant) -> Self {
+        let shared = Shared {
+            settings,
+            random: Random::new(seed),
+            actions: VecDeque::new(),
+            uploads: Uploads::default(),
+            slots: Slots::default(),
+            download_bytes: 0,
+        };
+        Self {
+            node,
+            shared,
+            transfers: BTreeMap::new(),
+            by_payload: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            dials: BTreeSet::new(),
+            blame: Blame::default(),
+            next_transfer: 0,
+            ticked: now,
+            rotated: now,
+        }
+    }
+
+    /// This node's id.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The node listens on `port` from here on; what `Hello` will say.
+    pub fn set_listen_port(&mut self, port: Option<u16>) {
+        self.shared.settings.listen_port = port;
+    }
+
+    /// Fetches a payload, or serves it if all of it is held.
+    pub fn want(&mut self, want: Want, now: Instant) -> Result<TransferId, EngineError> {
+        let pieces = want.geometry.piece_count();
+        if want.have.piece_count() != pieces {
+            return Err(EngineError::Bitfield {
+                got: want.have.piece_count(),
+                want: pieces,
+            });
+        }
+        let payload = want.payload;
+        let present = self.by_payload.get(&payload).into_iter().flatten();
+        if present
+            .filter_map(|id| self.transfers.get(id))
+            .any(|transfer| transfer.key == want.key)
+        {
+            return Err(EngineError::Present);
+        }
+        let id = TransferId(self.next_transfer);
+        self.next_transfer += 1;
+        let salt = self.shared.random.next();
+        let peers = want.peers.clone();
+        let mut transfer = Transfer::new(id, want, salt, now);
+        for address in peers {
+            transfer.book.learn(address, Source::Manifest, now);
+        }
+        if !transfer.is_fetching() {
+            let done = Action::Completed { transfer: id };
+            self.shared.actions.push_back(done);
+        }
+        self.shared.uploads.add_transfer(id);
+        self.transfers.insert(id, transfer);
+        self.by_payload.entry(payload).or_default().push(id);
+        self.join_those_who_asked(id, payload);
+        self.dial(id, now);
+        Ok(id)
+    }
+
+    /// Knows one more address of a payload, from its manifest or its presence messages.
+    pub fn add_address(&mut self, id: TransferId, address: SocketAddr, now: Instant) {
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.book.learn(address, Source::Manifest, now);
+            self.dial(id, now);
+        }
+    }
+
+    /// Ends a transfer and leaves its swarm.
+    pub fn forget(&mut self, id: TransferId, now: Instant) {
+        self.leave_all(id, Reason::Forgotten, now);
+        if let Some(transfer) = self.transfers.remove(&id) {
+            // What is being verified is not waited for.
+            let verifying = transfer.attempts.keys();
+            let bytes: u64 = verifying
+                .map(|piece| u64::from(transfer.geometry.piece_len_bytes(*piece)))
+                .sum();
+            self.shared.download_bytes -= bytes;
+            if let Some(ids) = self.by_payload.get_mut(&transfer.payload) {
+                ids.retain(|other| *other != id);
+            }
+            self.by_payload.retain(|_, ids| !ids.is_empty());
+        }
+        self.shared.uploads.remove_transfer(id);
+    }
+
+    /// A connection is there: dialled by us to `remote`, or accepted from it.
+    pub fn handle_connected(
+        &mut self,
+        conn: ConnId,
+        role: Role,
+        remote: SocketAddr,
+        binding: ChannelBinding,
+        now: Instant,
+    ) {
+        if role == Role::Dialler {
+            self.dials.remove(&remote);
+        }
+        let nonce = self.shared.random.nonce();
+        let peer = Peer::new(role, remote, binding, nonce, now);
+        let settings = &self.shared.settings;
+        let hello = peer.hello(self.node, settings.listen_port, settings.requests_max);
+        self.peers.insert(conn, peer);
+        self.shared.send(conn, Message::Hello(hello));
+    }
+
+    /// Nobody answered at `address`.
+    pub fn handle_dial_failed(&mut self, address: SocketAddr, now: Instant) {
+        self.dials.remove(&address);
+        self.dial_ended(address, now);
+    }
+
+    /// A message came. What the peer did wrong closes its connection by an action.
+    pub fn handle_message(&mut self, conn: ConnId, message: Message, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return;
+        };
+        peer.received(now);
+        if let Err(reason) = self.dispatch(conn, message, now) {
+            self.close(conn, reason, now);
+        }
+        self.upload(now);
+    }
+
+    /// Some bytes of a block came, but not all: the peer is slow, not silent.
+    pub fn handle_progress(&mut self, conn: ConnId, slot: Slot, bytes: u64, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return;
+        };
+        peer.received(now);
+        if let Ok(TheirSlot::Member(id)) = peer.meaning(slot) {
+            let transfer = self.transfers.get_mut(&id);
+            let member = transfer.and_then(|transfer| transfer.members.get_mut(&conn));
+            if let Some(member) = member {
+                member.pacing.progress(bytes, now);
+            }
+        }
+    }
+
+    /// The connection is gone.
+    pub fn handle_disconnected(&mut self, conn: ConnId, now: Instant) {
+        self.drop_peer(conn, now);
+        self.upload(now);
+    }
+
+    /// The oldest block handed to the socket of `conn` has left.
+    pub fn handle_block_sent(&mut self, conn: ConnId, now: Instant) {
+        self.shared.uploads.sent(conn);
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            peer.sent(now);
+        }
+        self.upload(now);
+    }
+
+    /// A block could not be read. It is rejected, and the piece is not held any more.
+    pub fn handle_read_failed(&mut self, conn: ConnId, id: TransferId, block: BlockRange, now: Instant) {
+        // req: SWARM-15
+        self.shared.uploads.sent(conn);
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.send_reject(conn, raw(block), &mut self.shared);
+            if transfer.have.clear(block.piece()) {
+                match transfer.state {
+                    TransferState::Complete | TransferState::Failed => {
+                        self.handle_storage_failed(id, now);
+                    }
+                    TransferState::Fetching => {
+                        transfer.wanted.set(block.piece());
+                        transfer.fill_all(&mut self.shared, now);
+                    }
+                }
+            }
+        }
+        self.upload(now);
+    }
+
+    /// A piece matched its hash and is written.
+    pub fn handle_verified(&mut self, id: TransferId, piece: PieceIndex, now: Instant) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        if transfer.verified(piece, &mut self.shared, now) {
+            let done = Action::Completed { transfer: id };
+            self.shared.actions.push_back(done);
+        }
+        transfer.fill_all(&mut self.shared, now);
+        self.upload(now);
+    }
+
+    /// A piece did not match its hash.
+    pub fn handle_bad(&mut self, id: TransferId, piece: PieceIndex, now: Instant) {
+        // req: SWARM-12
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        let Some((conn, node)) = transfer.bad(piece, &mut self.shared) else {
+            return;
+        };
+        transfer.exclude(node);
+        let verdict = self.blame.bad_piece(node, now);
+        self.leave(id, conn, Reason::BadPiece, now);
+        if let Verdict::Banned(time) = verdict {
+            self.shared.actions.push_back(Action::Banned { node, time });
+            let conns: Vec<ConnId> = self
+                .peers
+                .iter()
+                .filter(|(_, peer)| peer.their_hello().is_some_and(|hello| hello.node == node))
+                .map(|(conn, _)| *conn)
+                .collect();
+            for conn in conns {
+                self.close(conn, PeerError::Banned, now);
+            }
+        }
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.fill_all(&mut self.shared, now);
+        }
+        self.upload(now);
+    }
+
+    /// This node's disk failed a payload: it leaves the swarm, other payloads go on.
+    pub fn handle_storage_failed(&mut self, id: TransferId, now: Instant) {
+        // req: SWARM-15
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.state = TransferState::Failed;
+        }
+        self.leave_all(id, Reason::Forgotten, now);
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for transfer in self.transfers.values_mut() {
+            transfer.flush_news(&mut self.shared, now);
+        }
+        if now.saturating_duration_since(self.ticked) >= self.tick_period() {
+            self.ticked = now;
+            self.tick(now);
+        }
+        self.upload(now);
+    }
+
+    /// The next action; `None` when there is nothing more to do now.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        let action = self.shared.actions.pop_front();
+        if let Some(Action::Send { conn, .. }) = &action {
+            let ticked = self.ticked;
+            if let Some(peer) = self.peers.get_mut(conn) {
+                peer.sent(ticked);
+            }
+        }
+        action
+    }
+
+    /// When [`Engine::handle_timeout`] is to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let idle = self.peers.is_empty() && !self.transfers.values().any(Transfer::is_fetching);
+        let tick = (!idle).then(|| self.ticked + self.tick_period());
+        let news = self.transfers.values().filter_map(Transfer::news_timeout);
+        let stuck = self.shared.uploads.timeout();
+        news.chain(tick).chain(stuck).min()
+    }
+
+    fn tick_period(&self) -> std::time::Duration {
+        if self.transfers.values().any(Transfer::is_endgame) {
+            ENDGAME_AGE_MIN
+        } else {
+            TICK
+        }
+    }
+
+    /// Hands blocks to sockets while the uplink has room, and gives what the uplink is free for.
+    fn upload(&mut self, now: Instant) {
+        for transfer in self.transfers.values_mut() {
+            transfer.give(&mut self.shared, now);
+        }
+        loop {
+            let transfers = &self.transfers;
+            let settings = self.shared.settings.clone();
+            let next = self.shared.uploads.next(&settings, now, |id, piece| {
+                transfers
+                    .get(&id)
+                    .map_or(0, |transfer| transfer.availability.holders(piece))
+            });
+            let Some(upload) = next else { return };
+            let Some(transfer) = self.transfers.get_mut(&upload.transfer) else {
+                continue;
+            };
+            let Some(member) = transfer.members.get_mut(&upload.conn) else {
+                continue;
+            };
+            let len_bytes = upload.block.len_bytes();
+            member.counts.up_bytes += u64::from(len_bytes);
+            transfer.counts.up_bytes += u64::from(len_bytes);
+            transfer.up_rate.add(u64::from(len_bytes), now);
+            if let Some(giver) = &mut transfer.giver {
+                giver.sent(upload.conn, upload.block.piece(), len_bytes);
+            }
+            self.shared.actions.push_back(Action::SendBlock {
+                conn: upload.conn,
+                slot: member.slot,
+                transfer: upload.transfer,
+                block: upload.block,
+            });
+            transfer.give(&mut self.shared, now);
+        }
+    }
+
+    /// Housekeeping: silence, stalls, missing neighbours, addresses to tell, complete pairs.
+    fn tick(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        for (conn, peer) in &mut self.peers {
+            if let Err(reason) = peer.check_time(now) {
+                late.push((*conn, reason));
+            } else if peer.wants_ping(now) {
+                peer.sent(now);
+                self.shared.send(*conn, Message::Ping);
+            }
+        }
+        for (conn, reason) in late {
+            self.close(conn, reason, now);
+        }
+        let ids: Vec<TransferId> = self.transfers.keys().copied().collect();
+        for id in ids {
+            self.tick_transfer(id, now);
+        }
+        if now.saturating_duration_since(self.rotated) >= CHOKE_INTERVAL {
+            self.rotated = now;
+            if let Some([out, into]) = self.shared.slots.rotate(now) {
+                self.choke(out, crate::swarm::transfer::Choked::Yes);
+                self.choke(into, crate::swarm::transfer::Choked::No);
+            }
+        }
+    }
+
+    fn tick_transfer(&mut self, id: TransferId, now: Instant) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        for conn in transfer.check_stalls(&mut self.shared, now) {
+            if let Some(member) = self.transfers.get(&id).and_then(|it| it.members.get(&conn)) {
+                let node = member.node;
+                self.exclude(id, node);
+            }
+            self.leave(id, conn, Reason::Stalled, now);
+        }
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        transfer.fill_all(&mut self.shared, now);
+        if transfer.state == TransferState::Complete {
+            let done: Vec<ConnId> = transfer
+                .members
+                .iter()
+                .filter(|(_, member)| {
+                    member.is_complete()
+                        && now.saturating_duration_since(member.joined) >= DONE_LINGER
+                })
+                .map(|(conn, _)| *conn)
+                .collect();
+            for conn in done {
+                self.leave(id, conn, Reason::Done, now);
+            }
+        }
+        self.tell_peers(id, now);
+        self.dial(id, now);
+    }
+
+    fn exclude(&mut self, id: TransferId, node: NodeId) {
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.exclude(node);
+        }
+    }
+
+    fn choke(&mut self, (id, conn): (TransferId, ConnId), choked: crate::swarm::transfer::Choked) {
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.set_choked(conn, choked, &mut self.shared);
+        }
+    }
+
+    /// Closes a connection for what its peer did.
+    fn close(&mut self, conn: ConnId, reason: PeerError, now: Instant) {
+        if self.drop_peer(conn, now) {
+            self.shared.actions.push_back(Action::Close { conn, reason });
+        }
+    }
+
+    /// Forgets a connection and every membership over it.
+    fn drop_peer(&mut self, conn: ConnId, now: Instant) -> bool {
+        let Some(peer) = self.peers.remove(&conn) else {
+            return false;
+        };
+        for (id, join) in &peer.joins {
+            match join {
+                Join::Asked { .. } => self.join_ended(*id, peer.dialled, now),
+                Join::Member { .. } => self.remove_member(*id, conn, now),
+            }
+        }
+        if peer.their_hello().is_none()
+            && let Some(address) = peer.dialled
+        {
+            self.dial_ended(address, now);
+        }
+        self.shared.uploads.remove_conn(conn);
+        true
+    }
+
+    fn remove_member(&mut self, id: TransferId, conn: ConnId, now: Instant) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        transfer.remove_member(conn, &mut self.shared, now);
+        transfer.fill_all(&mut self.shared, now);
+        if let Some(next) = self.shared.slots.leave(id, conn, now) {
+            self.choke(next, crate::swarm::transfer::Choked::No);
+        }
+        self.dial(id, now);
+    }
+
+    /// Our side leaves one swarm on one connection.
+    fn leave(&mut self, id: TransferId, conn: ConnId, reason: Reason, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return;
+        };
+        match peer.joins.remove(&id) {
+            Some(Join::Member { slot, theirs }) => {
+                peer.set_their_slot(theirs, TheirSlot::Leaving);
+                self.remove_member(id, conn, now);
+                self.shared.send(conn, Message::Leave { slot, reason });
+            }
+            Some(Join::Asked { slot }) => {
+                self.shared.send(conn, Message::Leave { slot, reason });
+            }
+            None => {}
+        }
+    }
+
+    fn leave_all(&mut self, id: TransferId, reason: Reason, now: Instant) {
+        let conns: Vec<ConnId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.joins.contains_key(&id))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in conns {
+            self.leave(id, conn, reason, now);
+        }
+    }
+
+    /// The engine's invariants; for tests, simulations and fuzzing.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn check(&self) -> Result<(), String> {
+        let mut bytes = 0;
+        for (id, transfer) in &self.transfers {
+            transfer.check()?;
+            if transfer.members.len() > self.shared.settings.neighbours_max {
+                return Err(format!("{} members", transfer.members.len()));
+            }
+            for conn in transfer.members.keys() {
+                let joined = self.peers.get(conn).and_then(|peer| peer.joins.get(id));
+                if !matches!(joined, Some(Join::Member { .. })) {
+                    return Err(format!("member {conn} is not joined"));
+                }
+            }
+            for (piece, attempts) in &transfer.attempts {
+                let len = u64::from(transfer.geometry.piece_len_bytes(*piece));
+                bytes += len * attempts.len() as u64;
+            }
+        }
+        if bytes != self.shared.download_bytes {
+            return Err(format!("{bytes} bytes in flight, counted {}", self.shared.download_bytes));
+        }
+        if self.dials.len() > self.shared.settings.dials_max {
+            return Err(format!("{} dials", self.dials.len()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

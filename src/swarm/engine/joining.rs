@@ -1,0 +1,421 @@
+//! Hello, proofs, leaving, and whom to dial.
+//!
+//! Spec: `spec/peer-protocol.md` sections 1, 2 and 4, PEER-4, PEER-6, PEER-7, PEER-9, SWARM-9.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::{Action, Engine};
+use crate::payload::PayloadId;
+use crate::swarm::limits::{JOINS_REFUSED_MAX, PEERS_ADDRESSES_MAX};
+use crate::swarm::peer::{Join, Member, Peer, PeerError, TheirSlot};
+use crate::swarm::proof::{Role, mix};
+use crate::swarm::requests::{ConnId, TransferId};
+use crate::swarm::transfer::Transfer;
+use crate::swarm::wire::{Hello, Message, Reason, Slot};
+
+/// How often a member is told new addresses.
+const TELL_INTERVAL: Duration = Duration::from_secs(2);
+/// Addresses told at a time; a newcomer that found no place gets up to 16.
+const TELL_AT_ONCE: usize = 4;
+
+impl Engine {
+    pub(super) fn hello(&mut self, conn: ConnId, hello: Hello, now: Instant) -> Result<(), PeerError> {
+        let node = hello.node;
+        let us = self.node;
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return Ok(());
+        };
+        let opened = peer.open(hello, &us);
+        let dialled = peer.dialled;
+        let refusal = match opened {
+            Err(reason) => Some(reason),
+            Ok(()) if self.blame.is_banned(&node, now) => Some(PeerError::Banned),
+            Ok(()) => None,
+        };
+        if let Some(reason) = refusal {
+            for transfer in self.transfers.values_mut() {
+                if let Some(address) = dialled {
+                    transfer.book.forget(address);
+                }
+            }
+            return Err(reason);
+        }
+        if let Some(address) = dialled {
+            let waiting: Vec<TransferId> = self
+                .transfers
+                .iter()
+                .filter(|(_, transfer)| transfer.book.is_dialling(address))
+                .map(|(id, _)| *id)
+                .collect();
+            for id in waiting {
+                self.ask(id, conn, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves a payload to a peer, unless that is under way.
+    fn ask(&mut self, id: TransferId, conn: ConnId, now: Instant) {
+        let (Some(transfer), Some(peer)) = (self.transfers.get_mut(&id), self.peers.get_mut(&conn))
+        else {
+            return;
+        };
+        let excluded = peer
+            .their_hello()
+            .is_none_or(|hello| transfer.excluded.contains(&hello.node));
+        if excluded || peer.joins.contains_key(&id) {
+            if let Some(address) = peer.dialled {
+                transfer.book.failed(address, now);
+            }
+            return;
+        }
+        if let Some((slot, proof)) = prove(peer, transfer, &self.node) {
+            peer.joins.insert(id, Join::Asked { slot });
+            let payload = transfer.payload;
+            let message = Message::Join {
+                slot,
+                payload,
+                proof,
+            };
+            self.shared.send(conn, message);
+        }
+    }
+
+    /// A payload became known here: joins the peers that asked for it before.
+    pub(super) fn join_those_who_asked(&mut self, id: TransferId, payload: PayloadId) {
+        let now = self.ticked;
+        let conns: Vec<ConnId> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.refused.contains(&payload))
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in conns {
+            self.ask(id, conn, now);
+        }
+    }
+
+    /// A peer proves a payload, or tries to.
+    pub(super) fn join(
+        &mut self,
+        conn: ConnId,
+        slot: Slot,
+        payload: PayloadId,
+        proof: &[u8; 32],
+        now: Instant,
+    ) -> Result<(), PeerError> {
+        // req: PEER-6
+        // req: PEER-7
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return Ok(());
+        };
+        peer.check_free(slot)?;
+        let Some(hello) = peer.their_hello().cloned() else {
+            return Err(PeerError::HelloOrder);
+        };
+        let proven = self
+            .by_payload
+            .get(&payload)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.transfers.get(id))
+            .find(|transfer| peer.verifies(&self.node, &transfer.key, &payload, proof))
+            .map(|transfer| transfer.id);
+        let transfer = proven.and_then(|id| self.transfers.get_mut(&id));
+        let Some(transfer) = transfer.filter(|it| !it.excluded.contains(&hello.node)) else {
+            peer.refused_count += 1;
+            if peer.refused_count >= JOINS_REFUSED_MAX {
+                return Err(PeerError::RefusedTooOften);
+            }
+            if !peer.refused.contains(&payload) {
+                peer.refused.push(payload);
+            }
+            let reason = Reason::Unknown;
+            self.shared.send(conn, Message::Refuse { payload, reason });
+            return Ok(());
+        };
+        let id = transfer.id;
+        peer.refused.retain(|refused| *refused != payload);
+        let ours = match peer.joins.get(&id) {
+            Some(Join::Member { .. }) => return Err(PeerError::SlotTaken),
+            Some(Join::Asked { slot }) => *slot,
+            None => {
+                let Some((ours, proof)) = prove(peer, transfer, &self.node) else {
+                    return Err(PeerError::SlotTaken);
+                };
+                let message = Message::Join {
+                    slot: ours,
+                    payload,
+                    proof,
+                };
+                self.shared.send(conn, message);
+                ours
+            }
+        };
+        let join = Join::Member {
+            slot: ours,
+            theirs: slot,
+        };
+        peer.joins.insert(id, join);
+        peer.set_their_slot(slot, TheirSlot::Member(id));
+        let member = Member::new(peer, &hello, ours, now);
+        if let Some(address) = peer.dialled {
+            transfer.book.in_use(address);
+        }
+        // req: SWARM-9
+        let full = transfer.members.len() >= self.shared.settings.neighbours_max;
+        if full {
+            self.turn_away(id, conn, ours, slot);
+            return Ok(());
+        }
+        transfer.add_member(conn, member, &mut self.shared, now);
+        self.tell_newcomer(id, conn, now);
+        self.drop_duplicate(conn, &hello, now);
+        Ok(())
+    }
+
+    /// A proven peer for which there is no place: it gets addresses and goes.
+    fn turn_away(&mut self, id: TransferId, conn: ConnId, ours: Slot, theirs: Slot) {
+        let now = self.ticked;
+        let addresses = self.addresses(id, conn, PEERS_ADDRESSES_MAX);
+        if !addresses.is_empty() {
+            let slot = ours;
+            self.shared.send(conn, Message::Peers { slot, addresses });
+        }
+        let reason = Reason::Full;
+        self.shared.send(conn, Message::Leave { slot: ours, reason });
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            peer.joins.remove(&id);
+            peer.set_their_slot(theirs, TheirSlot::Leaving);
+            let dialled = peer.dialled;
+            self.join_ended(id, dialled, now);
+        }
+    }
+
+    /// Addresses of other members, chosen at random.
+    fn addresses(&mut self, id: TransferId, conn: ConnId, count: usize) -> Vec<SocketAddr> {
+        // req: PEER-14
+        let salt = self.shared.random.next();
+        let Some(transfer) = self.transfers.get(&id) else {
+            return Vec::new();
+        };
+        let told = transfer.members.get(&conn).map(|member| &member.told);
+        let own = self.peers.get(&conn).and_then(Peer::dialable);
+        let mut addresses: Vec<SocketAddr> = transfer
+            .members
+            .iter()
+            .filter(|(other, _)| **other != conn)
+            .filter_map(|(_, member)| member.address)
+            .filter(|address| Some(*address) != own)
+            .filter(|address| told.is_none_or(|told| !told.contains(address)))
+            .collect();
+        addresses.sort_by_key(|address| mix(salt ^ u64::from(address.port()) ^ ip_bits(address)));
+        addresses.truncate(count);
+        addresses
+    }
+
+    /// A new member learns of half of the others; they learn of it in time.
+    fn tell_newcomer(&mut self, id: TransferId, conn: ConnId, now: Instant) {
+        self.tell(id, conn, PEERS_ADDRESSES_MAX / 2, now);
+    }
+
+    fn tell(&mut self, id: TransferId, conn: ConnId, count: usize, now: Instant) {
+        let mut addresses = self.addresses(id, conn, count);
+        let Some(member) = self
+            .transfers
+            .get_mut(&id)
+            .and_then(|transfer| transfer.members.get_mut(&conn))
+        else {
+            return;
+        };
+        member.told_peers = now;
+        addresses.truncate(member.take_tells(addresses.len(), now));
+        if addresses.is_empty() {
+            return;
+        }
+        if member.told.len() > 8 * PEERS_ADDRESSES_MAX {
+            member.told.clear();
+        }
+        member.told.extend(addresses.iter().copied());
+        let slot = member.slot;
+        self.shared.send(conn, Message::Peers { slot, addresses });
+    }
+
+    /// Tells members that still fetch of others that came later.
+    pub(super) fn tell_peers(&mut self, id: TransferId, now: Instant) {
+        let Some(transfer) = self.transfers.get(&id) else {
+            return;
+        };
+        let due: Vec<ConnId> = transfer
+            .members
+            .iter()
+            .filter(|(_, member)| {
+                !member.is_complete()
+                    && now.saturating_duration_since(member.told_peers) >= TELL_INTERVAL
+            })
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in due {
+            self.tell(id, conn, TELL_AT_ONCE, now);
+        }
+    }
+
+    /// Of two connections to one node, the one dialled by the lesser id stays.
+    fn drop_duplicate(&mut self, conn: ConnId, hello: &Hello, now: Instant) {
+        // req: PEER-4
+        let other = self.peers.iter().find(|(other, peer)| {
+            **other != conn
+                && peer.has_member()
+                && peer.their_hello().is_some_and(|theirs| theirs.node == hello.node)
+        });
+        let Some((other, other_role)) = other.map(|(other, peer)| (*other, peer.role)) else {
+            return;
+        };
+        let Some(role) = self.peers.get(&conn).map(|peer| peer.role) else {
+            return;
+        };
+        let stays = if self.node < hello.node {
+            Role::Dialler
+        } else {
+            Role::Listener
+        };
+        let goes = if role == other_role {
+            // Both dialled by the same side: that side closes its newer one.
+            match role {
+                Role::Dialler => conn,
+                Role::Listener => return,
+            }
+        } else if role == stays {
+            other
+        } else {
+            conn
+        };
+        self.close(goes, PeerError::Duplicate, now);
+    }
+
+    /// Our proof led nowhere.
+    pub(super) fn refused(&mut self, conn: ConnId, payload: PayloadId, reason: Reason, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&conn) else {
+            return;
+        };
+        let ids = self.by_payload.get(&payload).into_iter().flatten();
+        let asked: Vec<TransferId> = ids
+            .filter(|id| matches!(peer.joins.get(*id), Some(Join::Asked { .. })))
+            .copied()
+            .collect();
+        // Two scopes may ask for one payload id; answers come in the order of the questions.
+        let Some(id) = asked.first().copied() else {
+            return;
+        };
+        peer.joins.remove(&id);
+        let dialled = peer.dialled;
+        tracing::debug!(peer = %peer.remote, ?reason, "peer refused a payload");
+        self.join_ended(id, dialled, now);
+    }
+
+    /// The other side left a swarm.
+    pub(super) fn left(&mut self, conn: ConnId, slot: Slot, reason: Reason, now: Instant) -> Result<(), PeerError> {
+        // req: PEER-9
+        let peer = self.peers.get_mut(&conn).ok_or(PeerError::SlotUnknown)?;
+        let meaning = peer.meaning(slot)?;
+        peer.free_their_slot(slot);
+        let TheirSlot::Member(id) = meaning else {
+            return Ok(());
+        };
+        if let Some(Join::Member { slot, .. }) = peer.joins.remove(&id) {
+            self.remove_member(id, conn, now);
+            self.shared.send(conn, Message::Leave { slot, reason });
+        }
+        Ok(())
+    }
+
+    /// A dial led to nobody.
+    pub(super) fn dial_ended(&mut self, address: SocketAddr, now: Instant) {
+        for transfer in self.transfers.values_mut() {
+            if transfer.book.is_dialling(address) {
+                transfer.book.failed(address, now);
+            }
+        }
+    }
+
+    /// A join led to nothing.
+    pub(super) fn join_ended(&mut self, id: TransferId, dialled: Option<SocketAddr>, now: Instant) {
+        if let (Some(transfer), Some(address)) = (self.transfers.get_mut(&id), dialled) {
+            transfer.book.failed(address, now);
+        }
+    }
+
+    /// Dials, or asks over connections that are there, until there are neighbours enough.
+    pub(super) fn dial(&mut self, id: TransferId, now: Instant) {
+        // req: SWARM-9
+        let settings = &self.shared.settings;
+        let (aim, dials_max) = (settings.neighbours_aim, settings.dials_max);
+        let connections_max = settings.connections_max;
+        loop {
+            let salt = self.shared.random.next();
+            let Some(transfer) = self.transfers.get_mut(&id).filter(|it| it.is_fetching()) else {
+                return;
+            };
+            if transfer.members.len() + transfer.book.dialling_count() >= aim {
+                return;
+            }
+            let Some(address) = transfer.book.next(salt, now) else {
+                return;
+            };
+            let there = self
+                .peers
+                .iter()
+                .find(|(_, peer)| peer.dialled == Some(address) || peer.dialable() == Some(address))
+                .map(|(conn, peer)| (*conn, peer.joins.contains_key(&id), peer.their_hello().is_some()));
+            match there {
+                Some((_, true, _)) => transfer.book.left(address, now),
+                Some((conn, false, true)) => {
+                    transfer.book.dialling(address);
+                    self.ask_there(id, conn, address, now);
+                }
+                // Its hello will make it be asked.
+                Some((_, false, false)) => transfer.book.dialling(address),
+                None if self.dials.contains(&address) => transfer.book.dialling(address),
+                None => {
+                    if self.dials.len() >= dials_max || self.peers.len() >= connections_max {
+                        return;
+                    }
+                    transfer.book.dialling(address);
+                    self.dials.insert(address);
+                    self.shared.actions.push_back(Action::Dial { address });
+                }
+            }
+        }
+    }
+
+    /// Asks for a payload over a connection that is there; how the address fares follows the answer.
+    fn ask_there(&mut self, id: TransferId, conn: ConnId, address: SocketAddr, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            // An accepted connection is known by the address that it can be dialled at from here on.
+            peer.dialled.get_or_insert(address);
+        }
+        self.ask(id, conn, now);
+        let asked = self
+            .peers
+            .get(&conn)
+            .is_some_and(|peer| peer.joins.contains_key(&id));
+        if let Some(transfer) = self.transfers.get_mut(&id).filter(|_| !asked) {
+            transfer.book.failed(address, now);
+        }
+    }
+}
+
+/// A slot and a proof of ours for one more payload on a connection.
+fn prove(peer: &mut Peer, transfer: &Transfer, us: &crate::swarm::wire::NodeId) -> Option<(Slot, [u8; 32])> {
+    let proof = peer.our_proof(us, &transfer.key, &transfer.payload)?;
+    Some((peer.new_slot()?, proof))
+}
+
+fn ip_bits(address: &SocketAddr) -> u64 {
+    match address.ip() {
+        std::net::IpAddr::V4(ip) => u64::from(ip.to_bits()) << 16,
+        // The low half tells hosts of one network apart.
+        std::net::IpAddr::V6(ip) => (ip.to_bits() & u128::from(u64::MAX)) as u64,
+    }
+}

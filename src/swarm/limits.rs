@@ -1,0 +1,127 @@
+//! Every bound of the piece protocol, and the settings of one node's engine.
+//!
+//! Spec: `spec/peer-protocol.md` sections 1, 4 and 5; RELIABILITY section 6.
+
+use std::time::Duration;
+
+use crate::payload::geometry::{BLOCK_BYTES_MAX, PIECE_COUNT_MAX};
+
+/// Longest wait for `Hello` after connecting. Beyond it: close.
+pub const HELLO_WAIT: Duration = Duration::from_secs(5);
+/// A connection without a message, or without a proven payload, for this long is closed.
+pub const IDLE_MAX: Duration = Duration::from_secs(30);
+/// A side that has sent nothing for this long sends `Ping`.
+pub const PING_AFTER: Duration = Duration::from_secs(10);
+/// A connection this old is closed; both sides may dial again.
+pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
+
+/// Piece numbers in one `Have`. More: close.
+pub const HAVE_PIECES_MAX: usize = 1024;
+/// Piece numbers in one `Offer`. More: close.
+pub const OFFER_PIECES_MAX: usize = 64;
+/// Addresses in one `Peers`, and per peer and minute. More in one message: close; a minute: ignored.
+pub const PEERS_ADDRESSES_MAX: usize = 16;
+/// Bytes of the bits in a `Bitfield`.
+pub const BITFIELD_BYTES_MAX: usize = PIECE_COUNT_MAX as usize / 8;
+/// Bytes of the largest message, its length field included.
+pub const MESSAGE_BYTES_MAX: usize = 4 + 1 + 10 + BLOCK_BYTES_MAX as usize;
+
+/// Payloads joined at once on one connection. More: close.
+pub const JOINS_PER_CONNECTION_MAX: usize = 256;
+/// Joins that one connection may have refused before it is closed.
+pub const JOINS_REFUSED_MAX: u32 = 8;
+/// The most that a `Hello` may allow as unanswered requests per payload.
+pub const REQUESTS_ALLOWED_MAX: u16 = 64;
+
+/// A piece given to a peer that does not have it after this long counts as not given.
+pub const GIVE_STALL: Duration = Duration::from_secs(10);
+/// An asked peer that makes no progress for this long has stalled.
+pub const STALL_AFTER: Duration = Duration::from_secs(10);
+/// Over this long, less than [`SLOW_BYTES_PER_SECOND`] makes a peer slow.
+pub const SLOW_WINDOW: Duration = Duration::from_secs(30);
+/// A peer that sends less, in bytes per second, is asked for one block at a time.
+pub const SLOW_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// Queueing time, beyond the least round trip, up to which the bytes asked of a peer grow.
+pub const QUEUE_TIME: Duration = Duration::from_millis(150);
+/// The origin offers what its uplink moves in this time ahead of what was asked for.
+pub const GIVE_AHEAD_TIME: Duration = Duration::from_millis(150);
+/// A block handed to a socket that has not left after this long no longer counts for the uplink.
+pub const SEND_STUCK_AFTER: Duration = Duration::from_secs(1);
+/// Pieces announced are gathered for this long, unless nothing was announced before.
+pub const HAVE_DELAY: Duration = Duration::from_millis(20);
+/// How often the longest served peer makes room, when more peers want than there are slots.
+pub const CHOKE_INTERVAL: Duration = Duration::from_secs(10);
+/// In the endgame, the least age of a request before a second peer is asked for the same piece.
+pub const ENDGAME_AGE_MIN: Duration = Duration::from_millis(100);
+
+/// A second bad piece within this time bans.
+pub const BAD_PIECE_MEMORY: Duration = Duration::from_secs(3600);
+/// First ban; each further one is twice as long, up to [`BAN_MAX`].
+pub const BAN_FIRST: Duration = Duration::from_secs(3600);
+/// Longest ban.
+pub const BAN_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Nodes whose bad pieces are remembered; beyond it the one longest quiet is forgotten.
+pub const BLAMED_NODES_MAX: usize = 4096;
+
+/// Addresses known for one payload; beyond it hints are ignored.
+pub const ADDRESSES_PER_PAYLOAD_MAX: usize = 64;
+/// First pause after a failed dial or a refusal; doubles up to [`DIAL_PAUSE_MAX`].
+pub const DIAL_PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// Longest pause between two dials of one address.
+pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Failed dials after which a hint is forgotten; addresses of the manifest are kept.
+pub const HINT_FAILURES_MAX: u32 = 3;
+/// Two complete peers part after this long, so that others find a place.
+pub const DONE_LINGER: Duration = Duration::from_secs(2);
+/// Period of the housekeeping that looks for stalls, idle connections and missing neighbours.
+pub const TICK: Duration = Duration::from_millis(250);
+
+const _: () = assert!(BITFIELD_BYTES_MAX + 3 < MESSAGE_BYTES_MAX);
+const _: () = assert!(PING_AFTER.as_secs() * 2 < IDLE_MAX.as_secs());
+const _: () = assert!(BAN_FIRST.as_secs() <= BAN_MAX.as_secs());
+const _: () = assert!(QUEUE_TIME.as_millis() < STALL_AFTER.as_millis());
+
+/// What one node allows and wants; the defaults are those of `spec/peer-protocol.md`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Port that other nodes can dial; `None` for a node that only dials out.
+    pub listen_port: Option<u16>,
+    /// Peers of one swarm up to which this node dials.
+    pub neighbours_aim: usize,
+    /// Peers of one swarm beyond which others are turned away.
+    pub neighbours_max: usize,
+    /// Connections of the node; more are closed at once.
+    pub connections_max: usize,
+    /// Connections of one remote address; more are closed at once.
+    pub connections_per_address_max: usize,
+    /// Dials going on at a time.
+    pub dials_max: usize,
+    /// Unanswered requests that a peer may have with us, per payload.
+    pub requests_max: u16,
+    /// Peers served at a time, over all payloads.
+    pub upload_slots: usize,
+    /// Bytes of blocks handed to all sockets and not yet sent.
+    pub uplink_bytes_max: u64,
+    /// Bytes of blocks handed to one socket and not yet sent.
+    pub uplink_bytes_per_peer_max: u64,
+    /// Bytes asked for or being verified, over all payloads. Bounds memory.
+    pub download_bytes_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen_port: None,
+            neighbours_aim: 8,
+            neighbours_max: 16,
+            connections_max: 256,
+            connections_per_address_max: 32,
+            dials_max: 8,
+            requests_max: 16,
+            upload_slots: 64,
+            uplink_bytes_max: 1024 * 1024,
+            uplink_bytes_per_peer_max: 512 * 1024,
+            download_bytes_max: 16 * 1024 * 1024,
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! One payload on this node: what is held, what is being fetched, who takes part.
+//!
+//! Owns: the states of pieces and the members of the swarm. `fetch` asks and receives, `serve` gives and
+//! answers. Knows connections only by number.
+//! Spec: `spec/peer-protocol.md` sections 3 and 5, SWARM-1 to SWARM-15.
+
+mod fetch;
+mod serve;
+
+pub(crate) use serve::Choked;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use crate::payload::{AccessKey, Bitfield, Geometry, PayloadId, PieceIndex};
+use crate::swarm::addresses::AddressBook;
+use crate::swarm::availability::Availability;
+use crate::swarm::engine::{Action, Want};
+use crate::swarm::limits::Settings;
+use crate::swarm::peer::Member;
+use crate::swarm::picker::{Giver, Order};
+use crate::swarm::proof::Random;
+use crate::swarm::rate::Rate;
+use crate::swarm::requests::{Attempt, ConnId, TransferId};
+use crate::swarm::uploads::{Slots, Uploads};
+use crate::swarm::wire::{Message, NodeId};
+
+/// What the transfers of one node share.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) random: Random,
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) uploads: Uploads,
+    pub(crate) slots: Slots,
+    /// Bytes of all pieces being fetched or verified.
+    pub(crate) download_bytes: u64,
+}
+
+impl Shared {
+    pub(crate) fn send(&mut self, conn: ConnId, message: Message) {
+        self.actions.push_back(Action::Send { conn, message });
+    }
+}
+
+/// What a transfer is in now.
+///
+/// Fetching ──last piece verified──> Complete; either ──disk failed──> Failed, until it is forgotten.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TransferState {
+    /// Pieces are missing.
+    Fetching,
+    /// All pieces are held; others are served.
+    Complete,
+    /// This node's storage failed it; nothing is asked or served.
+    Failed,
+}
+
+/// Bytes of one transfer since it began.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TransferCounts {
+    /// Block bytes received.
+    pub down_bytes: u64,
+    /// Block bytes sent.
+    pub up_bytes: u64,
+    /// Pieces received and verified since the transfer began.
+    pub pieces_fetched: u32,
+    /// Bytes received that were not needed any more.
+    pub duplicate_bytes: u64,
+    /// Bytes of pieces that did not verify.
+    pub bad_bytes: u64,
+    /// Pieces that did not verify.
+    pub bad_pieces: u32,
+}
+
+/// One payload on this node.
+pub(crate) struct Transfer {
+    pub(crate) id: TransferId,
+    pub(crate) payload: PayloadId,
+    pub(crate) geometry: Geometry,
+    pub(crate) key: AccessKey,
+    pub(crate) order: Order,
+    pub(crate) state: TransferState,
+    pub(crate) have: Bitfield,
+    /// Missing and not being fetched.
+    pub(crate) wanted: Bitfield,
+    pub(crate) attempts: BTreeMap<PieceIndex, Vec<Attempt>>,
+    pub(crate) availability: Availability,
+    pub(crate) giver: Option<Giver>,
+    pub(crate) members: BTreeMap<ConnId, Member>,
+    pub(crate) book: AddressBook,
+    /// Nodes that sent a bad piece of this payload, or stalled twice: they do not come back.
+    pub(crate) excluded: BTreeSet<NodeId>,
+    pub(crate) counts: TransferCounts,
+    pub(crate) up_rate: Rate,
+    pub(crate) down_rate: Rate,
+    /// Bytes asked for a second time in the endgame, as long as the first copy was missing.
+    duplicate_asked_bytes: u64,
+    salt: u64,
+}
+
+/// Nodes that may be excluded from one swarm; beyond it the least is forgotten.
+const EXCLUDED_MAX: usize = 1024;
+
+impl Transfer {
+    pub(crate) fn new(id: TransferId, want: Want, salt: u64, now: Instant) -> Self {
+        let geometry = want.geometry;
+        let mut wanted = Bitfield::empty(&geometry);
+        // req: SWARM-14
+        for piece in want.have.missing(&geometry) {
+            wanted.set(piece);
+        }
+        let state = if want.have.is_full() {
+            TransferState::Complete
+        } else {
+            TransferState::Fetching
+        };
+        let gives = want.origin && state == TransferState::Complete;
+        Self {
+            id,
+            payload: want.payload,
+            geometry,
+            key: want.key,
+            order: want.order,
+            state,
+            have: want.have,
+            wanted,
+            attempts: BTreeMap::new(),
+            availability: Availability::new(&geometry),
+            giver: gives.then(|| Giver::new(&geometry)),
+            members: BTreeMap::new(),
+            book: AddressBook::default(),
+            excluded: BTreeSet::new(),
+            counts: TransferCounts::default(),
+            up_rate: Rate::new(now),
+            down_rate: Rate::new(now),
+            duplicate_asked_bytes: 0,
+            salt,
+        }
+    }
+
+    pub(crate) fn is_fetching(&self) -> bool {
+        self.state == TransferState::Fetching
+    }
+
+    /// Whether only pieces that are already asked for are missing.
+    pub(crate) fn is_endgame(&self) -> bool {
+        // req: SWARM-4
+        self.is_fetching() && self.wanted.is_empty() && !self.attempts.is_empty()
+    }
+
+    /// A node that does not take part in this swarm any more.
+    pub(crate) fn exclude(&mut self, node: NodeId) {
+        if self.excluded.len() >= EXCLUDED_MAX {
+            self.excluded.pop_first();
+        }
+        self.excluded.insert(node);
+    }
+
+    /// A proven peer joins: it is sent what we hold.
+    pub(crate) fn add_member(&mut self, conn: ConnId, mut member: Member, shared: &mut Shared, now: Instant) {
+        let slots = shared.settings.upload_slots;
+        member.choked = !shared.slots.join(self.id, conn, slots, now);
+        let giving = self.giver.is_some();
+        let bits = if giving {
+            member.given = Some(BTreeSet::new());
+            Bitfield::empty(&self.geometry)
+        } else {
+            self.have.clone()
+        };
+        // req: PEER-10
+        let message = Message::Bitfield {
+            slot: member.slot,
+            giving,
+            choked: member.choked,
+            bits: bits.to_bytes().into(),
+        };
+        shared.send(conn, message);
+        self.members.insert(conn, member);
+    }
+
+    /// A peer is gone: what it was asked for is wanted again, what it was given is given again.
+    pub(crate) fn remove_member(&mut self, conn: ConnId, shared: &mut Shared, now: Instant) -> Option<Member> {
+        let attempting = self.members.get(&conn)?.attempting.clone();
+        for piece in attempting {
+            self.abandon(piece, conn, shared);
+        }
+        let member = self.members.remove(&conn)?;
+        if let Some(have) = &member.have {
+            self.availability.remove_all(&self.geometry, have);
+        }
+        if let Some(giver) = &mut self.giver {
+            let availability = &self.availability;
+            giver.lost(conn, |piece| availability.holders(piece) > 0);
+        }
+        shared.uploads.drain(self.id, conn);
+        if let Some(address) = member.dialled {
+            self.book.left(address, now);
+        }
+        Some(member)
+    }
+
+    /// The node's own invariants; for tests and simulations.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let endgame_limit = 2;
+        for (piece, attempts) in &self.attempts {
+            if self.have.has(*piece) || self.wanted.has(*piece) {
+                return Err(format!("{piece:?} is fetched and also held or wanted"));
+            }
+            if attempts.is_empty() || attempts.len() > endgame_limit {
+                return Err(format!("{piece:?} has {} sources", attempts.len()));
+            }
+            for attempt in attempts.iter().filter(|attempt| attempt.is_receiving()) {
+                let known = self
+                    .members
+                    .get(&attempt.conn)
+                    .is_some_and(|member| member.attempting.contains(piece));
+                if !known {
+                    return Err(format!("{piece:?} is asked of nobody"));
+                }
+            }
+        }
+        for piece in self.geometry.pieces() {
+            let states = u8::from(self.have.has(piece))
+                + u8::from(self.wanted.has(piece))
+                + u8::from(self.attempts.contains_key(&piece));
+            if states != 1 {
+                return Err(format!("{piece:?} is in {states} states"));
+            }
+            let holders = self
+                .members
+                .values()
+                .filter(|member| member.have.as_ref().is_some_and(|have| have.has(piece)))
+                .count();
+            if usize::from(self.availability.holders(piece)) != holders {
+                return Err(format!("{piece:?} has {holders} holders, counted otherwise"));
+            }
+        }
+        Ok(())
+    }
+}

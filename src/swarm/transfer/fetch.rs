@@ -1,0 +1,411 @@
+//! Asks peers for pieces and takes what they send.
+//!
+//! Spec: `spec/peer-protocol.md` PEER-10 to PEER-12, SWARM-3 to SWARM-5, SWARM-11, SWARM-13.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{Shared, Transfer, TransferState};
+use crate::payload::{Bitfield, BlockRange, PieceIndex};
+use crate::swarm::engine::Action;
+use crate::swarm::limits::ENDGAME_AGE_MIN;
+use crate::swarm::peer::PeerError;
+use crate::swarm::picker::pick;
+use crate::swarm::requests::{Attempt, ConnId, Match, raw};
+use crate::swarm::wire::{Message, NodeId, RawBlock};
+
+/// Pieces of one payload fetched at a time even when the node's bound on bytes is reached.
+const PIECES_AT_LEAST: usize = 4;
+
+impl Transfer {
+    /// Their first message after the proofs.
+    pub(crate) fn bitfield(
+        &mut self,
+        conn: ConnId,
+        bits: &[u8],
+        giving: bool,
+        choked: bool,
+    ) -> Result<(), PeerError> {
+        // req: PEER-10
+        let Some(member) = self.members.get_mut(&conn) else {
+            return Ok(());
+        };
+        if member.have.is_some() {
+            return Err(PeerError::BitfieldAgain);
+        }
+        let have = Bitfield::from_bytes(&self.geometry, bits)
+            .map_err(|_| PeerError::BitfieldMalformed)?;
+        self.availability.add_all(&self.geometry, &have);
+        if let Some(giver) = &mut self.giver {
+            for piece in have.held(&self.geometry) {
+                giver.seen(conn, piece);
+            }
+        }
+        member.have = Some(have);
+        member.giving = giving;
+        member.chokes_us = choked;
+        Ok(())
+    }
+
+    /// They hold these pieces now.
+    pub(crate) fn peer_has(&mut self, conn: ConnId, pieces: &[u32]) -> Result<(), PeerError> {
+        let Some(member) = self.members.get_mut(&conn) else {
+            return Ok(());
+        };
+        let have = member.have.as_mut().ok_or(PeerError::EarlyMessage)?;
+        for number in pieces {
+            // req: PEER-10
+            let piece = self.geometry.piece_index(*number);
+            let piece = piece.ok_or(PeerError::PieceRange)?;
+            if have.set(piece) {
+                self.availability.add(piece);
+            }
+            if let Some(giver) = &mut self.giver {
+                giver.seen(conn, piece);
+            }
+        }
+        Ok(())
+    }
+
+    /// They hold everything and give no longer.
+    pub(crate) fn peer_has_all(&mut self, conn: ConnId) -> Result<(), PeerError> {
+        let Some(member) = self.members.get_mut(&conn) else {
+            return Ok(());
+        };
+        let have = member.have.as_mut().ok_or(PeerError::EarlyMessage)?;
+        for piece in self.geometry.pieces() {
+            if have.set(piece) {
+                self.availability.add(piece);
+            }
+        }
+        member.giving = false;
+        member.offered.clear();
+        Ok(())
+    }
+
+    /// They give us these pieces.
+    pub(crate) fn peer_offers(&mut self, conn: ConnId, pieces: &[u32]) -> Result<(), PeerError> {
+        let Some(member) = self.members.get_mut(&conn) else {
+            return Ok(());
+        };
+        if member.have.is_none() {
+            return Err(PeerError::EarlyMessage);
+        }
+        for number in pieces {
+            let piece = self.geometry.piece_index(*number);
+            member.offered.insert(piece.ok_or(PeerError::PieceRange)?);
+        }
+        Ok(())
+    }
+
+    /// Asks every member for as much as it should be asked.
+    pub(crate) fn fill_all(&mut self, shared: &mut Shared, now: Instant) {
+        let conns: Vec<ConnId> = self.members.keys().copied().collect();
+        for conn in conns {
+            self.fill(conn, shared, now);
+        }
+    }
+
+    /// Asks one member for as much as it should be asked.
+    pub(crate) fn fill(&mut self, conn: ConnId, shared: &mut Shared, now: Instant) {
+        while self.is_fetching() {
+            let Some(member) = self.members.get(&conn) else {
+                return;
+            };
+            if member.chokes_us || !member.pacing.has_room(member.requests_allowed) {
+                return;
+            }
+            let Some(block) = self.next_block(conn, shared, now) else {
+                return;
+            };
+            if let Some(member) = self.members.get_mut(&conn) {
+                member.pacing.ask(block, now);
+                let (slot, block) = (member.slot, raw(block));
+                shared.send(conn, Message::Request { slot, block });
+            }
+        }
+    }
+
+    /// What to ask `conn` for next: first the rest of a begun piece, then a new one, then a duplicate.
+    fn next_block(&mut self, conn: ConnId, shared: &mut Shared, now: Instant) -> Option<BlockRange> {
+        for piece in &self.members.get(&conn)?.attempting {
+            let attempts = self.attempts.get_mut(piece)?;
+            let own = attempts.iter_mut().find(|attempt| attempt.conn == conn)?;
+            if own.has_unasked() {
+                return own.next_block(&self.geometry, *piece);
+            }
+        }
+        let bound = shared.settings.download_bytes_max;
+        let piece_bytes = u64::from(self.geometry.piece_bytes().get());
+        if shared.download_bytes + piece_bytes > bound && self.attempts.len() >= PIECES_AT_LEAST {
+            return None;
+        }
+        let piece = self
+            .new_piece(conn)
+            .or_else(|| self.second_source(conn, now))?;
+        let member = self.members.get_mut(&conn)?;
+        member.attempting.push(piece);
+        self.wanted.clear(piece);
+        shared.download_bytes += u64::from(self.geometry.piece_len_bytes(piece));
+        let mut attempt = Attempt::new(&self.geometry, piece, conn, member.node, now);
+        let block = attempt.next_block(&self.geometry, piece);
+        self.attempts.entry(piece).or_default().push(attempt);
+        block
+    }
+
+    /// A piece that nobody is asked for yet.
+    fn new_piece(&self, conn: ConnId) -> Option<PieceIndex> {
+        let member = self.members.get(&conn)?;
+        let offered = member.offered.iter().find(|piece| self.wanted.has(**piece));
+        let piece = match offered {
+            Some(piece) => *piece,
+            None if member.giving => return None,
+            None => pick(
+                self.order,
+                &self.geometry,
+                &self.wanted,
+                member.have.as_ref()?,
+                &self.availability,
+                self.salt,
+            )?,
+        };
+        self.is_free_at(conn, piece).then_some(piece)
+    }
+
+    /// In the endgame, a piece that somebody else has been asked for, for the longest time.
+    fn second_source(&mut self, conn: ConnId, now: Instant) -> Option<PieceIndex> {
+        // req: SWARM-4
+        if !self.is_endgame() {
+            return None;
+        }
+        let member = self.members.get(&conn)?;
+        if member.giving {
+            return None;
+        }
+        let have = member.have.as_ref()?;
+        let (piece, _) = self
+            .attempts
+            .iter()
+            .filter(|(piece, _)| have.has(**piece))
+            .filter_map(|(piece, attempts)| match attempts.as_slice() {
+                [only] if only.is_receiving() && only.conn != conn => Some((*piece, only.since)),
+                _ => None,
+            })
+            .filter(|(piece, since)| {
+                now.saturating_duration_since(*since) >= ENDGAME_AGE_MIN
+                    && self.is_free_at(conn, *piece)
+            })
+            .min_by_key(|(_, since)| *since)?;
+        let piece_bytes = u64::from(self.geometry.piece_bytes().get());
+        let budget = self.geometry.size_bytes() / 100 + piece_bytes;
+        let len_bytes = u64::from(self.geometry.piece_len_bytes(piece));
+        if self.counts.duplicate_bytes + self.duplicate_asked_bytes + len_bytes > budget {
+            return None;
+        }
+        self.duplicate_asked_bytes += len_bytes;
+        Some(piece)
+    }
+
+    /// Whether no cancelled request for `piece` is still unanswered at `conn`.
+    fn is_free_at(&self, conn: ConnId, piece: PieceIndex) -> bool {
+        self.members.get(&conn).is_some_and(|member| {
+            !self
+                .geometry
+                .blocks(piece)
+                .any(|block| member.pacing.is_asked(block))
+        })
+    }
+
+    /// A block came.
+    pub(crate) fn block(
+        &mut self,
+        conn: ConnId,
+        piece: u32,
+        offset_bytes: u32,
+        bytes: Bytes,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> Result<(), PeerError> {
+        let piece = self.geometry.piece_index(piece);
+        let piece = piece.ok_or(PeerError::PieceRange)?;
+        let len_bytes = u32::try_from(bytes.len()).map_err(|_| PeerError::BlockRange)?;
+        let block = self.geometry.block_range(piece, offset_bytes, len_bytes);
+        let block = block.ok_or(PeerError::BlockRange)?;
+        let Some(member) = self.members.get_mut(&conn) else {
+            return Ok(());
+        };
+        // req: PEER-12
+        let matched = member.pacing.answered(raw(block), now);
+        let len_bytes = u64::from(len_bytes);
+        match matched {
+            Match::Unasked => return Err(PeerError::AnsweredUnasked),
+            Match::Cancelled => {
+                member.counts.duplicate_bytes += len_bytes;
+                self.counts.duplicate_bytes += len_bytes;
+            }
+            Match::Wanted => {}
+        }
+        member.stalls = 0;
+        member.counts.down_bytes += len_bytes;
+        self.counts.down_bytes += len_bytes;
+        self.down_rate.add(len_bytes, now);
+        if matched == Match::Wanted {
+            self.take_block(conn, block, bytes, shared);
+        }
+        Ok(())
+    }
+
+    /// Puts a wanted block to its piece; the last one sends the piece to be verified and written.
+    fn take_block(&mut self, conn: ConnId, block: BlockRange, bytes: Bytes, shared: &mut Shared) {
+        let piece = block.piece();
+        let Some(attempts) = self.attempts.get_mut(&piece) else {
+            return;
+        };
+        let own = attempts
+            .iter_mut()
+            .find(|attempt| attempt.conn == conn && attempt.is_receiving());
+        let Some(blocks) = own.and_then(|own| own.receive(block, bytes)) else {
+            return;
+        };
+        if let Some(member) = self.members.get_mut(&conn) {
+            member.attempting.retain(|attempted| *attempted != piece);
+            member.offered.remove(&piece);
+        }
+        let others: Vec<ConnId> = attempts
+            .iter()
+            .filter(|attempt| attempt.conn != conn)
+            .map(|attempt| attempt.conn)
+            .collect();
+        for other in others {
+            self.abandon(piece, other, shared);
+        }
+        shared.actions.push_back(Action::Write {
+            transfer: self.id,
+            piece,
+            blocks,
+        });
+    }
+
+    /// Takes a piece away from one source: what came is dropped, what was asked is cancelled.
+    pub(crate) fn abandon(&mut self, piece: PieceIndex, conn: ConnId, shared: &mut Shared) {
+        let len_bytes = u64::from(self.geometry.piece_len_bytes(piece));
+        let Some(attempts) = self.attempts.get_mut(&piece) else {
+            return;
+        };
+        let position = attempts
+            .iter()
+            .position(|attempt| attempt.conn == conn && attempt.is_receiving());
+        let Some(position) = position else { return };
+        if attempts.len() > 1 {
+            self.duplicate_asked_bytes = self.duplicate_asked_bytes.saturating_sub(len_bytes);
+        }
+        let dropped = attempts.swap_remove(position);
+        self.counts.duplicate_bytes += dropped.received_bytes();
+        if attempts.is_empty() {
+            self.attempts.remove(&piece);
+            self.wanted.set(piece);
+        }
+        shared.download_bytes -= len_bytes;
+        if let Some(member) = self.members.get_mut(&conn) {
+            member.attempting.retain(|attempted| *attempted != piece);
+            for block in member.pacing.cancel(piece) {
+                let slot = member.slot;
+                shared.send(conn, Message::Cancel { slot, block });
+            }
+        }
+    }
+
+    /// The peer will not answer a request.
+    pub(crate) fn reject(&mut self, conn: ConnId, block: RawBlock, shared: &mut Shared) -> Result<(), PeerError> {
+        let Some(member) = self.members.get_mut(&conn) else {
+            return Ok(());
+        };
+        match member.pacing.rejected(block) {
+            Match::Unasked => return Err(PeerError::AnsweredUnasked),
+            Match::Cancelled => return Ok(()),
+            Match::Wanted => {}
+        }
+        let Some(piece) = self.geometry.piece_index(block.piece) else {
+            return Ok(());
+        };
+        member.offered.remove(&piece);
+        // It does not serve what it said it holds: unless it is for the choke, do not ask it again.
+        let lost = !member.chokes_us && member.have.as_mut().is_some_and(|have| have.clear(piece));
+        if lost {
+            self.availability.remove(piece);
+        }
+        self.abandon(piece, conn, shared);
+        Ok(())
+    }
+
+    /// A piece was verified and written. Answers whether it was the last.
+    pub(crate) fn verified(&mut self, piece: PieceIndex, shared: &mut Shared, now: Instant) -> bool {
+        // req: SWARM-11
+        let Some(attempt) = self.end_verifying(piece, shared) else {
+            return false;
+        };
+        self.counts.pieces_fetched += 1;
+        if let Some(member) = self.members.get_mut(&attempt.conn) {
+            member.counts.pieces += 1;
+        }
+        self.have.set(piece);
+        for member in self.members.values_mut() {
+            member.news.push(piece.get());
+        }
+        self.flush_news(shared, now);
+        if !self.have.is_full() {
+            return false;
+        }
+        self.state = TransferState::Complete;
+        true
+    }
+
+    /// A piece did not match its hash: wanted again; answers who sent it.
+    pub(crate) fn bad(&mut self, piece: PieceIndex, shared: &mut Shared) -> Option<(ConnId, NodeId)> {
+        // req: SWARM-12
+        let attempt = self.end_verifying(piece, shared)?;
+        self.counts.bad_pieces += 1;
+        self.counts.bad_bytes += u64::from(self.geometry.piece_len_bytes(piece));
+        self.wanted.set(piece);
+        Some((attempt.conn, attempt.node))
+    }
+
+    fn end_verifying(&mut self, piece: PieceIndex, shared: &mut Shared) -> Option<Attempt> {
+        let attempts = self.attempts.get_mut(&piece)?;
+        let position = attempts.iter().position(|attempt| !attempt.is_receiving())?;
+        let attempt = attempts.swap_remove(position);
+        debug_assert!(attempts.is_empty(), "other sources are dropped before a piece is verified");
+        self.attempts.remove(&piece);
+        shared.download_bytes -= u64::from(self.geometry.piece_len_bytes(piece));
+        Some(attempt)
+    }
+
+    /// Members that left a request unanswered for too long: their pieces are asked elsewhere.
+    ///
+    /// Answers those that did so twice in a row.
+    pub(crate) fn check_stalls(&mut self, shared: &mut Shared, now: Instant) -> Vec<ConnId> {
+        // req: SWARM-13
+        let mut out = Vec::new();
+        let mut stalled = Vec::new();
+        for (conn, member) in &mut self.members {
+            member.pacing.judge_speed(now);
+            if !member.pacing.has_stalled(now) {
+                continue;
+            }
+            member.stalls += 1;
+            member.counts.stalls += 1;
+            member.pacing.forgive(now);
+            if member.stalls >= 2 {
+                out.push(*conn);
+            }
+            stalled.push((*conn, member.attempting.clone()));
+        }
+        for (conn, pieces) in stalled {
+            for piece in pieces {
+                self.abandon(piece, conn, shared);
+            }
+        }
+        out
+    }
+}

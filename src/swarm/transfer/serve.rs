@@ -1,0 +1,198 @@
+//! Announces pieces, gives them out as the origin, and answers requests.
+//!
+//! Spec: `spec/peer-protocol.md` PEER-11, PEER-13, SWARM-1, SWARM-2, SWARM-10.
+
+use std::time::Instant;
+
+use super::{Shared, Transfer, TransferState};
+use crate::payload::PieceIndex;
+use crate::swarm::limits::{GIVE_AHEAD_TIME, HAVE_DELAY, HAVE_PIECES_MAX};
+use crate::swarm::peer::PeerError;
+use crate::swarm::requests::{ConnId, raw};
+use crate::swarm::wire::{Message, RawBlock};
+
+/// News that goes out without waiting for [`HAVE_DELAY`].
+const NEWS_AT_ONCE: usize = 64;
+/// Bytes that the origin offers ahead, at most.
+const GIVE_AHEAD_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+impl Transfer {
+    /// Tells members what is new, to each at most once in [`HAVE_DELAY`].
+    pub(crate) fn flush_news(&mut self, shared: &mut Shared, now: Instant) {
+        // req: SWARM-10
+        for (conn, member) in &mut self.members {
+            let waited = member
+                .told_news
+                .is_none_or(|told| now.saturating_duration_since(told) >= HAVE_DELAY);
+            if member.news.is_empty() || !(waited || member.news.len() >= NEWS_AT_ONCE) {
+                continue;
+            }
+            for pieces in member.news.chunks(HAVE_PIECES_MAX) {
+                let message = Message::Have {
+                    slot: member.slot,
+                    pieces: pieces.to_vec(),
+                };
+                shared.send(*conn, message);
+            }
+            member.news.clear();
+            member.told_news = Some(now);
+        }
+    }
+
+    /// When news that waits is to be told.
+    pub(crate) fn news_timeout(&self) -> Option<Instant> {
+        self.members
+            .values()
+            .filter(|member| !member.news.is_empty())
+            .filter_map(|member| Some(member.told_news? + HAVE_DELAY))
+            .min()
+    }
+
+    /// As the origin: offers pieces that nobody has, to those who relay, a short time ahead.
+    pub(crate) fn give(&mut self, shared: &mut Shared, now: Instant) {
+        // req: SWARM-1
+        // req: SWARM-2
+        let Some(giver) = &mut self.giver else { return };
+        giver.expire(now);
+        let piece_bytes = u64::from(self.geometry.piece_bytes().get());
+        let ahead = self.up_rate.bytes_per_second(now) as f64 * GIVE_AHEAD_TIME.as_secs_f64();
+        let ahead = (ahead as u64).clamp(2 * piece_bytes, GIVE_AHEAD_BYTES_MAX.max(2 * piece_bytes));
+        while giver.has_ungiven() && giver.unsent_bytes(None, now) < ahead {
+            let mut takers: Vec<_> = self
+                .members
+                .iter()
+                .filter(|(_, member)| {
+                    !member.choked && member.have.as_ref().is_some_and(|have| !have.is_full())
+                })
+                .map(|(conn, member)| {
+                    let unsent = giver.unsent_bytes(Some(*conn), now);
+                    let unrelayed = giver.unrelayed_count(*conn);
+                    (unsent, unrelayed, member.last_gift, *conn)
+                })
+                .filter(|(unsent, ..)| *unsent < ahead.div_ceil(2).max(2 * piece_bytes))
+                .collect();
+            takers.sort_unstable();
+            let given = takers.into_iter().find_map(|(.., conn)| {
+                let member = self.members.get_mut(&conn)?;
+                let held = member.have.as_ref()?;
+                let piece = giver.give(&self.geometry, &self.have, conn, held, now)?;
+                member.last_gift = Some(now);
+                if let Some(given) = &mut member.given {
+                    given.insert(piece);
+                }
+                Some((conn, member.slot, piece))
+            });
+            let Some((conn, slot, piece)) = given else { break };
+            let pieces = vec![piece.get()];
+            shared.send(conn, Message::Offer { slot, pieces });
+        }
+        if giver.is_done(now) {
+            self.giver = None;
+            for (conn, member) in &mut self.members {
+                if member.given.take().is_some() {
+                    shared.send(*conn, Message::HaveAll { slot: member.slot });
+                }
+            }
+        }
+    }
+
+    /// A peer asks for a block: it waits its turn, or is rejected.
+    pub(crate) fn request(
+        &mut self,
+        conn: ConnId,
+        block: RawBlock,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> Result<(), PeerError> {
+        // req: PEER-11
+        let piece = self.geometry.piece_index(block.piece);
+        let piece = piece.ok_or(PeerError::PieceRange)?;
+        let range = self
+            .geometry
+            .block_range(piece, block.offset_bytes, block.len_bytes)
+            .ok_or(PeerError::BlockRange)?;
+        let Some(member) = self.members.get(&conn) else {
+            return Ok(());
+        };
+        if shared.uploads.waiting_count(self.id, conn) >= usize::from(shared.settings.requests_max) {
+            return Err(PeerError::TooManyRequests);
+        }
+        let offered = member
+            .given
+            .as_ref()
+            .is_none_or(|given| given.contains(&piece));
+        // req: PEER-13
+        if member.choked || !offered || !self.serves(piece) {
+            let slot = member.slot;
+            shared.send(conn, Message::Reject { slot, block });
+            return Ok(());
+        }
+        shared.uploads.ask(self.id, conn, range, now);
+        Ok(())
+    }
+
+    /// Whether `piece` is held and may be read.
+    fn serves(&self, piece: PieceIndex) -> bool {
+        match self.state {
+            TransferState::Fetching | TransferState::Complete => self.have.has(piece),
+            TransferState::Failed => false,
+        }
+    }
+
+    /// A peer takes a request back: answered by `Reject` if it was still waiting.
+    pub(crate) fn cancel(
+        &mut self,
+        conn: ConnId,
+        block: RawBlock,
+        shared: &mut Shared,
+    ) -> Result<(), PeerError> {
+        let piece = self.geometry.piece_index(block.piece);
+        let range = piece.and_then(|piece| {
+            self.geometry
+                .block_range(piece, block.offset_bytes, block.len_bytes)
+        });
+        let range = range.ok_or(PeerError::BlockRange)?;
+        if shared.uploads.cancel(self.id, conn, range) {
+            self.send_reject(conn, block, shared);
+        }
+        Ok(())
+    }
+
+    /// Chokes a peer, or takes it up again.
+    pub(crate) fn set_choked(&mut self, conn: ConnId, choked: Choked, shared: &mut Shared) {
+        // req: PEER-13
+        let Some(member) = self.members.get_mut(&conn) else {
+            return;
+        };
+        let slot = member.slot;
+        match choked {
+            Choked::Yes => {
+                member.choked = true;
+                shared.send(conn, Message::Choke { slot });
+                for block in shared.uploads.drain(self.id, conn) {
+                    self.send_reject(conn, raw(block), shared);
+                }
+            }
+            Choked::No => {
+                member.choked = false;
+                shared.send(conn, Message::Unchoke { slot });
+            }
+        }
+    }
+
+    pub(crate) fn send_reject(&self, conn: ConnId, block: RawBlock, shared: &mut Shared) {
+        if let Some(member) = self.members.get(&conn) {
+            let slot = member.slot;
+            shared.send(conn, Message::Reject { slot, block });
+        }
+    }
+}
+
+/// Whether a peer is choked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Choked {
+    /// Its requests are rejected.
+    Yes,
+    /// It is served.
+    No,
+}

@@ -1,0 +1,246 @@
+//! What others have asked of this node: which request goes out next, and who has a slot.
+//!
+//! Owns: the waiting requests of all peers, the bytes on their way into sockets, and the slots.
+//! Bound: each peer's waiting requests are at most what our `Hello` allowed.
+//! Spec: `spec/peer-protocol.md` PEER-11 to PEER-13, SWARM-6 to SWARM-8.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::payload::{BlockRange, PieceIndex};
+use crate::swarm::limits::{SEND_STUCK_AFTER, Settings};
+use crate::swarm::requests::{ConnId, TransferId};
+
+/// A request that waited this long goes before rarer pieces.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The waiting requests of one peer for one payload.
+#[derive(Debug)]
+struct Queue {
+    requests: VecDeque<(BlockRange, Instant)>,
+    served: Instant,
+}
+
+/// A block handed to a socket.
+#[derive(Clone, Copy, Debug)]
+struct Sending {
+    bytes: u64,
+    since: Instant,
+}
+
+/// A block that goes out next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Upload {
+    pub(crate) transfer: TransferId,
+    pub(crate) conn: ConnId,
+    pub(crate) block: BlockRange,
+}
+
+/// All waiting requests of the node.
+#[derive(Debug, Default)]
+pub(crate) struct Uploads {
+    queues: BTreeMap<(TransferId, ConnId), Queue>,
+    sending: BTreeMap<ConnId, VecDeque<Sending>>,
+    /// Bytes sent for each payload, by its weight; a new one starts level with the least.
+    spent: BTreeMap<TransferId, u64>,
+    last: Option<(TransferId, ConnId, PieceIndex)>,
+}
+
+impl Uploads {
+    /// A payload will be served.
+    pub(crate) fn add_transfer(&mut self, transfer: TransferId) {
+        let level = self.spent.values().min().copied().unwrap_or(0);
+        self.spent.insert(transfer, level);
+    }
+
+    /// A payload will not be served any more.
+    pub(crate) fn remove_transfer(&mut self, transfer: TransferId) {
+        self.spent.remove(&transfer);
+        self.queues.retain(|(of, _), _| *of != transfer);
+    }
+
+    /// A peer asks for `block`.
+    pub(crate) fn ask(&mut self, transfer: TransferId, conn: ConnId, block: BlockRange, now: Instant) {
+        let queue = self.queues.entry((transfer, conn)).or_insert_with(|| Queue {
+            requests: VecDeque::new(),
+            served: now,
+        });
+        queue.requests.push_back((block, now));
+    }
+
+    /// Requests of the peer that wait, for one payload.
+    pub(crate) fn waiting_count(&self, transfer: TransferId, conn: ConnId) -> usize {
+        self.queues
+            .get(&(transfer, conn))
+            .map_or(0, |queue| queue.requests.len())
+    }
+
+    /// Bytes that wait for one payload, over all peers.
+    pub(crate) fn waiting_bytes(&self, transfer: TransferId) -> u64 {
+        self.queues
+            .range((transfer, ConnId(0))..=(transfer, ConnId(u64::MAX)))
+            .flat_map(|(_, queue)| &queue.requests)
+            .map(|(block, _)| u64::from(block.len_bytes()))
+            .sum()
+    }
+
+    /// Takes a waiting request back; whether it was still waiting.
+    pub(crate) fn cancel(&mut self, transfer: TransferId, conn: ConnId, block: BlockRange) -> bool {
+        let Some(queue) = self.queues.get_mut(&(transfer, conn)) else {
+            return false;
+        };
+        let before = queue.requests.len();
+        queue.requests.retain(|(waiting, _)| *waiting != block);
+        before != queue.requests.len()
+    }
+
+    /// Takes all waiting requests of a peer for a payload.
+    pub(crate) fn drain(&mut self, transfer: TransferId, conn: ConnId) -> Vec<BlockRange> {
+        self.queues
+            .remove(&(transfer, conn))
+            .map(|queue| queue.requests.into_iter().map(|(block, _)| block).collect())
+            .unwrap_or_default()
+    }
+
+    /// The connection is gone with all it asked for.
+    pub(crate) fn remove_conn(&mut self, conn: ConnId) {
+        self.queues.retain(|(_, of), _| *of != conn);
+        self.sending.remove(&conn);
+    }
+
+    /// The oldest block handed to the socket of `conn` has left.
+    pub(crate) fn sent(&mut self, conn: ConnId) {
+        if let Some(sending) = self.sending.get_mut(&conn) {
+            sending.pop_front();
+            if sending.is_empty() {
+                self.sending.remove(&conn);
+            }
+        }
+    }
+
+    /// Bytes in sockets that count for the uplink: those not stuck behind a peer that does not read.
+    fn moving_bytes(&self, now: Instant) -> u64 {
+        self.sending
+            .values()
+            .flatten()
+            .filter(|sending| now.saturating_duration_since(sending.since) < SEND_STUCK_AFTER)
+            .map(|sending| sending.bytes)
+            .sum()
+    }
+
+    /// When stuck bytes next make room, if requests wait for it.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        if self.queues.values().all(|queue| queue.requests.is_empty()) {
+            return None;
+        }
+        let oldest = self.sending.values().flatten().map(|sending| sending.since);
+        oldest.min().map(|since| since + SEND_STUCK_AFTER)
+    }
+
+    /// The block to hand to a socket now, if the uplink has room. `rarity` is less for rarer pieces.
+    pub(crate) fn next(
+        &mut self,
+        settings: &Settings,
+        now: Instant,
+        rarity: impl Fn(TransferId, PieceIndex) -> u16,
+    ) -> Option<Upload> {
+        // req: SWARM-6
+        if self.queues.is_empty() || self.moving_bytes(now) >= settings.uplink_bytes_max {
+            return None;
+        }
+        let open = |conn: ConnId| {
+            let bytes: u64 = self
+                .sending
+                .get(&conn)
+                .map_or(0, |sending| sending.iter().map(|block| block.bytes).sum());
+            bytes < settings.uplink_bytes_per_peer_max
+        };
+        let ready = || {
+            self.queues
+                .iter()
+                .filter(|((_, conn), queue)| !queue.requests.is_empty() && open(*conn))
+        };
+        // req: SWARM-8
+        let transfer = ready()
+            .map(|((transfer, _), _)| *transfer)
+            .min_by_key(|transfer| (self.spent.get(transfer).copied().unwrap_or(0), *transfer))?;
+        let (_, key) = ready()
+            .filter(|((of, _), _)| *of == transfer)
+            .filter_map(|(key, queue)| {
+                let (block, since) = queue.requests.front()?;
+                let begun = self.last == Some((key.0, key.1, block.piece()));
+                let urgent = now.saturating_duration_since(*since) >= PATIENCE;
+                let rank = (!begun, !urgent, rarity(transfer, block.piece()), queue.served);
+                Some((rank, *key))
+            })
+            .min()?;
+        let queue = self.queues.get_mut(&key)?;
+        let (block, _) = queue.requests.pop_front()?;
+        queue.served = now;
+        self.last = Some((key.0, key.1, block.piece()));
+        let bytes = u64::from(block.len_bytes());
+        *self.spent.entry(transfer).or_default() += bytes;
+        let sending = Sending { bytes, since: now };
+        self.sending.entry(key.1).or_default().push_back(sending);
+        Some(Upload {
+            transfer,
+            conn: key.1,
+            block,
+        })
+    }
+}
+
+/// Who is served, when more want than there are slots.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    served: BTreeMap<(TransferId, ConnId), Instant>,
+    waiting: BTreeMap<(TransferId, ConnId), Instant>,
+}
+
+impl Slots {
+    /// A peer joins a swarm; whether it has a slot at once.
+    pub(crate) fn join(&mut self, transfer: TransferId, conn: ConnId, slots: usize, now: Instant) -> bool {
+        // req: SWARM-7
+        let free = self.served.len() < slots;
+        let place = if free { &mut self.served } else { &mut self.waiting };
+        place.insert((transfer, conn), now);
+        free
+    }
+
+    /// A peer leaves a swarm; who gets its slot.
+    pub(crate) fn leave(
+        &mut self,
+        transfer: TransferId,
+        conn: ConnId,
+        now: Instant,
+    ) -> Option<(TransferId, ConnId)> {
+        self.waiting.remove(&(transfer, conn));
+        self.served.remove(&(transfer, conn))?;
+        self.promote(now)
+    }
+
+    /// The longest served makes room for the longest waiting: who is choked, and who is not any more.
+    pub(crate) fn rotate(&mut self, now: Instant) -> Option<[(TransferId, ConnId); 2]> {
+        // req: SWARM-7
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let (out, _) = self.served.iter().min_by_key(|(_, since)| **since)?;
+        let out = *out;
+        self.served.remove(&out);
+        let promoted = self.promote(now)?;
+        self.waiting.insert(out, now);
+        Some([out, promoted])
+    }
+
+    fn promote(&mut self, now: Instant) -> Option<(TransferId, ConnId)> {
+        let (next, _) = self.waiting.iter().min_by_key(|(_, since)| **since)?;
+        let next = *next;
+        self.waiting.remove(&next);
+        self.served.insert(next, now);
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests;
