@@ -46,9 +46,8 @@ pub(crate) struct AddressBook {
 impl AddressBook {
     /// Notes an address; ignored when it is known or the book is full.
     pub(crate) fn learn(&mut self, address: SocketAddr, source: Source, now: Instant) {
-        let useless = address.port() == 0
-            || address.ip().is_unspecified()
-            || address.ip().is_multicast();
+        let useless =
+            address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast();
         if useless || self.entries.contains_key(&address) {
             return;
         }
@@ -81,7 +80,10 @@ impl AddressBook {
             .filter(|(_, entry)| entry.state == State::Idle && entry.not_before <= now)
             .enumerate()
             .min_by_key(|(number, (_, entry))| {
-                (entry.failures, crate::swarm::proof::mix(salt ^ *number as u64))
+                (
+                    entry.failures,
+                    crate::swarm::proof::mix(salt ^ *number as u64),
+                )
             })
             .map(|(_, (address, _))| *address)
     }

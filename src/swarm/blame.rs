@@ -37,7 +37,10 @@ impl Blame {
     pub(crate) fn bad_piece(&mut self, node: NodeId, now: Instant) -> Verdict {
         // req: SWARM-12
         if !self.records.contains_key(&node) && self.records.len() >= BLAMED_NODES_MAX {
-            let oldest = self.records.iter().min_by_key(|(_, record)| record.last_bad);
+            let oldest = self
+                .records
+                .iter()
+                .min_by_key(|(_, record)| record.last_bad);
             if let Some(oldest) = oldest.map(|(node, _)| *node) {
                 self.records.remove(&oldest);
             }
@@ -51,8 +54,8 @@ impl Blame {
             self.records.insert(node, record);
             return Verdict::LeavesSwarm;
         };
-        let again = record.bans > 0
-            || now.saturating_duration_since(record.last_bad) < BAD_PIECE_MEMORY;
+        let again =
+            record.bans > 0 || now.saturating_duration_since(record.last_bad) < BAD_PIECE_MEMORY;
         record.last_bad = now;
         if !again {
             return Verdict::LeavesSwarm;
@@ -112,7 +115,10 @@ mod tests {
         for number in 0..5_000_u32 {
             let mut id = [0; 32];
             id[..4].copy_from_slice(&number.to_be_bytes());
-            blame.bad_piece(NodeId::from_bytes(id), now + Duration::from_millis(number.into()));
+            blame.bad_piece(
+                NodeId::from_bytes(id),
+                now + Duration::from_millis(number.into()),
+            );
         }
         assert_eq!(blame.records.len(), BLAMED_NODES_MAX);
     }

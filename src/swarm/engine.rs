@@ -299,7 +299,7 @@ impl Engine {
 
     /// The oldest block handed to the socket of `conn` has left.
     pub fn handle_block_sent(&mut self, conn: ConnId, now: Instant) {
-        self.shared.uploads.sent(conn);
+        self.shared.uploads.sent(conn, now);
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.sent(now);
         }
@@ -307,9 +307,15 @@ impl Engine {
     }
 
     /// A block could not be read. It is rejected, and the piece is not held any more.
-    pub fn handle_read_failed(&mut self, conn: ConnId, id: TransferId, block: BlockRange, now: Instant) {
+    pub fn handle_read_failed(
+        &mut self,
+        conn: ConnId,
+        id: TransferId,
+        block: BlockRange,
+        now: Instant,
+    ) {
         // req: SWARM-15
-        self.shared.uploads.sent(conn);
+        self.shared.uploads.sent(conn, now);
         if let Some(transfer) = self.transfers.get_mut(&id) {
             transfer.send_reject(conn, raw(block), &mut self.shared);
             if transfer.have.clear(block.piece()) {
@@ -532,7 +538,9 @@ impl Engine {
     /// Closes a connection for what its peer did.
     fn close(&mut self, conn: ConnId, reason: PeerError, now: Instant) {
         if self.drop_peer(conn, now) {
-            self.shared.actions.push_back(Action::Close { conn, reason });
+            self.shared
+                .actions
+                .push_back(Action::Close { conn, reason });
         }
     }
 
@@ -619,7 +627,10 @@ impl Engine {
             }
         }
         if bytes != self.shared.download_bytes {
-            return Err(format!("{bytes} bytes in flight, counted {}", self.shared.download_bytes));
+            return Err(format!(
+                "{bytes} bytes in flight, counted {}",
+                self.shared.download_bytes
+            ));
         }
         if self.dials.len() > self.shared.settings.dials_max {
             return Err(format!("{} dials", self.dials.len()));

@@ -4,6 +4,7 @@
 //! next from whom (`picker`, `requests`, `transfer`), and all of one node together (`engine`). Knows no
 //! socket, file, clock or random source; `server::peer` drives it on TCP, `tests/sim` on a made-up network.
 //! Spec: `spec/peer-protocol.md`.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod addresses;
 pub mod availability;

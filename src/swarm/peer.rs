@@ -196,9 +196,21 @@ impl Peer {
     }
 
     /// Our proof for a payload; `None` before their `Hello`.
-    pub(crate) fn our_proof(&self, us: &NodeId, key: &AccessKey, payload: &PayloadId) -> Option<[u8; 32]> {
+    pub(crate) fn our_proof(
+        &self,
+        us: &NodeId,
+        key: &AccessKey,
+        payload: &PayloadId,
+    ) -> Option<[u8; 32]> {
         let (ours, theirs) = self.sides(us)?;
-        Some(proof::prove(key, self.role, ours, theirs, payload, &self.binding))
+        Some(proof::prove(
+            key,
+            self.role,
+            ours,
+            theirs,
+            payload,
+            &self.binding,
+        ))
     }
 
     /// Whether `given` is their proof for a payload under `key`.
@@ -212,7 +224,10 @@ impl Peer {
         // req: PEER-8
         self.sides(us).is_some_and(|(ours, theirs)| {
             let role = self.role.other();
-            proof::equal(given, &proof::prove(key, role, theirs, ours, payload, &self.binding))
+            proof::equal(
+                given,
+                &proof::prove(key, role, theirs, ours, payload, &self.binding),
+            )
         })
     }
 

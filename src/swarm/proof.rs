@@ -128,20 +128,53 @@ mod tests {
     fn proof_is_bound_to_everything_it_names() {
         let key = AccessKey::from_bytes([1; 32]);
         let (a, b) = (NodeId::from_bytes([2; 32]), NodeId::from_bytes([3; 32]));
-        let a = Side { node: &a, nonce: &[4; 32] };
-        let b = Side { node: &b, nonce: &[5; 32] };
+        let a = Side {
+            node: &a,
+            nonce: &[4; 32],
+        };
+        let b = Side {
+            node: &b,
+            nonce: &[5; 32],
+        };
         let payload = PayloadId::from_bytes([6; 32]);
         let plain = ChannelBinding::default();
         let proof = prove(&key, Role::Dialler, a, b, &payload, &plain);
-        assert!(equal(&proof, &prove(&key, Role::Dialler, a, b, &payload, &plain)));
-        let other_nonce = Side { nonce: &[7; 32], ..b };
+        assert!(equal(
+            &proof,
+            &prove(&key, Role::Dialler, a, b, &payload, &plain)
+        ));
+        let other_nonce = Side {
+            nonce: &[7; 32],
+            ..b
+        };
         let others = [
-            prove(&AccessKey::from_bytes([9; 32]), Role::Dialler, a, b, &payload, &plain),
+            prove(
+                &AccessKey::from_bytes([9; 32]),
+                Role::Dialler,
+                a,
+                b,
+                &payload,
+                &plain,
+            ),
             prove(&key, Role::Listener, a, b, &payload, &plain),
             prove(&key, Role::Dialler, b, a, &payload, &plain),
             prove(&key, Role::Dialler, a, other_nonce, &payload, &plain),
-            prove(&key, Role::Dialler, a, b, &PayloadId::from_bytes([8; 32]), &plain),
-            prove(&key, Role::Dialler, a, b, &payload, &ChannelBinding([1; 32])),
+            prove(
+                &key,
+                Role::Dialler,
+                a,
+                b,
+                &PayloadId::from_bytes([8; 32]),
+                &plain,
+            ),
+            prove(
+                &key,
+                Role::Dialler,
+                a,
+                b,
+                &payload,
+                &ChannelBinding([1; 32]),
+            ),
         ];
         for other in others {
             assert!(!equal(&proof, &other));

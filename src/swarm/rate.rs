@@ -62,7 +62,10 @@ mod tests {
             rate.add(10_000, now);
             if step > 50 {
                 let measured = rate.bytes_per_second(now);
-                assert!((950_000..1_050_000).contains(&measured), "{step}: {measured}");
+                assert!(
+                    (950_000..1_050_000).contains(&measured),
+                    "{step}: {measured}"
+                );
             }
         }
         assert!(rate.bytes_per_second(now + Duration::from_secs(30)) < 10);

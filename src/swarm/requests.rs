@@ -180,7 +180,9 @@ impl Pacing {
             let most = u64::from(BLOCK_BYTES_MAX) * 64;
             self.target_bytes = (self.target_bytes + len_bytes).min(most);
             // What is not used is not kept: growth follows what was really unanswered.
-            self.target_bytes = self.target_bytes.min(2 * (self.outstanding_bytes + 2 * len_bytes));
+            self.target_bytes = self
+                .target_bytes
+                .min(2 * (self.outstanding_bytes + 2 * len_bytes));
         } else if queued > 2 * QUEUE_TIME {
             self.target_bytes = self.target_bytes.saturating_sub(len_bytes / 2).max(1);
         }
@@ -201,9 +203,7 @@ impl Pacing {
     /// Looks at the last half minute: a peer that trickles is slow until it does better.
     pub(crate) fn judge_speed(&mut self, now: Instant) {
         // req: SWARM-13
-        if self.asked.is_empty()
-            || now.saturating_duration_since(self.window_began) < SLOW_WINDOW
-        {
+        if self.asked.is_empty() || now.saturating_duration_since(self.window_began) < SLOW_WINDOW {
             return;
         }
         self.slow = self.window_bytes < SLOW_BYTES_PER_SECOND * SLOW_WINDOW.as_secs();
@@ -252,7 +252,11 @@ impl Attempt {
     }
 
     /// The next block of the piece that was not asked for yet; asked for by this call.
-    pub(crate) fn next_block(&mut self, geometry: &Geometry, piece: PieceIndex) -> Option<BlockRange> {
+    pub(crate) fn next_block(
+        &mut self,
+        geometry: &Geometry,
+        piece: PieceIndex,
+    ) -> Option<BlockRange> {
         let block = geometry.blocks(piece).nth(self.next_block)?;
         self.next_block += 1;
         Some(block)
@@ -268,7 +272,11 @@ impl Attempt {
 
     /// Bytes received so far.
     pub(crate) fn received_bytes(&self) -> u64 {
-        self.blocks.iter().flatten().map(|bytes| bytes.len() as u64).sum()
+        self.blocks
+            .iter()
+            .flatten()
+            .map(|bytes| bytes.len() as u64)
+            .sum()
     }
 
     /// A block came; all blocks in order, once the last is there.

@@ -157,7 +157,13 @@ impl Transfer {
     }
 
     /// A proven peer joins: it is sent what we hold.
-    pub(crate) fn add_member(&mut self, conn: ConnId, mut member: Member, shared: &mut Shared, now: Instant) {
+    pub(crate) fn add_member(
+        &mut self,
+        conn: ConnId,
+        mut member: Member,
+        shared: &mut Shared,
+        now: Instant,
+    ) {
         let slots = shared.settings.upload_slots;
         member.choked = !shared.slots.join(self.id, conn, slots, now);
         let giving = self.giver.is_some();
@@ -179,7 +185,12 @@ impl Transfer {
     }
 
     /// A peer is gone: what it was asked for is wanted again, what it was given is given again.
-    pub(crate) fn remove_member(&mut self, conn: ConnId, shared: &mut Shared, now: Instant) -> Option<Member> {
+    pub(crate) fn remove_member(
+        &mut self,
+        conn: ConnId,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> Option<Member> {
         let attempting = self.members.get(&conn)?.attempting.clone();
         for piece in attempting {
             self.abandon(piece, conn, shared);
@@ -233,7 +244,9 @@ impl Transfer {
                 .filter(|member| member.have.as_ref().is_some_and(|have| have.has(piece)))
                 .count();
             if usize::from(self.availability.holders(piece)) != holders {
-                return Err(format!("{piece:?} has {holders} holders, counted otherwise"));
+                return Err(format!(
+                    "{piece:?} has {holders} holders, counted otherwise"
+                ));
             }
         }
         Ok(())

@@ -9,10 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::payload::{BlockRange, PieceIndex};
 use crate::swarm::limits::{SEND_STUCK_AFTER, Settings};
+use crate::swarm::rate::Rate;
 use crate::swarm::requests::{ConnId, TransferId};
 
 /// A request that waited this long goes before rarer pieces.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Sockets hold what the uplink moves in this time.
+const UPLINK_TIME: Duration = Duration::from_millis(100);
+/// And at least this many bytes, so that no socket runs dry between two reports.
+const UPLINK_BYTES_MIN: u64 = 128 * 1024;
 
 /// The waiting requests of one peer for one payload.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub(crate) struct Uploads {
     /// Bytes sent for each payload, by its weight; a new one starts level with the least.
     spent: BTreeMap<TransferId, u64>,
     last: Option<(TransferId, ConnId, PieceIndex)>,
+    /// How fast sockets take blocks; `None` before the first.
+    rate: Option<Rate>,
 }
 
 impl Uploads {
@@ -60,11 +67,20 @@ impl Uploads {
     }
 
     /// A peer asks for `block`.
-    pub(crate) fn ask(&mut self, transfer: TransferId, conn: ConnId, block: BlockRange, now: Instant) {
-        let queue = self.queues.entry((transfer, conn)).or_insert_with(|| Queue {
-            requests: VecDeque::new(),
-            served: now,
-        });
+    pub(crate) fn ask(
+        &mut self,
+        transfer: TransferId,
+        conn: ConnId,
+        block: BlockRange,
+        now: Instant,
+    ) {
+        let queue = self
+            .queues
+            .entry((transfer, conn))
+            .or_insert_with(|| Queue {
+                requests: VecDeque::new(),
+                served: now,
+            });
         queue.requests.push_back((block, now));
     }
 
@@ -73,15 +89,6 @@ impl Uploads {
         self.queues
             .get(&(transfer, conn))
             .map_or(0, |queue| queue.requests.len())
-    }
-
-    /// Bytes that wait for one payload, over all peers.
-    pub(crate) fn waiting_bytes(&self, transfer: TransferId) -> u64 {
-        self.queues
-            .range((transfer, ConnId(0))..=(transfer, ConnId(u64::MAX)))
-            .flat_map(|(_, queue)| &queue.requests)
-            .map(|(block, _)| u64::from(block.len_bytes()))
-            .sum()
     }
 
     /// Takes a waiting request back; whether it was still waiting.
@@ -109,9 +116,12 @@ impl Uploads {
     }
 
     /// The oldest block handed to the socket of `conn` has left.
-    pub(crate) fn sent(&mut self, conn: ConnId) {
+    pub(crate) fn sent(&mut self, conn: ConnId, now: Instant) {
         if let Some(sending) = self.sending.get_mut(&conn) {
-            sending.pop_front();
+            if let Some(block) = sending.pop_front() {
+                let rate = self.rate.get_or_insert_with(|| Rate::new(now));
+                rate.add(block.bytes, now);
+            }
             if sending.is_empty() {
                 self.sending.remove(&conn);
             }
@@ -126,6 +136,15 @@ impl Uploads {
             .filter(|sending| now.saturating_duration_since(sending.since) < SEND_STUCK_AFTER)
             .map(|sending| sending.bytes)
             .sum()
+    }
+
+    /// Bytes that sockets may hold: what the uplink moves in a short time, so that the rest can still be
+    /// chosen anew or cancelled.
+    fn uplink_bytes(&self, settings: &Settings, now: Instant) -> u64 {
+        let rate = self.rate.map_or(0, |rate| rate.bytes_per_second(now));
+        let ahead = rate as f64 * UPLINK_TIME.as_secs_f64();
+        let least = settings.uplink_bytes_max.min(UPLINK_BYTES_MIN);
+        (ahead as u64).clamp(least, settings.uplink_bytes_max)
     }
 
     /// When stuck bytes next make room, if requests wait for it.
@@ -145,7 +164,7 @@ impl Uploads {
         rarity: impl Fn(TransferId, PieceIndex) -> u16,
     ) -> Option<Upload> {
         // req: SWARM-6
-        if self.queues.is_empty() || self.moving_bytes(now) >= settings.uplink_bytes_max {
+        if self.queues.is_empty() || self.moving_bytes(now) >= self.uplink_bytes(settings, now) {
             return None;
         }
         let open = |conn: ConnId| {
@@ -170,7 +189,12 @@ impl Uploads {
                 let (block, since) = queue.requests.front()?;
                 let begun = self.last == Some((key.0, key.1, block.piece()));
                 let urgent = now.saturating_duration_since(*since) >= PATIENCE;
-                let rank = (!begun, !urgent, rarity(transfer, block.piece()), queue.served);
+                let rank = (
+                    !begun,
+                    !urgent,
+                    rarity(transfer, block.piece()),
+                    queue.served,
+                );
                 Some((rank, *key))
             })
             .min()?;
@@ -199,10 +223,20 @@ pub(crate) struct Slots {
 
 impl Slots {
     /// A peer joins a swarm; whether it has a slot at once.
-    pub(crate) fn join(&mut self, transfer: TransferId, conn: ConnId, slots: usize, now: Instant) -> bool {
+    pub(crate) fn join(
+        &mut self,
+        transfer: TransferId,
+        conn: ConnId,
+        slots: usize,
+        now: Instant,
+    ) -> bool {
         // req: SWARM-7
         let free = self.served.len() < slots;
-        let place = if free { &mut self.served } else { &mut self.waiting };
+        let place = if free {
+            &mut self.served
+        } else {
+            &mut self.waiting
+        };
         place.insert((transfer, conn), now);
         free
     }

@@ -1,6 +1,9 @@
 //! Simulations: many cores, a lying disk and a lying network, all from a seed.
 //!
 //! A failure prints the seed that repeats it; `WARREN_SEED` sets it. Spec: RELIABILITY, "Test plan".
+#![allow(clippy::disallowed_methods)]
 
 mod crash;
 mod journal_model;
+mod network;
+mod swarm;

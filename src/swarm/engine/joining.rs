@@ -20,7 +20,12 @@ const TELL_INTERVAL: Duration = Duration::from_secs(2);
 const TELL_AT_ONCE: usize = 4;
 
 impl Engine {
-    pub(super) fn hello(&mut self, conn: ConnId, hello: Hello, now: Instant) -> Result<(), PeerError> {
+    pub(super) fn hello(
+        &mut self,
+        conn: ConnId,
+        hello: Hello,
+        now: Instant,
+    ) -> Result<(), PeerError> {
         let node = hello.node;
         let us = self.node;
         let Some(peer) = self.peers.get_mut(&conn) else {
@@ -184,7 +189,8 @@ impl Engine {
             self.shared.send(conn, Message::Peers { slot, addresses });
         }
         let reason = Reason::Full;
-        self.shared.send(conn, Message::Leave { slot: ours, reason });
+        self.shared
+            .send(conn, Message::Leave { slot: ours, reason });
         if let Some(peer) = self.peers.get_mut(&conn) {
             peer.joins.remove(&id);
             peer.set_their_slot(theirs, TheirSlot::Leaving);
@@ -267,7 +273,9 @@ impl Engine {
         let other = self.peers.iter().find(|(other, peer)| {
             **other != conn
                 && peer.has_member()
-                && peer.their_hello().is_some_and(|theirs| theirs.node == hello.node)
+                && peer
+                    .their_hello()
+                    .is_some_and(|theirs| theirs.node == hello.node)
         });
         let Some((other, other_role)) = other.map(|(other, peer)| (*other, peer.role)) else {
             return;
@@ -295,7 +303,13 @@ impl Engine {
     }
 
     /// Our proof led nowhere.
-    pub(super) fn refused(&mut self, conn: ConnId, payload: PayloadId, reason: Reason, now: Instant) {
+    pub(super) fn refused(
+        &mut self,
+        conn: ConnId,
+        payload: PayloadId,
+        reason: Reason,
+        now: Instant,
+    ) {
         let Some(peer) = self.peers.get_mut(&conn) else {
             return;
         };
@@ -315,7 +329,13 @@ impl Engine {
     }
 
     /// The other side left a swarm.
-    pub(super) fn left(&mut self, conn: ConnId, slot: Slot, reason: Reason, now: Instant) -> Result<(), PeerError> {
+    pub(super) fn left(
+        &mut self,
+        conn: ConnId,
+        slot: Slot,
+        reason: Reason,
+        now: Instant,
+    ) -> Result<(), PeerError> {
         // req: PEER-9
         let peer = self.peers.get_mut(&conn).ok_or(PeerError::SlotUnknown)?;
         let meaning = peer.meaning(slot)?;
@@ -367,7 +387,13 @@ impl Engine {
                 .peers
                 .iter()
                 .find(|(_, peer)| peer.dialled == Some(address) || peer.dialable() == Some(address))
-                .map(|(conn, peer)| (*conn, peer.joins.contains_key(&id), peer.their_hello().is_some()));
+                .map(|(conn, peer)| {
+                    (
+                        *conn,
+                        peer.joins.contains_key(&id),
+                        peer.their_hello().is_some(),
+                    )
+                });
             match there {
                 Some((_, true, _)) => transfer.book.left(address, now),
                 Some((conn, false, true)) => {
@@ -407,7 +433,11 @@ impl Engine {
 }
 
 /// A slot and a proof of ours for one more payload on a connection.
-fn prove(peer: &mut Peer, transfer: &Transfer, us: &crate::swarm::wire::NodeId) -> Option<(Slot, [u8; 32])> {
+fn prove(
+    peer: &mut Peer,
+    transfer: &Transfer,
+    us: &crate::swarm::wire::NodeId,
+) -> Option<(Slot, [u8; 32])> {
     let proof = peer.our_proof(us, &transfer.key, &transfer.payload)?;
     Some((peer.new_slot()?, proof))
 }

@@ -12,7 +12,12 @@ use crate::swarm::transfer::Transfer;
 use crate::swarm::wire::{Message, Slot};
 
 impl Engine {
-    pub(super) fn dispatch(&mut self, conn: ConnId, message: Message, now: Instant) -> Result<(), PeerError> {
+    pub(super) fn dispatch(
+        &mut self,
+        conn: ConnId,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), PeerError> {
         let greeted = self
             .peers
             .get(&conn)
@@ -45,7 +50,9 @@ impl Engine {
                 self.fill(id, conn, now);
                 Ok(())
             }
-            Message::HaveAll { slot } => self.then_fill(conn, slot, now, |it| it.peer_has_all(conn)),
+            Message::HaveAll { slot } => {
+                self.then_fill(conn, slot, now, |it| it.peer_has_all(conn))
+            }
             Message::Have { slot, pieces } => {
                 self.then_fill(conn, slot, now, |it| it.peer_has(conn, &pieces))
             }
@@ -116,7 +123,11 @@ impl Engine {
     }
 
     /// The transfer that a peer's slot stands for; `None` when we have left it.
-    fn at_slot(&mut self, conn: ConnId, slot: Slot) -> Result<Option<(TransferId, &mut Transfer)>, PeerError> {
+    fn at_slot(
+        &mut self,
+        conn: ConnId,
+        slot: Slot,
+    ) -> Result<Option<(TransferId, &mut Transfer)>, PeerError> {
         // req: PEER-9
         let peer = self.peers.get(&conn).ok_or(PeerError::SlotUnknown)?;
         match peer.meaning(slot)? {
@@ -146,7 +157,13 @@ impl Engine {
         }
     }
 
-    fn set_chokes_us(&mut self, conn: ConnId, slot: Slot, chokes: Chokes, now: Instant) -> Result<(), PeerError> {
+    fn set_chokes_us(
+        &mut self,
+        conn: ConnId,
+        slot: Slot,
+        chokes: Chokes,
+        now: Instant,
+    ) -> Result<(), PeerError> {
         let Some((id, transfer)) = self.at_slot(conn, slot)? else {
             return Ok(());
         };

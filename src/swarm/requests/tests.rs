@@ -1,1 +1,135 @@
-//! Tests.
+//! Pacing, matching of answers, and attempts with one source.
+
+use super::*;
+use crate::payload::PieceBytes;
+
+const KIB: u64 = 1024;
+
+fn geometry() -> Geometry {
+    Geometry::new(1024 * KIB, PieceBytes::new(512 * KIB).expect("valid")).expect("valid")
+}
+
+fn blocks(geometry: &Geometry) -> Vec<BlockRange> {
+    geometry
+        .pieces()
+        .flat_map(|piece| geometry.blocks(piece))
+        .collect()
+}
+
+/// Each request matches one answer; an answer more is a violation, one taken back is told apart.
+// req: PEER-12
+#[test]
+fn every_request_has_exactly_one_answer() {
+    let now = Instant::now();
+    let geometry = geometry();
+    let blocks = blocks(&geometry);
+    let mut pacing = Pacing::new(now);
+    pacing.ask(blocks[0], now);
+    pacing.ask(blocks[2], now);
+    assert_eq!(pacing.answered(raw(blocks[1]), now), Match::Unasked);
+    assert_eq!(pacing.answered(raw(blocks[0]), now), Match::Wanted);
+    assert_eq!(pacing.answered(raw(blocks[0]), now), Match::Unasked);
+    assert_eq!(pacing.cancel(blocks[2].piece()), [raw(blocks[2])]);
+    assert_eq!(pacing.cancel(blocks[2].piece()), []);
+    assert!(pacing.is_asked(blocks[2]));
+    assert_eq!(pacing.rejected(raw(blocks[2])), Match::Cancelled);
+    assert_eq!(pacing.rejected(raw(blocks[2])), Match::Unasked);
+    assert_eq!(pacing.outstanding_bytes, 0);
+}
+
+/// Quick answers let the window grow, answers after a long queue let it shrink to one block.
+// req: SWARM-5
+#[test]
+fn window_follows_the_queue_at_the_peer() {
+    let mut now = Instant::now();
+    let geometry = geometry();
+    let block = blocks(&geometry)[0];
+    let mut pacing = Pacing::new(now);
+    let start = pacing.target_bytes();
+    let trip = |pacing: &mut Pacing, now: &mut Instant, time| {
+        for other in blocks(&geometry).iter().skip(1) {
+            pacing.ask(*other, *now);
+        }
+        pacing.ask(block, *now);
+        *now += time;
+        pacing.answered(raw(block), *now);
+        for other in blocks(&geometry).iter().skip(1) {
+            pacing.rejected(raw(*other));
+        }
+    };
+    trip(&mut pacing, &mut now, Duration::from_millis(10));
+    assert_eq!(pacing.target_bytes(), start + 256 * KIB);
+    for _ in 0..100 {
+        trip(&mut pacing, &mut now, Duration::from_secs(2));
+    }
+    assert_eq!(pacing.target_bytes(), 1);
+    assert!(pacing.has_room(16), "one block may always be asked for");
+    pacing.ask(block, now);
+    assert!(!pacing.has_room(16));
+}
+
+/// The other side's bound on unanswered requests is kept whatever the window says.
+// req: PEER-11
+#[test]
+fn requests_stay_within_what_hello_allowed() {
+    let now = Instant::now();
+    let geometry = geometry();
+    let mut pacing = Pacing::new(now);
+    pacing.target_bytes = u64::MAX;
+    for block in blocks(&geometry) {
+        assert_eq!(pacing.has_room(3), pacing.outstanding_count() < 3);
+        pacing.ask(block, now);
+    }
+}
+
+/// Silence for ten seconds is a stall, bytes of a block are not silence, and a trickle makes slow.
+// req: SWARM-13
+#[test]
+fn silence_is_a_stall_and_a_trickle_is_slow() {
+    let mut now = Instant::now();
+    let geometry = geometry();
+    let blocks = blocks(&geometry);
+    let mut pacing = Pacing::new(now);
+    now += STALL_AFTER * 3;
+    assert!(!pacing.has_stalled(now), "nothing was asked");
+    pacing.ask(blocks[0], now);
+    assert!(!pacing.has_stalled(now));
+    now += STALL_AFTER;
+    assert!(pacing.has_stalled(now));
+    pacing.progress(1, now);
+    assert!(!pacing.has_stalled(now));
+    for _ in 0..4 {
+        now += SLOW_WINDOW / 4;
+        pacing.progress(KIB, now);
+    }
+    pacing.judge_speed(now);
+    assert!(
+        !pacing.has_room(16),
+        "a slow peer is asked for one block at a time"
+    );
+    now += SLOW_WINDOW;
+    pacing.progress(SLOW_BYTES_PER_SECOND * 31, now);
+    pacing.judge_speed(now);
+    assert!(pacing.has_room(16));
+}
+
+/// Blocks may come in any order; the piece is whole with the last and in order.
+// req: SWARM-4
+#[test]
+fn blocks_of_an_attempt_come_in_any_order() {
+    let geometry = geometry();
+    let piece = geometry.piece_index(1).expect("two pieces");
+    let node = NodeId::from_bytes([1; 32]);
+    let mut attempt = Attempt::new(&geometry, piece, ConnId(1), node, Instant::now());
+    let first = attempt.next_block(&geometry, piece).expect("two blocks");
+    let second = attempt.next_block(&geometry, piece).expect("two blocks");
+    assert!(!attempt.has_unasked() && attempt.next_block(&geometry, piece).is_none());
+    assert_eq!(attempt.receive(second, Bytes::from_static(b"two")), None);
+    assert!(attempt.is_receiving());
+    let whole = attempt.receive(first, Bytes::from_static(b"one"));
+    assert_eq!(
+        whole,
+        Some(vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")])
+    );
+    assert!(!attempt.is_receiving());
+}

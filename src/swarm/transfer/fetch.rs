@@ -34,8 +34,8 @@ impl Transfer {
         if member.have.is_some() {
             return Err(PeerError::BitfieldAgain);
         }
-        let have = Bitfield::from_bytes(&self.geometry, bits)
-            .map_err(|_| PeerError::BitfieldMalformed)?;
+        let have =
+            Bitfield::from_bytes(&self.geometry, bits).map_err(|_| PeerError::BitfieldMalformed)?;
         self.availability.add_all(&self.geometry, &have);
         if let Some(giver) = &mut self.giver {
             for piece in have.held(&self.geometry) {
@@ -128,7 +128,12 @@ impl Transfer {
     }
 
     /// What to ask `conn` for next: first the rest of a begun piece, then a new one, then a duplicate.
-    fn next_block(&mut self, conn: ConnId, shared: &mut Shared, now: Instant) -> Option<BlockRange> {
+    fn next_block(
+        &mut self,
+        conn: ConnId,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> Option<BlockRange> {
         for piece in &self.members.get(&conn)?.attempting {
             let attempts = self.attempts.get_mut(piece)?;
             let own = attempts.iter_mut().find(|attempt| attempt.conn == conn)?;
@@ -317,7 +322,12 @@ impl Transfer {
     }
 
     /// The peer will not answer a request.
-    pub(crate) fn reject(&mut self, conn: ConnId, block: RawBlock, shared: &mut Shared) -> Result<(), PeerError> {
+    pub(crate) fn reject(
+        &mut self,
+        conn: ConnId,
+        block: RawBlock,
+        shared: &mut Shared,
+    ) -> Result<(), PeerError> {
         let Some(member) = self.members.get_mut(&conn) else {
             return Ok(());
         };
@@ -340,7 +350,12 @@ impl Transfer {
     }
 
     /// A piece was verified and written. Answers whether it was the last.
-    pub(crate) fn verified(&mut self, piece: PieceIndex, shared: &mut Shared, now: Instant) -> bool {
+    pub(crate) fn verified(
+        &mut self,
+        piece: PieceIndex,
+        shared: &mut Shared,
+        now: Instant,
+    ) -> bool {
         // req: SWARM-11
         let Some(attempt) = self.end_verifying(piece, shared) else {
             return false;
@@ -362,7 +377,11 @@ impl Transfer {
     }
 
     /// A piece did not match its hash: wanted again; answers who sent it.
-    pub(crate) fn bad(&mut self, piece: PieceIndex, shared: &mut Shared) -> Option<(ConnId, NodeId)> {
+    pub(crate) fn bad(
+        &mut self,
+        piece: PieceIndex,
+        shared: &mut Shared,
+    ) -> Option<(ConnId, NodeId)> {
         // req: SWARM-12
         let attempt = self.end_verifying(piece, shared)?;
         self.counts.bad_pieces += 1;
@@ -373,9 +392,14 @@ impl Transfer {
 
     fn end_verifying(&mut self, piece: PieceIndex, shared: &mut Shared) -> Option<Attempt> {
         let attempts = self.attempts.get_mut(&piece)?;
-        let position = attempts.iter().position(|attempt| !attempt.is_receiving())?;
+        let position = attempts
+            .iter()
+            .position(|attempt| !attempt.is_receiving())?;
         let attempt = attempts.swap_remove(position);
-        debug_assert!(attempts.is_empty(), "other sources are dropped before a piece is verified");
+        debug_assert!(
+            attempts.is_empty(),
+            "other sources are dropped before a piece is verified"
+        );
         self.attempts.remove(&piece);
         shared.download_bytes -= u64::from(self.geometry.piece_len_bytes(piece));
         Some(attempt)

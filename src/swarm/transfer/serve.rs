@@ -56,7 +56,8 @@ impl Transfer {
         giver.expire(now);
         let piece_bytes = u64::from(self.geometry.piece_bytes().get());
         let ahead = self.up_rate.bytes_per_second(now) as f64 * GIVE_AHEAD_TIME.as_secs_f64();
-        let ahead = (ahead as u64).clamp(2 * piece_bytes, GIVE_AHEAD_BYTES_MAX.max(2 * piece_bytes));
+        let ahead =
+            (ahead as u64).clamp(2 * piece_bytes, GIVE_AHEAD_BYTES_MAX.max(2 * piece_bytes));
         while giver.has_ungiven() && giver.unsent_bytes(None, now) < ahead {
             let mut takers: Vec<_> = self
                 .members
@@ -82,7 +83,9 @@ impl Transfer {
                 }
                 Some((conn, member.slot, piece))
             });
-            let Some((conn, slot, piece)) = given else { break };
+            let Some((conn, slot, piece)) = given else {
+                break;
+            };
             let pieces = vec![piece.get()];
             shared.send(conn, Message::Offer { slot, pieces });
         }
@@ -114,7 +117,8 @@ impl Transfer {
         let Some(member) = self.members.get(&conn) else {
             return Ok(());
         };
-        if shared.uploads.waiting_count(self.id, conn) >= usize::from(shared.settings.requests_max) {
+        if shared.uploads.waiting_count(self.id, conn) >= usize::from(shared.settings.requests_max)
+        {
             return Err(PeerError::TooManyRequests);
         }
         let offered = member

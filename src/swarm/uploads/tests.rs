@@ -1,1 +1,112 @@
-//! Tests.
+//! Which request goes out next, and who has a slot.
+
+use super::*;
+use crate::payload::{Geometry, PieceBytes};
+
+const BLOCK: u64 = 64 * 1024;
+
+fn block(index: u32) -> BlockRange {
+    let geometry =
+        Geometry::new(BLOCK * 100, PieceBytes::new(BLOCK).expect("valid")).expect("valid");
+    let piece = geometry.piece_index(index).expect("inside");
+    geometry.blocks(piece).next().expect("one block")
+}
+
+fn settings() -> Settings {
+    Settings {
+        uplink_bytes_max: 2 * BLOCK,
+        uplink_bytes_per_peer_max: 2 * BLOCK,
+        ..Settings::default()
+    }
+}
+
+const ONE: TransferId = TransferId(1);
+const TWO: TransferId = TransferId(2);
+
+/// The rarest piece goes first; sockets hold a bounded number of bytes, and the rest can be cancelled.
+// req: SWARM-6
+#[test]
+fn rarest_goes_first_and_the_rest_waits() {
+    let now = Instant::now();
+    let mut uploads = Uploads::default();
+    uploads.add_transfer(ONE);
+    for (conn, index) in [(1, 5), (2, 3), (3, 4)] {
+        uploads.ask(ONE, ConnId(conn), block(index), now);
+    }
+    let rarity = |_, piece: PieceIndex| piece.get() as u16;
+    let next =
+        |uploads: &mut Uploads, now| uploads.next(&settings(), now, rarity).map(|it| it.conn);
+    assert_eq!(next(&mut uploads, now), Some(ConnId(2)));
+    assert_eq!(next(&mut uploads, now), Some(ConnId(3)));
+    assert_eq!(next(&mut uploads, now), None);
+    assert!(uploads.cancel(ONE, ConnId(1), block(5)));
+    assert!(!uploads.cancel(ONE, ConnId(1), block(5)));
+    uploads.ask(ONE, ConnId(1), block(6), now);
+    uploads.sent(ConnId(2), now);
+    assert_eq!(next(&mut uploads, now), Some(ConnId(1)));
+}
+
+/// A peer that does not read holds its own socket, not the uplink.
+// req: SWARM-6
+#[test]
+fn stuck_socket_does_not_hold_up_others() {
+    let now = Instant::now();
+    let mut uploads = Uploads::default();
+    uploads.add_transfer(ONE);
+    for index in 0..3 {
+        uploads.ask(ONE, ConnId(1), block(index), now);
+    }
+    uploads.ask(ONE, ConnId(2), block(9), now);
+    for _ in 0..2 {
+        let upload = uploads.next(&settings(), now, |_, piece| piece.get() as u16);
+        assert_eq!(upload.map(|upload| upload.conn), Some(ConnId(1)));
+    }
+    assert_eq!(uploads.next(&settings(), now, |_, _| 0), None);
+    let later = uploads.timeout().expect("requests wait");
+    let upload = uploads.next(&settings(), later, |_, _| 0);
+    assert_eq!(upload.map(|upload| upload.conn), Some(ConnId(2)));
+}
+
+/// Two payloads get the uplink in turn, whichever asked more.
+// req: SWARM-8
+#[test]
+fn payloads_share_the_uplink() {
+    let now = Instant::now();
+    let mut uploads = Uploads::default();
+    uploads.add_transfer(ONE);
+    uploads.add_transfer(TWO);
+    for index in 0..20 {
+        uploads.ask(ONE, ConnId(1), block(index), now);
+        uploads.ask(ONE, ConnId(2), block(index), now);
+    }
+    for index in 0..5 {
+        uploads.ask(TWO, ConnId(1), block(index), now);
+    }
+    let mut sent = [0, 0];
+    for _ in 0..10 {
+        let upload = uploads.next(&settings(), now, |_, _| 0).expect("room");
+        sent[usize::from(upload.transfer == TWO)] += 1;
+        uploads.sent(upload.conn, now);
+    }
+    assert_eq!(sent, [5, 5]);
+}
+
+/// With fewer slots than peers each is served in turn, and a leaver's slot is passed on.
+// req: SWARM-7
+#[test]
+fn slots_go_round() {
+    let mut now = Instant::now();
+    let mut slots = Slots::default();
+    assert!(slots.join(ONE, ConnId(1), 2, now));
+    assert_eq!(slots.rotate(now), None, "nobody waits");
+    now += Duration::from_secs(1);
+    assert!(slots.join(ONE, ConnId(2), 2, now));
+    assert!(!slots.join(ONE, ConnId(3), 2, now));
+    now += Duration::from_secs(1);
+    assert_eq!(
+        slots.rotate(now),
+        Some([(ONE, ConnId(1)), (ONE, ConnId(3))])
+    );
+    assert_eq!(slots.leave(ONE, ConnId(2), now), Some((ONE, ConnId(1))));
+    assert_eq!(slots.leave(ONE, ConnId(1), now), None);
+}

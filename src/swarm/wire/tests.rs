@@ -27,14 +27,20 @@ fn any_message() -> impl Strategy<Value = Message> {
     let bytes = |max| proptest::collection::vec(any::<u8>(), 1..max).prop_map(Bytes::from);
     let pieces = |max| proptest::collection::vec(any::<u32>(), 1..max);
     prop_oneof![
-        (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<u16>(), 1_u16..=64).prop_map(
-            |(node, nonce, listen_port, requests_max)| Message::Hello(Hello {
-                node: NodeId(node),
-                nonce,
-                listen_port,
-                requests_max
-            })
-        ),
+        (
+            any::<[u8; 32]>(),
+            any::<[u8; 32]>(),
+            any::<u16>(),
+            1_u16..=64
+        )
+            .prop_map(
+                |(node, nonce, listen_port, requests_max)| Message::Hello(Hello {
+                    node: NodeId(node),
+                    nonce,
+                    listen_port,
+                    requests_max
+                })
+            ),
         (slot(), payload(), any::<[u8; 32]>()).prop_map(|(slot, payload, proof)| Message::Join {
             slot,
             payload,
@@ -129,7 +135,10 @@ fn oversize_and_empty_lengths_are_refused_before_the_content_came() {
             input.put_u32(length);
             input.put_u8(kind);
             let refused = decode(&mut input);
-            assert!(matches!(refused, Err(WireError::Length { .. })), "{kind} {length}");
+            assert!(
+                matches!(refused, Err(WireError::Length { .. })),
+                "{kind} {length}"
+            );
         }
         assert!(HEADER_BYTES + max <= crate::swarm::limits::MESSAGE_BYTES_MAX);
     }
@@ -153,7 +162,10 @@ fn hello_of_another_protocol_is_refused() {
     for (position, value) in [(5, b'W'), (14, 2), (16, 1), (84, 0), (84, 65)] {
         let mut bad = good.clone();
         bad[position] = value;
-        assert!(matches!(decode(&mut bad), Err(WireError::Value { .. })), "{position}");
+        assert!(
+            matches!(decode(&mut bad), Err(WireError::Value { .. })),
+            "{position}"
+        );
     }
     assert_eq!(decode(&mut good), Ok(Some(hello)));
 }
