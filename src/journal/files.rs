@@ -89,7 +89,7 @@ impl Files {
         spares: Vec<u64>,
         spares_wanted: u32,
     ) -> Self {
-        let spare_next = spares.iter().max().map_or(0, |last| last + 1);
+        let spare_next = spares.iter().max().map_or(0, |last| last.saturating_add(1));
         let spares_wanted = spares_wanted as usize;
         let segment_bytes = u64::from(segment_bytes);
         Self {

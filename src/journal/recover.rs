@@ -412,10 +412,8 @@ impl Replay {
             }
             Kind::Delivered => {
                 let delivered = self.delivered.entry(record.head.queue).or_default();
-                for (Lsn(first), len) in Runs::new(record.body) {
-                    for lsn in first..first.saturating_add(len) {
-                        delivered.insert(Lsn(lsn));
-                    }
+                for (first, len) in Runs::new(record.body) {
+                    delivered.insert_run(first, len);
                 }
             }
             Kind::Mark
@@ -516,7 +514,14 @@ fn restart(
         })
         .filter(|entry| entry.first < entry.end)
         .collect();
-    let number = listing.segments.last().map_or(1, |last| last + 1);
+    let Some(number) = listing.segments.last().copied().unwrap_or(0).checked_add(1) else {
+        let source = io::Error::other("the segment numbers are used up");
+        return Err(JournalError::Io {
+            doing: "open",
+            path: dir.path,
+            source,
+        });
+    };
     let records_at = records_at(catalog.len());
     let started = tail.last().map_or(cut, |held| held.lsn.next());
     let write_tail = |salt: u64| encode_tail(&tail, cut, started, salt);

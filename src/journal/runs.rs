@@ -36,6 +36,22 @@ impl RunSet {
         true
     }
 
+    /// Adds `len` numbers from `first` on.
+    pub(crate) fn insert_run(&mut self, Lsn(first): Lsn, len: u64) {
+        let (mut start, mut end) = (first, first.saturating_add(len));
+        if let Some((&before, &before_end)) = self.0.range(..=start).next_back()
+            && before_end >= start
+        {
+            start = before;
+            end = end.max(before_end);
+        }
+        while let Some((&next, &next_end)) = self.0.range(start..=end).next() {
+            end = end.max(next_end);
+            self.0.remove(&next);
+        }
+        self.0.insert(start, end);
+    }
+
     /// The runs in order, as first number and length.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Lsn, u64)> + '_ {
         self.0.iter().map(|(start, end)| (Lsn(*start), end - start))
@@ -51,6 +67,19 @@ mod tests {
     use super::*;
 
     proptest! {
+        /// Whole runs, overlapping or not, come to the same as their numbers one by one.
+        #[test]
+        fn run_is_its_numbers(runs in proptest::collection::vec((0u64..60, 1u64..9), 0..40)) {
+            let (mut whole, mut single) = (RunSet::default(), RunSet::default());
+            for (first, len) in runs {
+                whole.insert_run(Lsn(first), len);
+                (first..first + len).for_each(|lsn| {
+                    single.insert(Lsn(lsn));
+                });
+            }
+            prop_assert_eq!(whole, single);
+        }
+
         /// It agrees with a plain set, and neighbours are always one run.
         #[test]
         fn agrees_with_a_plain_set(numbers in proptest::collection::vec(0u64..60, 0..200)) {

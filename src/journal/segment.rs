@@ -44,7 +44,7 @@ pub(crate) enum BadHeader {
     Magic,
     Version(u32),
     Checksum,
-    RecordsAt,
+    Fields,
 }
 
 impl Header {
@@ -96,8 +96,10 @@ impl Header {
         let salt = input.u64()?;
         let records_at = input.u32()?;
         let aligned = (records_at as usize).is_multiple_of(ALIGN_BYTES);
-        if !aligned || (records_at as usize) < HEADER_BYTES + CATALOG_FIXED_BYTES {
-            return Some(Err(BadHeader::RecordsAt));
+        let is_first_sound = first > Lsn::ZERO && first < Lsn(u64::MAX / 2);
+        if !aligned || !is_first_sound || (records_at as usize) < HEADER_BYTES + CATALOG_FIXED_BYTES
+        {
+            return Some(Err(BadHeader::Fields));
         }
         Some(Ok(Self {
             number,
@@ -212,7 +214,7 @@ impl OpenSegment {
             }
             Err(BadHeader::Magic) => return Err(damaged("it is not a journal segment")),
             Err(BadHeader::Checksum) => return Err(damaged("the header's checksum is wrong")),
-            Err(BadHeader::RecordsAt) => return Err(damaged("the header's lengths are wrong")),
+            Err(BadHeader::Fields) => return Err(damaged("the header's numbers are wrong")),
         };
         if header.number != number {
             return Err(damaged("the header has another segment's number"));

@@ -469,13 +469,21 @@ impl SimDisk {
     /// # Panics
     /// If there is no such file or bit.
     pub fn flip_bit(&self, path: &Path, bit: usize) {
+        self.damage(path, |content| content[bit / 8] ^= 1 << (bit % 8));
+    }
+
+    /// Changes a file's content, durably and behind everybody's back.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn damage(&self, path: &Path, change: impl FnOnce(&mut [u8])) {
         let mut state = self.state.lock();
         let inode = *state
             .live
             .names
             .get(path)
             .expect("the file to damage exists");
-        state.live.content_mut(inode)[bit / 8] ^= 1 << (bit % 8);
+        change(state.live.content_mut(inode));
         let content = Arc::clone(&state.live.contents[&inode]);
         state.durable.image.contents.insert(inode, content);
     }
