@@ -72,7 +72,7 @@ struct RunArgs {
     /// Decides kill times, sizes, routes and what consumers do [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
-    /// How often the broker is killed
+    /// How often the broker is killed; 0 for a run without kills, which --messages or --seconds ends
     #[arg(long, default_value_t = 25)]
     cycles: u32,
     /// Go on after the cycles until so many messages are confirmed

@@ -198,6 +198,11 @@ impl Lives<'_> {
             if is_enough || is_late || self.shared.broken.load(Ordering::Relaxed) > BROKEN_MAX {
                 break;
             }
+            if plan.cycles == 0 {
+                // Nothing is killed: what is found then has nothing to do with crashes.
+                thread::sleep(Duration::from_millis(20));
+                continue;
+            }
             // Every draw is made on each turn, so that the schedule is the seed's alone.
             let is_starting = random.percent(KILL_STARTING_PERCENT) && ends > 0;
             let serving_ms = random.log_uniform(KILL_AFTER_MS.0, KILL_AFTER_MS.1);

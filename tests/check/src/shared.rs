@@ -13,6 +13,8 @@ use crate::history::{Event, History};
 
 /// Pause between two attempts to connect.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(3);
+/// Pause of a worker after the broker broke the protocol: it will likely do so again.
+const BROKEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// The queues that messages go to; they live as long as the run.
 pub(crate) const QUEUES: [&str; 4] = ["check.0", "check.1", "check.2", "check.3"];
@@ -124,6 +126,7 @@ impl Shared {
             ClientError::Violation(what) => format!("{who}: {what}"),
         };
         self.broken(&format!("{text} (life {life})"));
+        thread::sleep(BROKEN_PAUSE);
     }
 
     /// Writes down a broken protocol.
