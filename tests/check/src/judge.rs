@@ -247,6 +247,8 @@ pub(crate) struct Judge {
     mixed: HashSet<(u16, u32)>,
     /// Lives that ended by SIGTERM.
     clean_ends: HashSet<u32>,
+    /// Lives in which somebody was served; one that was killed before cannot have changed anything.
+    served: HashSet<u32>,
     drained: bool,
 }
 
@@ -279,6 +281,7 @@ impl Judge {
                     ..Consumer::default()
                 };
                 self.consumers.insert(*consumer, fresh);
+                self.served.insert(*life);
             }
             Event::Deliver {
                 consumer,
@@ -347,6 +350,7 @@ impl Judge {
                     attempts: 0,
                 };
                 self.sessions.insert(*session, fresh);
+                self.served.insert(*life);
             }
             Event::Settled { consumer } => self.take_settled(*consumer),
         }
@@ -444,7 +448,8 @@ impl Judge {
         if fate.ack_sent && redelivered && once {
             verdict.counts.after_ack += 1;
         }
-        let is_calm = |since: u32| (since..life).all(|l| self.clean_ends.contains(&l));
+        let ended_well = |l| self.clean_ends.contains(&l) || !self.served.contains(&l);
+        let is_calm = |since: u32| (since..life).all(ended_well);
         let published = self.sessions.get(&message.session);
         let published = published.map_or(life, |session| session.life);
         if !redelivered && once && !is_calm(published) {

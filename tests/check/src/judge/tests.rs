@@ -140,6 +140,11 @@ fn message_that_survives_a_kill_needs_the_flag() {
             expected,
         );
     }
+    check(
+        "attempt 1.1 1 0 5 aa\nconfirm 1.1\nend 1 clean\nlife 2\nend 2 killed-starting\nlife 3\n\
+         consumer 3 0 3\ndeliver 3 1 1.1 0 5 aa\nacked 3 1",
+        &[],
+    );
 }
 
 /// The last deliveries of a killed life may be written down after those of the next one.
