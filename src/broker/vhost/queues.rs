@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::amqp::field::FieldTable;
+use crate::journal::Lsn;
 
 use super::super::access::Access;
 use super::super::binding::{Bindings, DestinationName};
@@ -183,17 +184,22 @@ impl Vhost {
             }
             Err(DeleteRefused::Gone) => return Ok(0),
         };
+        let removed = self.remove_bindings_to(&mut topology, queue);
+        // The record goes by the name, so it must be gone before somebody declares the name again.
+        let forgotten = match queue.is_journalled() {
+            true => self.shared.store.delete_queue(&self.name, queue.name()),
+            false => Ok(Lsn::ZERO),
+        };
         self.queues
             .remove_if(queue.name(), |_, current| Arc::ptr_eq(current, queue));
-        let removed = self.remove_bindings_to(&mut topology, queue);
         self.topology_changed();
         drop(topology);
         removed?;
-        if queue.is_journalled() {
-            self.shared.store.delete_queue(&self.name, queue.name())?;
-            if let Some(journal) = &self.shared.journal {
-                journal.append_queue_delete(queue.id())?;
-            }
+        forgotten?;
+        if queue.is_journalled()
+            && let Some(journal) = &self.shared.journal
+        {
+            journal.append_queue_delete(queue.id())?;
         }
         Ok(count(message_count))
     }
