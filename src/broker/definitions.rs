@@ -5,6 +5,9 @@
 //! A key is `kind u8 | size u16 | name | size u16 | name ...`, so that no two names can run together.
 //! Spec: `spec/journal.md`, "Definitions".
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{Journal, Lsn};
@@ -148,17 +151,30 @@ impl Record {
 #[derive(Clone, Debug)]
 pub(crate) struct DefinitionStore {
     journal: Option<Journal>,
+    /// Number of the last record.
+    last: Arc<AtomicU64>,
 }
 
 impl DefinitionStore {
     pub(crate) fn new(journal: Option<Journal>) -> Self {
-        Self { journal }
+        Self {
+            journal,
+            last: Arc::default(),
+        }
     }
 
     /// Keeps nothing.
     #[cfg(test)]
     pub(crate) fn in_memory() -> Self {
-        Self { journal: None }
+        Self::new(None)
+    }
+
+    /// The last record, as long as a crash could still undo it: what says that a definition is there,
+    /// or gone, must wait for it, whoever wrote it.
+    pub(crate) fn pending(&self) -> Option<Lsn> {
+        let last = Lsn(self.last.load(Ordering::Acquire));
+        let durable = self.journal.as_ref()?.durable_lsn();
+        (!durable.covers(last)).then_some(last)
     }
 
     pub(crate) fn put_scope_next(&self, next: u32) -> Result<Lsn, Error> {
@@ -217,18 +233,21 @@ impl DefinitionStore {
     }
 
     fn put(&self, key: Vec<u8>, record: &impl Serialize) -> Result<Lsn, Error> {
-        let Some(journal) = &self.journal else {
-            return Ok(Lsn::ZERO);
-        };
         let value = postcard::to_allocvec(record).expect("records are plain values");
-        Ok(journal.put_definition(&key, Some(&value))?)
+        self.write(&key, Some(&value))
     }
 
     fn delete(&self, key: Vec<u8>) -> Result<Lsn, Error> {
-        match &self.journal {
-            Some(journal) => Ok(journal.put_definition(&key, None)?),
-            None => Ok(Lsn::ZERO),
-        }
+        self.write(&key, None)
+    }
+
+    fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<Lsn, Error> {
+        let Some(journal) = &self.journal else {
+            return Ok(Lsn::ZERO);
+        };
+        let lsn = journal.put_definition(key, value)?;
+        self.last.fetch_max(lsn.0, Ordering::AcqRel);
+        Ok(lsn)
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Instant;
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::journal::{Journal, QueueId};
+use crate::journal::{Journal, Lsn, QueueId};
 use crate::payload::{PayloadId, ScopeId};
 
 use super::access::{Access, User, Users};
@@ -166,6 +166,13 @@ impl Vhost {
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// What an answer about the topology must wait for, so that a crash cannot belie it: definitions
+    /// that the journal has and the disk has not, whichever connection they came from.
+    #[must_use]
+    pub fn pending_definitions(&self) -> Option<Lsn> {
+        self.shared.store.pending()
     }
 
     /// Its scope in the payload store.

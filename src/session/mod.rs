@@ -11,7 +11,8 @@
 //! Opening ─connection.open─> Running ─close, failure─> Closing ─close-ok, timeout─> Closed
 //!    └──────────failure─────────────────────────────────────────────────────────────┘
 //! ```
-//! Bounds: `frame_bytes_max`, channels, the outbox; while a body is stored, no more is read.
+//! Bounds: `frame_bytes_max`, channels, the outbox; while a body is stored or an answer about the topology
+//! waits for the disk, no more is read.
 //! Spec: AMQP 0-9-1 §2.2, §4; `spec/amqp.md`.
 
 mod channel;
@@ -20,6 +21,8 @@ mod content;
 mod failure;
 mod handshake;
 mod heartbeat;
+#[cfg(test)]
+mod promise_tests;
 mod properties;
 mod transmit;
 mod tx;
@@ -194,6 +197,7 @@ pub struct Session {
     upload_next: u64,
     /// A body is being stored: what was read behind it waits.
     storing: Option<UploadId>,
+    /// What was read and waits, see [`Self::is_waiting`].
     unread: Bytes,
 }
 
@@ -283,6 +287,10 @@ impl Session {
                 Ok(())
             });
         }
+        if self.transmit.keep_promise(durable) {
+            self.read_on(now);
+            self.finish_batch(now);
+        }
     }
 
     /// The payload store is done with a body.
@@ -297,10 +305,21 @@ impl Session {
         }
         if self.storing == Some(upload) {
             self.storing = None;
-            let unread = std::mem::take(&mut self.unread);
-            self.handle_frames(&unread, now);
+            self.read_on(now);
         }
         self.finish_batch(now);
+    }
+
+    /// Handles what was read while something had to be waited for.
+    fn read_on(&mut self, now: Instant) {
+        let unread = std::mem::take(&mut self.unread);
+        self.handle_frames(&unread, now);
+    }
+
+    /// Whether what the client sends must wait: for the store to take a body, or for the journal to make
+    /// an answer true.
+    fn is_waiting(&self) -> bool {
+        self.storing.is_some() || self.transmit.has_promise()
     }
 
     /// A streamed body cannot be read back: the client cannot be told within its frames.
@@ -324,8 +343,8 @@ impl Session {
     }
 
     fn beat(&mut self, now: Instant) {
-        // Nothing is read while a body is stored, so silence then means nothing.
-        if self.storing.is_some() {
+        // Nothing is read while something is waited for, so silence then means nothing.
+        if self.is_waiting() {
             self.heartbeat.received(now);
         }
         if self.heartbeat.is_missed(now) {
@@ -399,18 +418,20 @@ impl Session {
         }
     }
 
-    /// Whether more bytes may be read: not while a body is being stored.
+    /// Whether more bytes may be read: not while a body is being stored or an answer waits for the disk.
     #[must_use]
     pub fn wants_bytes(&self) -> bool {
-        self.storing.is_none() && !matches!(self.state, State::Closed)
+        !self.is_waiting() && !matches!(self.state, State::Closed)
     }
 
-    /// Whether a confirm waits for the journal.
+    /// Whether a confirm or an answer waits for the journal.
     #[must_use]
     pub fn waits_for_commit(&self) -> bool {
-        self.channels
-            .values()
-            .any(|slot| matches!(slot, Slot::Open(channel) if channel.waits_for_commit()))
+        self.transmit.has_promise()
+            || self
+                .channels
+                .values()
+                .any(|slot| matches!(slot, Slot::Open(channel) if channel.waits_for_commit()))
     }
 
     /// Whether the login is done: before, a connection may cost next to nothing.
@@ -544,7 +565,7 @@ impl Session {
             self.handle_frames(&frames, now);
         }
         // A frame that is too large is refused as soon as its header is there.
-        if self.storing.is_none()
+        if !self.is_waiting()
             && matches!(self.state, State::Running(_))
             && let Err(error) = frame::parse(input, frame_bytes_max)
         {
@@ -570,7 +591,7 @@ impl Session {
         input.advance(input.len() - kept);
     }
 
-    /// Handles complete frames; stops where a body must be stored first.
+    /// Handles complete frames; stops where a body must be stored first, or an answer be made durable.
     fn handle_frames(&mut self, frames: &Bytes, now: Instant) {
         let frame_bytes_max = self.frame_bytes_max();
         let mut start = 0;
@@ -592,7 +613,7 @@ impl Session {
             if let Err(failure) = self.handle_frame(frames, &frame, now) {
                 self.fail(frame.channel, failure, now);
             }
-            if self.storing.is_some() {
+            if self.is_waiting() {
                 self.unread = frames.slice(start..);
                 return;
             }
@@ -967,6 +988,7 @@ impl Session {
             }
         }
         self.storing = None;
+        self.transmit.drop_promise();
         self.unread = Bytes::new();
         if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed)
             && let Err(error) = connection.vhost().disconnect(&connection, &mut self.wakes)

@@ -2,7 +2,8 @@
 //!
 //! Owns: encoded frames until the server writes them, and the bodies that are streamed from the
 //! payload store. While one streams on a channel, that channel's later frames wait behind it; other
-//! channels' frames go between its parts.
+//! channels' frames go between its parts. An answer that must not go out before the journal is durable
+//! waits here too, and its channel's later frames behind it.
 //! Bound: deliveries are bounded by the outbox, whose room comes back when they have left.
 //! Spec: AMQP 0-9-1 §4.2.6: content frames of one channel are not interleaved with its methods.
 
@@ -13,6 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::amqp::frame::{self, FrameKind};
 use crate::amqp::limits::{FRAME_BYTES_MIN, FRAME_END, FRAME_OVERHEAD_BYTES};
 use crate::broker::PayloadBody;
+use crate::journal::Lsn;
 
 /// Body of at least this many bytes is sent from where it lies; a shorter one is copied between frames,
 /// which costs less than one more part of a system call.
@@ -68,6 +70,15 @@ struct Stream {
     behind: VecDeque<Held>,
 }
 
+/// An answer that waits for the journal.
+#[derive(Debug)]
+struct Promise {
+    lsn: Lsn,
+    channel: u16,
+    /// The answer, and what came after it on its channel.
+    behind: VecDeque<Held>,
+}
+
 /// The outgoing side of one connection.
 #[derive(Debug)]
 pub(super) struct Transmit {
@@ -77,6 +88,7 @@ pub(super) struct Transmit {
     streams: HashMap<u16, Stream>,
     /// Channels with a stream, in the order of their turns.
     turns: VecDeque<u16>,
+    promise: Option<Promise>,
     frame_payload_bytes_max: u32,
 }
 
@@ -87,6 +99,7 @@ impl Transmit {
             tail: BytesMut::new(),
             streams: HashMap::new(),
             turns: VecDeque::new(),
+            promise: None,
             frame_payload_bytes_max: FRAME_BYTES_MIN - FRAME_OVERHEAD_BYTES,
         }
     }
@@ -102,21 +115,53 @@ impl Transmit {
     /// Where frames of `channel` are to be appended.
     #[inline]
     pub(super) fn frames(&mut self, channel: u16) -> &mut BytesMut {
-        if self.streams.is_empty() {
+        if self.streams.is_empty() && self.promise.is_none() {
             return &mut self.tail;
         }
-        match self.streams.get_mut(&channel) {
-            Some(stream) => {
-                if !matches!(stream.behind.back(), Some(Held::Frames(_))) {
-                    stream.behind.push_back(Held::Frames(BytesMut::new()));
-                }
-                match stream.behind.back_mut() {
-                    Some(Held::Frames(frames)) => frames,
-                    Some(Held::Body(_)) | None => &mut self.tail,
-                }
-            }
-            None => &mut self.tail,
+        let Some(behind) = behind(&mut self.promise, &mut self.streams, channel) else {
+            return &mut self.tail;
+        };
+        if !matches!(behind.back(), Some(Held::Frames(_))) {
+            behind.push_back(Held::Frames(BytesMut::new()));
         }
+        match behind.back_mut() {
+            Some(Held::Frames(frames)) => frames,
+            Some(Held::Body(_)) | None => &mut self.tail,
+        }
+    }
+
+    /// Lets the frames of `channel` from now on wait until the journal is durable up to `lsn`.
+    ///
+    /// One at a time: the session handles nothing more until [`Self::keep_promise`].
+    pub(super) fn promise(&mut self, channel: u16, lsn: Lsn) {
+        debug_assert!(self.promise.is_none(), "the session waits for the last one");
+        self.promise = Some(Promise {
+            lsn,
+            channel,
+            behind: VecDeque::new(),
+        });
+    }
+
+    /// Whether an answer waits for the journal.
+    pub(super) fn has_promise(&self) -> bool {
+        self.promise.is_some()
+    }
+
+    /// The journal is durable up to `durable`: lets go what waited for that. False if nothing did.
+    pub(super) fn keep_promise(&mut self, durable: Lsn) -> bool {
+        let Some(promise) = self.promise.take_if(|promise| promise.lsn <= durable) else {
+            return false;
+        };
+        match self.streams.get_mut(&promise.channel) {
+            Some(stream) => stream.behind.extend(promise.behind),
+            None => self.release(promise.channel, promise.behind),
+        }
+        true
+    }
+
+    /// Forgets an answer that waits: its client is gone.
+    pub(super) fn drop_promise(&mut self) {
+        self.promise = None;
     }
 
     /// Appends a content header frame and the body's frames.
@@ -133,7 +178,7 @@ impl Transmit {
         match shared_body {
             Some(shared)
                 if shared.len() >= SHARED_BODY_BYTES_MIN
-                    && !self.streams.contains_key(&channel) =>
+                    && behind(&mut self.promise, &mut self.streams, channel).is_none() =>
             {
                 self.put_shared_body(channel, shared, frame_payload_bytes_max);
             }
@@ -162,8 +207,8 @@ impl Transmit {
     /// Appends a content header frame and streams the body from the payload store behind it.
     pub(super) fn put_payload(&mut self, channel: u16, header: &[u8], body: &PayloadBody) {
         put_header(self.frames(channel), channel, header, body.size_bytes());
-        match self.streams.get_mut(&channel) {
-            Some(stream) => stream.behind.push_back(Held::Body(body.clone())),
+        match behind(&mut self.promise, &mut self.streams, channel) {
+            Some(behind) => behind.push_back(Held::Body(body.clone())),
             None => self.start(channel, body.clone(), VecDeque::new()),
         }
     }
@@ -230,6 +275,18 @@ impl Transmit {
             frame_payload_bytes_max: self.frame_payload_bytes_max,
             ..Self::new()
         };
+    }
+}
+
+/// What the next frames of `channel` wait behind, if anything.
+fn behind<'a>(
+    promise: &'a mut Option<Promise>,
+    streams: &'a mut HashMap<u16, Stream>,
+    channel: u16,
+) -> Option<&'a mut VecDeque<Held>> {
+    match promise {
+        Some(promise) if promise.channel == channel => Some(&mut promise.behind),
+        Some(_) | None => streams.get_mut(&channel).map(|stream| &mut stream.behind),
     }
 }
 

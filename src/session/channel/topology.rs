@@ -1,7 +1,9 @@
 //! Exchanges, queues and bindings: from methods to broker calls and back.
+//!
+//! An answer says that a crash will not undo what was asked for: it waits for the journal.
 
 use crate::amqp::field::ShortString;
-use crate::amqp::method::{exchange, queue};
+use crate::amqp::method::{Encode, exchange, queue};
 use crate::broker::{BindingRequest, ExchangeDeclare, ExchangeDelete, QueueDeclare, QueueDelete};
 
 use super::{Channel, Context};
@@ -38,7 +40,7 @@ impl Channel {
             .vhost()
             .exchange_declare(cx.connection, &declare);
         result.map_err(|error| Failure::broker(&error, id_of!(exchange::Declare)))?;
-        self.reply_unless(method.no_wait, &exchange::DeclareOk {}, cx);
+        self.promise_unless(method.no_wait, &exchange::DeclareOk {}, cx);
         Ok(())
     }
 
@@ -56,7 +58,7 @@ impl Channel {
             .vhost()
             .exchange_delete(cx.connection, &delete);
         result.map_err(|error| Failure::broker(&error, id_of!(exchange::Delete)))?;
-        self.reply_unless(method.no_wait, &exchange::DeleteOk {}, cx);
+        self.promise_unless(method.no_wait, &exchange::DeleteOk {}, cx);
         Ok(())
     }
 
@@ -73,7 +75,7 @@ impl Channel {
         };
         let result = cx.connection.vhost().exchange_bind(cx.connection, &request);
         result.map_err(|error| Failure::broker(&error, id_of!(exchange::Bind)))?;
-        self.reply_unless(method.no_wait, &exchange::BindOk {}, cx);
+        self.promise_unless(method.no_wait, &exchange::BindOk {}, cx);
         Ok(())
     }
 
@@ -93,7 +95,7 @@ impl Channel {
             .vhost()
             .exchange_unbind(cx.connection, &request);
         result.map_err(|error| Failure::broker(&error, id_of!(exchange::Unbind)))?;
-        self.reply_unless(method.no_wait, &exchange::UnbindOk {}, cx);
+        self.promise_unless(method.no_wait, &exchange::UnbindOk {}, cx);
         Ok(())
     }
 
@@ -125,7 +127,7 @@ impl Channel {
             message_count: declared.message_count,
             consumer_count: declared.consumer_count,
         };
-        self.reply_unless(method.no_wait, &reply, cx);
+        self.promise_unless(method.no_wait, &reply, cx);
         Ok(())
     }
 
@@ -146,7 +148,7 @@ impl Channel {
         };
         let result = cx.connection.vhost().queue_bind(cx.connection, &request);
         result.map_err(|error| Failure::broker(&error, id))?;
-        self.reply_unless(method.no_wait, &queue::BindOk {}, cx);
+        self.promise_unless(method.no_wait, &queue::BindOk {}, cx);
         Ok(())
     }
 
@@ -167,7 +169,7 @@ impl Channel {
         };
         let result = cx.connection.vhost().queue_unbind(cx.connection, &request);
         result.map_err(|error| Failure::broker(&error, id))?;
-        self.reply(&queue::UnbindOk {}, cx);
+        self.promise_unless(false, &queue::UnbindOk {}, cx);
         Ok(())
     }
 
@@ -207,8 +209,19 @@ impl Channel {
         if self.last_queue == name {
             self.last_queue = ShortString::EMPTY;
         }
-        self.reply_unless(method.no_wait, &queue::DeleteOk { message_count }, cx);
+        self.promise_unless(method.no_wait, &queue::DeleteOk { message_count }, cx);
         Ok(())
+    }
+
+    /// Answers a change of the topology once a crash cannot undo it any more; at once if it cannot now.
+    fn promise_unless(&self, no_wait: bool, method: &impl Encode, cx: &mut Context<'_>) {
+        if no_wait {
+            return;
+        }
+        if let Some(lsn) = cx.connection.vhost().pending_definitions() {
+            cx.transmit.promise(self.number, lsn);
+        }
+        self.reply(method, cx);
     }
 
     /// Where both names are left out, the key is the queue last declared (RabbitMQ's shorthand).
