@@ -5,6 +5,7 @@ mod broker;
 mod confirm;
 mod consume;
 mod handshake;
+mod lapin_patterns;
 mod limits;
 mod publish;
 mod wire;
