@@ -15,12 +15,13 @@
 //!             └──── handed over without acknowledgement, purged, queue deleted ──────> gone
 //! ```
 //!
-//! Places for what is not built yet: expiry and length limits act where `enqueue` pushes and
-//! `dispatch` takes (`queue/expiry.rs`, `queue/overflow.rs`); what `Settle::Discard` drops is what
-//! dead-lettering picks up; priorities make `ready` one list per priority.
+//! Places for what is not built yet: expiry acts where `enqueue` pushes and `dispatch` takes
+//! (`queue/expiry.rs`); what `Settle::Discard` and `overflow` drop is what dead-lettering picks up;
+//! priorities make `ready` one list per priority.
 
 pub(crate) mod arguments;
 mod consumers;
+mod overflow;
 mod ready;
 mod unacked;
 
@@ -133,6 +134,10 @@ pub struct QueueCounts {
     pub requeued: u64,
     /// Removed by a purge.
     pub purged: u64,
+    /// Dropped from the front of a full queue.
+    pub dropped: u64,
+    /// Refused because the queue was full.
+    pub rejected: u64,
 }
 
 /// A queue's size at one moment.
@@ -166,8 +171,10 @@ pub struct Got {
 /// Whether a queue took a published message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Enqueued {
-    /// It did.
+    /// It did; it may have dropped it at once, if it is full.
     Taken,
+    /// It is full and refuses.
+    Rejected,
     /// It was deleted meanwhile: as if it had not been bound.
     Gone,
 }
@@ -356,6 +363,9 @@ impl Queue {
                     }
                 }
             }
+            if how == Settle::Requeue {
+                self.drop_excess(&mut state, &mut left);
+            }
             self.dispatch(&mut state, &mut left, wakes);
         }
         self.journal_left(&left);
@@ -393,6 +403,11 @@ impl Queue {
             if state.deleted {
                 return Enqueued::Gone;
             }
+            let settings = &self.spec.settings;
+            if overflow::refuses(settings, &state.ready, message.size_bytes()) {
+                state.counts.rejected += 1;
+                return Enqueued::Rejected;
+            }
             let seq = MessageSeq(state.seq_next);
             state.seq_next += 1;
             state.counts.published += 1;
@@ -408,6 +423,7 @@ impl Queue {
                 message.detach();
                 let message = message.clone();
                 state.ready.push_back(seq, Entry { message, ..entry });
+                self.drop_excess(&mut state, &mut left);
             }
         }
         self.journal_left(&left);
@@ -570,6 +586,11 @@ impl Queue {
         ready.chain(out).filter(has_record).collect()
     }
 
+    fn drop_excess(&self, state: &mut State, left: &mut Left) {
+        let dropped = overflow::drop_excess(&self.spec.settings, &mut state.ready, left);
+        state.counts.dropped += dropped;
+    }
+
     /// Restores the invariant: hands over what waits as long as anybody is ready.
     fn dispatch(self: &Arc<Self>, state: &mut State, left: &mut Left, wakes: &mut Wakes) {
         while state.consumers.front().is_some() {
@@ -647,7 +668,7 @@ impl Queue {
 
     /// Notes in the journal that messages are gone. A failed journal ends the broker by its own way, so
     /// nobody waits for this and an error changes nothing here.
-    fn journal_left(&self, left: &[Lsn]) {
+    pub(crate) fn journal_left(&self, left: &[Lsn]) {
         if let Some(journal) = &self.spec.journal
             && !left.is_empty()
             && let Err(error) = journal.append_acks(self.spec.id, left)

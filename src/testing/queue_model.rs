@@ -26,6 +26,8 @@ const QUEUE_NAMES: [&[u8]; 2] = [b"one", b"two"];
 const CHANNEL_COUNT: usize = 3;
 /// More consumers than this are not started.
 const CONSUMER_COUNT_MAX: usize = 12;
+/// Bound of a bounded queue.
+const LENGTH_COUNT_MAX: usize = 3;
 /// Octets that make one command.
 const COMMAND_BYTES: usize = 4;
 
@@ -43,7 +45,13 @@ pub fn run(input: &[u8], now: Instant) {
         1 => 200,
         _ => 100_000,
     };
-    let mut run = Run::new(outbox_bytes_max, now);
+    // And some have queues of bounded length, of either kind.
+    let bounds = match first / 3 % 3 {
+        0 => [None, None],
+        1 => [Some(Bound::DropHead), Some(Bound::RejectPublish)],
+        _ => [Some(Bound::RejectPublish), None],
+    };
+    let mut run = Run::new(outbox_bytes_max, bounds, now);
     for command in commands.chunks_exact(COMMAND_BYTES) {
         if let [kind, a, b, c] = *command {
             run.step(kind, a.into(), b.into(), c.into());
@@ -61,14 +69,30 @@ impl Waker for WokenFlag {
     }
 }
 
+/// What a queue does when [`LENGTH_COUNT_MAX`] messages wait.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Bound {
+    DropHead,
+    RejectPublish,
+}
+
 /// One queue as it must be.
 #[derive(Debug, Default)]
 struct ModelQueue {
+    bound: Option<Bound>,
     /// Number of each message that waits, and whether somebody had it.
     ready: BTreeMap<u64, bool>,
     published_count: u64,
     /// Counts deletions, so that what was out before one is told from what came after.
     life: u32,
+}
+
+impl ModelQueue {
+    fn drop_excess(&mut self) {
+        while self.bound == Some(Bound::DropHead) && self.ready.len() > LENGTH_COUNT_MAX {
+            self.ready.pop_first();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -124,7 +148,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(outbox_bytes_max: usize, now: Instant) -> Self {
+    fn new(outbox_bytes_max: usize, bounds: [Option<Bound>; 2], now: Instant) -> Self {
         let mut settings = BrokerSettings::new([7; 32], now, 0);
         settings.limits = BrokerLimits {
             outbox_bytes_max,
@@ -146,25 +170,40 @@ impl Run {
             woken,
             wakes: Wakes::new(),
             now,
-            queues: Default::default(),
+            queues: bounds.map(|bound| ModelQueue {
+                bound,
+                ..ModelQueue::default()
+            }),
             channels: Default::default(),
             consumers: Vec::new(),
             cancelled_expected: Vec::new(),
         };
-        for name in QUEUE_NAMES {
-            run.declare(name);
+        for queue in 0..QUEUE_NAMES.len() {
+            run.declare(queue);
         }
         run
     }
 
-    fn declare(&self, name: &[u8]) {
+    fn declare(&self, queue: usize) {
+        let overflow = match self.queues[queue].bound {
+            Some(Bound::DropHead) => Some("drop-head"),
+            Some(Bound::RejectPublish) => Some("reject-publish"),
+            None => None,
+        };
+        let arguments = overflow.map_or(FieldTable::EMPTY, |overflow| {
+            FieldTable::from([
+                ("x-max-length", FieldValue::from(LENGTH_COUNT_MAX as i64)),
+                ("x-overflow", FieldValue::from(overflow)),
+            ])
+        });
+        let name = QUEUE_NAMES[queue];
         let declare = QueueDeclare {
             name,
             passive: false,
             durable: false,
             exclusive: false,
             auto_delete: false,
-            arguments: &FieldTable::EMPTY,
+            arguments: &arguments,
         };
         let vhost = self.connection.vhost();
         vhost
@@ -177,7 +216,11 @@ impl Run {
         let channel = b % CHANNEL_COUNT;
         match kind % 16 {
             0..=2 => self.publish(queue),
-            3 => (0..c % 20).for_each(|_| self.publish(queue)),
+            3 => (0..c % 20).for_each(|_| {
+                self.publish(queue);
+                self.wakes.wake_all();
+                self.drain();
+            }),
             4..=6 => self.consume(queue, channel, a / 2, c),
             7 => self.cancel(a),
             8 | 9 => self.get(queue, channel, c),
@@ -196,10 +239,24 @@ impl Run {
     }
 
     fn publish(&mut self, queue: usize) {
+        let goes_at_once = self.queues[queue].ready.is_empty()
+            && (0..self.consumers.len())
+                .any(|at| self.consumers[at].queue == queue && self.may_take(at));
         let model = &mut self.queues[queue];
         let number = model.published_count;
         model.published_count += 1;
-        model.ready.insert(number, false);
+        let is_refused =
+            model.bound == Some(Bound::RejectPublish) && model.ready.len() >= LENGTH_COUNT_MAX;
+        let expected = match is_refused {
+            true => PublishOutcome::Rejected,
+            false => PublishOutcome::Routed { wait_for: None },
+        };
+        if !is_refused {
+            model.ready.insert(number, false);
+        }
+        if !goes_at_once {
+            model.drop_excess();
+        }
         let header = Bytes::from_static(&[0, 0]);
         let publish = Publish {
             exchange: b"",
@@ -216,8 +273,7 @@ impl Run {
             self.now,
             &mut self.wakes,
         );
-        let outcome = published.expect("the default exchange").outcome;
-        assert_eq!(outcome, PublishOutcome::Routed { wait_for: None });
+        assert_eq!(published.expect("the default exchange").outcome, expected);
     }
 
     fn consume(&mut self, queue: usize, channel: usize, mode: usize, c: usize) {
@@ -342,6 +398,9 @@ impl Run {
                     queue.ready.insert(out.number, true);
                 }
             }
+            for queue in &mut self.queues {
+                queue.drop_excess();
+            }
             let seqs: Vec<_> = of_queue.iter().map(|out| out.seq).collect();
             handle.settle(&seqs, how, &mut self.wakes);
             self.wakes.wake_all();
@@ -378,6 +437,9 @@ impl Run {
             if queue.life == out.life {
                 queue.ready.insert(out.number, true);
             }
+        }
+        for queue in &mut self.queues {
+            queue.drop_excess();
         }
         let unsettled = model
             .outstanding
@@ -416,7 +478,7 @@ impl Run {
         let vhost = self.connection.vhost();
         let deleted = vhost.queue_delete(&self.connection, &delete, &mut self.wakes);
         assert_eq!(deleted.expect("no condition") as usize, expected);
-        self.declare(QUEUE_NAMES[queue]);
+        self.declare(queue);
     }
 
     /// Takes what is to be sent, as a session would, until nothing more comes.
@@ -625,10 +687,10 @@ mod tests {
         /// Runs of 200 commands.
         #[test]
         fn a_queue_does_what_the_model_says(
-            outbox in 0..3_u8,
+            settings in 0..9_u8,
             commands in prop::collection::vec(any::<[u8; COMMAND_BYTES]>(), 1..=200),
         ) {
-            run(&[&[outbox], commands.as_flattened()].concat(), Instant::now());
+            run(&[&[settings], commands.as_flattened()].concat(), Instant::now());
         }
     }
 }

@@ -163,6 +163,7 @@ impl Vhost {
             Some(_) | None => Lsn::ZERO,
         };
         let mut taken_count = 0;
+        let mut rejected_count = 0;
         for queue in &route.queues {
             let queue_lsn = match queue.is_journalled() {
                 true => lsn,
@@ -170,15 +171,22 @@ impl Vhost {
             };
             match queue.enqueue(&mut message, queue_lsn, wakes) {
                 Enqueued::Taken => taken_count += 1,
-                // Its journal records went, or go, with it.
-                Enqueued::Gone => {}
+                refused @ (Enqueued::Rejected | Enqueued::Gone) => {
+                    if refused == Enqueued::Rejected {
+                        rejected_count += 1;
+                    }
+                    if queue_lsn != Lsn::ZERO {
+                        queue.journal_left(&[queue_lsn]);
+                    }
+                }
             }
         }
-        let outcome = match taken_count {
-            0 => PublishOutcome::Unroutable,
-            _ => PublishOutcome::Routed {
+        let outcome = match (rejected_count, taken_count) {
+            (0, 0) => PublishOutcome::Unroutable,
+            (0, _) => PublishOutcome::Routed {
                 wait_for: (lsn != Lsn::ZERO).then_some(lsn),
             },
+            (_, _) => PublishOutcome::Rejected,
         };
         Ok(Published { message, outcome })
     }
