@@ -36,6 +36,8 @@ mod payloads;
 mod queue;
 mod recovery;
 mod route;
+#[cfg(test)]
+mod testkit;
 mod vhost;
 
 use std::fmt;

@@ -87,10 +87,11 @@ impl Broker {
         let Some(journal) = self.shared.journal.clone() else {
             return Ok(());
         };
+        let mut shared = SharedMessages::new();
         for (id, messages) in recovered.queues {
             match by_id.get(&id) {
                 Some(home) => {
-                    restore_messages(&journal, home, &messages, recovered.clean)?;
+                    restore_messages(&journal, home, &messages, recovered.clean, &mut shared)?;
                 }
                 // Its deletion was the last thing that was noted of it.
                 None => drop(journal.append_queue_delete(id)?),
@@ -152,17 +153,32 @@ impl Broker {
     }
 }
 
+/// Messages that several queues hold, so that each is read and kept once.
+type SharedMessages = HashMap<Lsn, Message>;
+
 fn restore_messages(
     journal: &Journal,
     home: &Home,
-    messages: &[RecoveredMessage],
+    found: &[RecoveredMessage],
     clean: bool,
+    shared: &mut SharedMessages,
 ) -> Result<(), OpenError> {
-    for found in messages {
-        let stored = journal.read_message(found.lsn, found.location)?;
+    for found in found {
+        let message = match shared.get(&found.lsn) {
+            Some(message) => message.clone(),
+            None => {
+                let stored = journal.read_message(found.lsn, found.location)?;
+                let is_shared = stored.queues.len() > 1;
+                let message = message(&home.vhost, stored);
+                if is_shared {
+                    shared.insert(found.lsn, message.clone());
+                }
+                message
+            }
+        };
         home.queue.restore(Entry {
-            lsn: stored.lsn,
-            message: message(&home.vhost, stored),
+            message,
+            lsn: found.lsn,
             redelivered: !clean || found.was_delivered,
         });
     }
@@ -195,3 +211,6 @@ fn message(vhost: &Vhost, stored: StoredMessage) -> Message {
 fn table(elements: &[u8]) -> Result<FieldTable, FieldError> {
     FieldTable::from_elements(bytes::Bytes::copy_from_slice(elements))
 }
+
+#[cfg(test)]
+mod tests;
