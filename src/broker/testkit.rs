@@ -30,7 +30,7 @@ pub(crate) fn broker() -> Arc<Broker> {
     Broker::open(settings(), None, None).expect("nothing to recover")
 }
 
-struct NoWaker;
+pub(crate) struct NoWaker;
 
 impl Waker for NoWaker {
     fn wake(&self) {}

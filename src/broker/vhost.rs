@@ -346,3 +346,6 @@ fn without_line_ends(name: &[u8]) -> Cow<'_, [u8]> {
             .collect(),
     )
 }
+
+#[cfg(test)]
+mod tests;
