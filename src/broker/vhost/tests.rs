@@ -29,7 +29,7 @@ fn a_redeclared_queue_must_be_the_same() {
     let client = Client::new(&broker());
     let arguments = argument("x-message-ttl", 60_000);
     client
-        .declare_with("q", &[Flag::Durable], arguments.clone())
+        .declare_with("q", &[Flag::Durable], arguments)
         .unwrap();
     client
         .declare_with("q", &[Flag::Durable], argument("x-message-ttl", 60_000_i64))
