@@ -9,6 +9,7 @@ mod admission;
 mod connection;
 mod data_dir;
 mod listener;
+pub mod peer;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -262,6 +262,10 @@ impl Engine {
     pub fn handle_dial_failed(&mut self, address: SocketAddr, now: Instant) {
         self.dials.remove(&address);
         self.dial_ended(address, now);
+        let ids: Vec<TransferId> = self.transfers.keys().copied().collect();
+        for id in ids {
+            self.dial(id, now);
+        }
     }
 
     /// A message came. What the peer did wrong closes its connection by an action.

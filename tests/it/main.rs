@@ -8,4 +8,5 @@ mod handshake;
 mod lapin_patterns;
 mod limits;
 mod publish;
+mod swarm;
 mod wire;

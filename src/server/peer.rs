@@ -1,0 +1,318 @@
+//! Drives the swarm engine on TCP: sockets, disk and timer of one node.
+//!
+//! Owns: the engine behind one short lock, a task for each connection, two threads for the disk, the
+//! listener and the timer. [`SwarmHandle`] is what node, broker and command line use.
+//!
+//! The flow: a connection's task reads a message and gives it to the engine under the lock; the actions
+//! that come out are handed on before the lock is released, to connections' output queues, to the disk
+//! threads, or to dial tasks. Nothing waits while holding it.
+//! Spec: `spec/peer-protocol.md`; limits of RELIABILITY section 6.
+
+mod buffers;
+mod connection;
+mod core;
+mod disk;
+mod listener;
+mod transfer;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::payload::store::BegunPartial;
+use crate::payload::{Bitfield, Manifest, PayloadId, ScopeId, Store, StoreError};
+use crate::swarm::{Engine, EngineError, NodeId, Order, Settings, TransferStats, Want};
+
+use self::core::{Core, Shared};
+use self::transfer::{Source, TransferIo};
+
+pub use self::transfer::{FetchError, Progress, SwarmTransfer};
+
+/// Longest wait for connections to end at a shutdown.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// How a node takes part in swarms.
+#[derive(Clone, Debug)]
+pub struct SwarmSettings {
+    /// Bounds of the engine; its `listen_port` is set by `listen`.
+    pub engine: Settings,
+    /// Where other nodes can connect; `None` for a node that only dials out. Port 0 takes a free one.
+    pub listen: Option<SocketAddr>,
+    /// The node's id if it has a lasting one; a random one otherwise.
+    pub node: Option<NodeId>,
+    /// Threads that read, hash and write.
+    pub disk_threads: usize,
+}
+
+impl Default for SwarmSettings {
+    fn default() -> Self {
+        Self {
+            engine: Settings::default(),
+            listen: None,
+            node: None,
+            disk_threads: 2,
+        }
+    }
+}
+
+/// Why a swarm cannot start, or a payload not take part.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SwarmError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} for peers: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The system gives no thread, or no address.
+    #[error("the system refuses a resource: {0}")]
+    System(#[from] std::io::Error),
+    /// The store cannot give or take the payload.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The payload is taken part in already.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The swarm was shut down.
+    #[error("the swarm is shut down")]
+    Stopped,
+}
+
+/// A node's part in all its swarms; see [`Swarm::start`].
+#[derive(Debug)]
+pub struct Swarm;
+
+/// A running swarm. Clones share it; dropping all leaves it running until [`SwarmHandle::shutdown`].
+#[derive(Clone)]
+pub struct SwarmHandle {
+    shared: Arc<Shared>,
+    local_addr: Option<SocketAddr>,
+}
+
+impl std::fmt::Debug for SwarmHandle {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("SwarmHandle")
+            .field("local_addr", &self.local_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Swarm {
+    /// Listens, if told to, and starts to drive an engine on payloads of `store`.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on or the system gives no randomness.
+    pub async fn start(settings: SwarmSettings, store: Store) -> Result<SwarmHandle, SwarmError> {
+        let mut seed = [0; 32];
+        let mut random_id = [0; 32];
+        getrandom::fill(&mut seed)?;
+        getrandom::fill(&mut random_id)?;
+        let node = settings.node.unwrap_or_else(|| NodeId::from_bytes(random_id));
+        let now = Instant::now();
+        let mut engine = Engine::new(settings.engine.clone(), node, seed, now);
+        let listener = match settings.listen {
+            Some(address) => Some(listener::bind(address)?),
+            None => None,
+        };
+        let local_addr = match &listener {
+            Some(listener) => Some(listener.local_addr()?),
+            None => None,
+        };
+        engine.set_listen_port(local_addr.map(|address| address.port()));
+        let disk = disk::DiskPool::new();
+        let shared = Arc::new(Shared {
+            core: parking_lot::Mutex::new(Core::new(engine, now)),
+            store,
+            settings: settings.engine,
+            disk,
+            buffers: buffers::Buffers::default(),
+            timer: tokio::sync::Notify::new(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
+        });
+        disk::start(&shared, settings.disk_threads.max(1))?;
+        shared.tasks.spawn(core::run_timer(Arc::clone(&shared)));
+        if let Some(listener) = listener {
+            shared
+                .tasks
+                .spawn(listener::run(listener, Arc::clone(&shared)));
+        }
+        Ok(SwarmHandle { shared, local_addr })
+    }
+}
+
+impl SwarmHandle {
+    /// Where other nodes can connect; `None` if the node only dials out.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr
+    }
+
+    /// This node's id in swarms.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.shared.core.lock().engine.node()
+    }
+
+    /// Serves a payload that the store holds (complete or adopted), as its origin: each piece is given
+    /// out once before one is repeated. Ends when the returned value is dropped.
+    ///
+    /// # Errors
+    /// If the store does not hold all of it, or it is taken part in already.
+    pub async fn seed(&self, scope: ScopeId, id: PayloadId) -> Result<SwarmTransfer, SwarmError> {
+        let store = self.shared.store.clone();
+        let read = move || -> Result<_, StoreError> {
+            let manifest = store.manifest(scope, id)?;
+            Ok((manifest, store.open_reader(scope, id)?))
+        };
+        let (manifest, reader) = self.blocking(read).await??;
+        let have = reader.held();
+        let source = Source::Whole(reader);
+        self.take_part(&manifest, source, have, As::Origin, Order::RarestFirst)
+    }
+
+    /// Fetches a payload into the store, then serves it. Pieces that were verified before are not fetched
+    /// again. Ends when the returned value is dropped; what was verified stays in the store.
+    ///
+    /// # Errors
+    /// If the store has no room for it, or it is taken part in already.
+    pub async fn fetch(
+        &self,
+        scope: ScopeId,
+        manifest: &Manifest,
+    ) -> Result<SwarmTransfer, SwarmError> {
+        self.fetch_in(scope, manifest, Order::RarestFirst).await
+    }
+
+    /// As [`SwarmHandle::fetch`], with an order of pieces.
+    ///
+    /// # Errors
+    /// As [`SwarmHandle::fetch`].
+    pub async fn fetch_in(
+        &self,
+        scope: ScopeId,
+        manifest: &Manifest,
+        order: Order,
+    ) -> Result<SwarmTransfer, SwarmError> {
+        let store = self.shared.store.clone();
+        let wanted = manifest.clone();
+        let begin = move || -> Result<_, StoreError> {
+            let begun = store.begin_partial(scope, &wanted)?;
+            Ok((begun, store.open_reader(scope, wanted.id())?))
+        };
+        let (begun, reader) = self.blocking(begin).await??;
+        let (source, have) = match begun {
+            BegunPartial::Complete(stored) => {
+                let have = Bitfield::full(manifest.geometry());
+                (Source::Stored(reader, stored), have)
+            }
+            BegunPartial::Partial(partial) => {
+                // req: SWARM-14
+                let have = partial.held();
+                (Source::Partial(reader, partial), have)
+            }
+        };
+        self.take_part(manifest, source, have, As::Peer, order)
+    }
+
+    fn take_part(
+        &self,
+        manifest: &Manifest,
+        source: Source,
+        have: Bitfield,
+        part: As,
+        order: Order,
+    ) -> Result<SwarmTransfer, SwarmError> {
+        if self.shared.stopping.is_cancelled() {
+            return Err(SwarmError::Stopped);
+        }
+        let mut peers = Vec::new();
+        let mut names = Vec::new();
+        for peer in manifest.peers() {
+            match peer.parse::<SocketAddr>() {
+                Ok(address) => peers.push(address),
+                Err(_) => names.push(peer.clone()),
+            }
+        }
+        let want = Want {
+            payload: manifest.id(),
+            geometry: *manifest.geometry(),
+            key: manifest.key().clone(),
+            have,
+            peers,
+            origin: part == As::Origin,
+            order,
+        };
+        let (io, progress) = TransferIo::new(source, *manifest.geometry(), &want.have);
+        let io = Arc::new(io);
+        let added = Arc::clone(&io);
+        let id = core::with(&self.shared, |core, now| {
+            let id = core.engine.want(want, now)?;
+            core.transfers.insert(id, added);
+            Ok::<_, EngineError>(id)
+        })?;
+        for name in names {
+            self.shared
+                .tasks
+                .spawn(listener::resolve(Arc::clone(&self.shared), id, name));
+        }
+        Ok(SwarmTransfer::new(
+            Arc::clone(&self.shared),
+            id,
+            io,
+            progress,
+        ))
+    }
+
+    /// Figures of every payload and its peers.
+    #[must_use]
+    pub fn stats(&self) -> Vec<TransferStats> {
+        self.shared.core.lock().engine.stats(Instant::now())
+    }
+
+    /// Open connections to peers.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.shared.core.lock().engine.connection_count()
+    }
+
+    /// Ends all connections, tasks and threads. Transfers that did not finish say so.
+    pub async fn shutdown(&self) {
+        self.shared.stopping.cancel();
+        self.shared.disk.stop();
+        self.shared.tasks.close();
+        let ended = tokio::time::timeout(SHUTDOWN_WAIT, self.shared.tasks.wait()).await;
+        if ended.is_err() {
+            tracing::warn!("some peer connections did not end in time");
+        }
+        self.shared.core.lock().stop();
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, SwarmError> {
+        let task = self.shared.runtime.spawn_blocking(work);
+        task.await.map_err(|_| SwarmError::Stopped)
+    }
+}
+
+/// In which part a payload is joined.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum As {
+    Origin,
+    Peer,
+}

@@ -1,0 +1,349 @@
+//! One connection: bytes in, messages to the engine; messages and blocks out, in order.
+//!
+//! Blocks are read from the socket straight into buffers that are used again, the head of the next
+//! message with the same system call; they are written with their heads and the messages before them
+//! in one.
+//! Bounds: unsent messages 4 MiB, then the connection ends; one message is held while it comes in.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::core::{self, Shared};
+use crate::payload::BlockRange;
+use crate::swarm::wire::{self, BlockHeader, Header, Slot};
+use crate::swarm::{ConnId, Message, TransferId};
+
+/// Unsent messages, blocks not counted. Beyond it: close.
+const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes read at a time while no block is coming in.
+const HEAD_BYTES: usize = 4 * 1024;
+/// The engine is told of a block that is still coming in at most this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a connection ended, as far as the socket knows.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error("closed by the peer")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Wire(#[from] wire::WireError),
+}
+
+/// What waits to be sent on one connection.
+pub(super) struct Output {
+    queue: Mutex<OutputQueue>,
+    filled: Notify,
+    closed: CancellationToken,
+}
+
+#[derive(Default)]
+struct OutputQueue {
+    parts: VecDeque<Part>,
+    message_bytes: usize,
+}
+
+enum Part {
+    Messages(BytesMut),
+    Block(PendingBlock),
+}
+
+struct PendingBlock {
+    head: BlockHeader,
+    transfer: TransferId,
+    block: BlockRange,
+    bytes: oneshot::Receiver<Vec<u8>>,
+}
+
+impl Output {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: Mutex::new(OutputQueue::default()),
+            filled: Notify::new(),
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// Appends a message.
+    pub(super) fn send(&self, message: &Message) {
+        let mut queue = self.queue.lock();
+        if !matches!(queue.parts.back(), Some(Part::Messages(_))) {
+            queue.parts.push_back(Part::Messages(BytesMut::new()));
+        }
+        let Some(Part::Messages(bytes)) = queue.parts.back_mut() else {
+            return;
+        };
+        let before = bytes.len();
+        wire::encode(message, bytes);
+        let added = bytes.len() - before;
+        queue.message_bytes += added;
+        let full = queue.message_bytes > UNSENT_BYTES_MAX;
+        drop(queue);
+        if full {
+            self.closed.cancel();
+        }
+        self.filled.notify_one();
+    }
+
+    /// Appends a block, whose bytes come later.
+    pub(super) fn send_block(
+        &self,
+        slot: Slot,
+        transfer: TransferId,
+        block: BlockRange,
+    ) -> oneshot::Sender<Vec<u8>> {
+        let (sender, bytes) = oneshot::channel();
+        let head = BlockHeader {
+            slot,
+            piece: block.piece().get(),
+            offset_bytes: block.offset_bytes(),
+            len_bytes: block.len_bytes() as usize,
+        };
+        let pending = PendingBlock {
+            head,
+            transfer,
+            block,
+            bytes,
+        };
+        self.queue.lock().parts.push_back(Part::Block(pending));
+        self.filled.notify_one();
+        sender
+    }
+
+    /// Ends the connection.
+    pub(super) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    fn next(&self) -> Option<Part> {
+        let mut queue = self.queue.lock();
+        let part = queue.parts.pop_front()?;
+        if let Part::Messages(bytes) = &part {
+            queue.message_bytes -= bytes.len();
+        }
+        Some(part)
+    }
+}
+
+/// Runs a connection to its end, and tells the engine of it.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    conn: ConnId,
+    output: Arc<Output>,
+) {
+    let (reader, writer) = stream.into_split();
+    let ended = tokio::select! {
+        () = shared.stopping.cancelled() => Ok(()),
+        () = output.closed.cancelled() => Ok(()),
+        ended = read(&shared, reader, conn) => ended,
+        ended = write(&shared, writer, conn, &output) => ended,
+    };
+    if let Err(reason) = ended {
+        tracing::debug!(peer = %remote, conn = conn.0, %reason, "peer connection ended");
+    }
+    core::with(&shared, |core, now| {
+        core.remove(conn, remote);
+        core.engine.handle_disconnected(conn, now);
+    });
+}
+
+/// Takes messages from the socket until it ends.
+async fn read(
+    shared: &Arc<Shared>,
+    reader: OwnedReadHalf,
+    conn: ConnId,
+) -> Result<(), ConnectionError> {
+    let mut head = BytesMut::with_capacity(HEAD_BYTES);
+    let mut scratch = [0; HEAD_BYTES];
+    loop {
+        take_messages(shared, &mut head, conn)?;
+        if Header::peek(&head)?.is_some_and(|header| header.is_block())
+            && let Some(block) = wire::decode_block_header(&mut head)?
+        {
+            read_block(shared, &reader, conn, block, &mut head, &mut scratch).await?;
+            continue;
+        }
+        reader.readable().await?;
+        match reader.try_read(&mut scratch) {
+            Ok(0) => return Err(ConnectionError::Closed),
+            Ok(count) => head.extend_from_slice(scratch.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Gives the engine every whole message in `head` that is not a block.
+fn take_messages(
+    shared: &Arc<Shared>,
+    head: &mut BytesMut,
+    conn: ConnId,
+) -> Result<(), ConnectionError> {
+    let mut messages = Vec::new();
+    while let Some(header) = Header::peek(head)? {
+        if header.is_block() {
+            break;
+        }
+        let Some(message) = wire::decode(head)? else {
+            break;
+        };
+        messages.push(message);
+    }
+    if !messages.is_empty() {
+        core::with(shared, |core, now| {
+            for message in messages {
+                core.engine.handle_message(conn, message, now);
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Reads the bytes of a block into a buffer of their own, and what follows into `head`.
+async fn read_block(
+    shared: &Arc<Shared>,
+    reader: &OwnedReadHalf,
+    conn: ConnId,
+    block: BlockHeader,
+    head: &mut BytesMut,
+    scratch: &mut [u8; HEAD_BYTES],
+) -> Result<(), ConnectionError> {
+    let mut buffer = shared.buffers.take(block.len_bytes);
+    let mut filled = head.len().min(block.len_bytes);
+    if let Some(place) = buffer.get_mut(..filled) {
+        head.copy_to_slice(place);
+    }
+    let mut told = Instant::now();
+    let mut told_bytes = filled;
+    while filled < block.len_bytes {
+        reader.readable().await?;
+        let rest = buffer.get_mut(filled..).unwrap_or_default();
+        let wanted = rest.len();
+        let mut slices = [
+            IoSliceMut::new(rest),
+            IoSliceMut::new(scratch.as_mut_slice()),
+        ];
+        match reader.try_read_vectored(&mut slices) {
+            Ok(0) => return Err(ConnectionError::Closed),
+            Ok(count) => {
+                filled += count.min(wanted);
+                let beyond = count.saturating_sub(wanted);
+                head.extend_from_slice(scratch.get(..beyond).unwrap_or_default());
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        if filled < block.len_bytes && told.elapsed() >= PROGRESS_INTERVAL {
+            let bytes = (filled - told_bytes) as u64;
+            core::with(shared, |core, now| {
+                core.engine.handle_progress(conn, block.slot, bytes, now);
+            });
+            told = Instant::now();
+            told_bytes = filled;
+        }
+    }
+    let message = Message::Block {
+        slot: block.slot,
+        piece: block.piece,
+        offset_bytes: block.offset_bytes,
+        bytes: Bytes::from(buffer),
+    };
+    core::with(shared, |core, now| {
+        core.engine.handle_message(conn, message, now);
+    });
+    Ok(())
+}
+
+/// Sends what the engine wants sent until the socket ends.
+async fn write(
+    shared: &Arc<Shared>,
+    mut writer: OwnedWriteHalf,
+    conn: ConnId,
+    output: &Output,
+) -> Result<(), ConnectionError> {
+    let mut messages = BytesMut::new();
+    loop {
+        match output.next() {
+            Some(Part::Messages(bytes)) if messages.is_empty() => messages = bytes,
+            Some(Part::Messages(bytes)) => messages.extend_from_slice(&bytes),
+            Some(Part::Block(pending)) => {
+                write_block(shared, &mut writer, conn, pending, &mut messages).await?;
+            }
+            None if messages.is_empty() => output.filled.notified().await,
+            None => {
+                writer.write_all(&messages).await?;
+                messages.clear();
+            }
+        }
+    }
+}
+
+/// Sends a block with the messages before it, and tells the engine that it left.
+async fn write_block(
+    shared: &Arc<Shared>,
+    writer: &mut OwnedWriteHalf,
+    conn: ConnId,
+    mut pending: PendingBlock,
+    messages: &mut BytesMut,
+) -> Result<(), ConnectionError> {
+    let bytes = match pending.bytes.try_recv() {
+        Ok(bytes) => Ok(bytes),
+        Err(oneshot::error::TryRecvError::Closed) => Err(()),
+        Err(oneshot::error::TryRecvError::Empty) => {
+            // The disk is at it; messages need not wait for it.
+            if !messages.is_empty() {
+                writer.write_all(messages).await?;
+                messages.clear();
+            }
+            pending.bytes.await.map_err(|_| ())
+        }
+    };
+    let Ok(bytes) = bytes else {
+        core::with(shared, |core, now| {
+            let (transfer, block) = (pending.transfer, pending.block);
+            core.engine.handle_read_failed(conn, transfer, block, now);
+        });
+        return Ok(());
+    };
+    let head = wire::encode_block_header(pending.head);
+    let mut slices = [
+        IoSlice::new(messages),
+        IoSlice::new(&head),
+        IoSlice::new(&bytes),
+    ];
+    write_all_vectored(writer, &mut slices).await?;
+    messages.clear();
+    shared.buffers.put(bytes);
+    core::with(shared, |core, now| core.engine.handle_block_sent(conn, now));
+    Ok(())
+}
+
+async fn write_all_vectored(
+    writer: &mut OwnedWriteHalf,
+    slices: &mut [IoSlice<'_>],
+) -> io::Result<()> {
+    let mut rest = slices;
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let count = writer.write_vectored(rest).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        IoSlice::advance_slices(&mut rest, count);
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Accepts and dials connections, within bounds, and resolves names of a manifest's peers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::connection;
+use super::core::{self, Shared};
+use crate::swarm::{Role, TransferId};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 256;
+/// Longest wait for a connection to be made.
+const DIAL_WAIT: Duration = Duration::from_secs(5);
+/// Pause after the system could not give one more connection.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// Addresses of one name that are taken.
+const ADDRESSES_PER_NAME: usize = 4;
+
+/// Listens on `address`.
+pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, super::SwarmError> {
+    listen(address).map_err(|source| super::SwarmError::Listen { address, source })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until the swarm stops.
+pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let accepted = tokio::select! {
+            () = shared.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, remote)) => begin(&shared, stream, remote, Role::Listener),
+            Err(error) => {
+                tracing::warn!(%error, "peer connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Connects to `address`, and tells the engine if nobody is there.
+pub(super) async fn dial(shared: Arc<Shared>, address: SocketAddr) {
+    let dialled = tokio::select! {
+        () = shared.stopping.cancelled() => return,
+        dialled = tokio::time::timeout(DIAL_WAIT, TcpStream::connect(address)) => dialled,
+    };
+    match dialled {
+        Ok(Ok(stream)) => begin(&shared, stream, address, Role::Dialler),
+        Ok(Err(_)) | Err(_) => {
+            tracing::debug!(peer = %address, "peer not reached");
+            core::with(&shared, |core, now| {
+                core.engine.handle_dial_failed(address, now);
+            });
+        }
+    }
+}
+
+/// Gives a connection to a task of its own, or closes it if there are too many.
+fn begin(shared: &Arc<Shared>, stream: TcpStream, remote: SocketAddr, role: Role) {
+    // Small messages must not wait for large ones to be acknowledged.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(peer = %remote, %error, "no TCP_NODELAY");
+    }
+    let admitted = core::with(shared, |core, now| {
+        let admitted = core.admit(remote, &shared.settings);
+        match &admitted {
+            Some((conn, _)) => {
+                let plain = crate::swarm::ChannelBinding::default();
+                core.engine
+                    .handle_connected(*conn, role, remote, plain, now);
+            }
+            None if role == Role::Dialler => core.engine.handle_dial_failed(remote, now),
+            None => {}
+        }
+        admitted
+    });
+    match admitted {
+        Some((conn, output)) => {
+            let run = connection::run(Arc::clone(shared), stream, remote, conn, output);
+            shared.tasks.spawn_on(run, &shared.runtime);
+        }
+        None => tracing::debug!(peer = %remote, "too many peer connections"),
+    }
+}
+
+/// Finds the addresses of a manifest's peer that is given by name.
+pub(super) async fn resolve(shared: Arc<Shared>, id: TransferId, name: String) {
+    let found = tokio::select! {
+        () = shared.stopping.cancelled() => return,
+        found = tokio::net::lookup_host(name.as_str()) => found,
+    };
+    match found {
+        Ok(addresses) => core::with(&shared, |core, now| {
+            for address in addresses.take(ADDRESSES_PER_NAME) {
+                core.engine.add_address(id, address, now);
+            }
+        }),
+        Err(error) => tracing::debug!(%error, "name of a peer not found"),
+    }
+}

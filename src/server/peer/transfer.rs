@@ -1,0 +1,252 @@
+//! One payload's files and progress, and the handle that keeps it in its swarm.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::core::{self, Shared};
+use crate::payload::store::{PartialPayload, PayloadReader, PieceOutcome};
+use crate::payload::{Bitfield, BlockRange, Geometry, PieceIndex, StoreError, StoredPayload};
+use crate::swarm::{TransferId, TransferStats};
+
+/// Why a payload was not fetched.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// This node's storage failed it.
+    #[error("storage failed: {0}")]
+    Storage(Arc<StoreError>),
+    /// The swarm was shut down or the transfer stopped first.
+    #[error("the transfer was stopped before it was complete")]
+    Stopped,
+}
+
+/// How far a transfer is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Progress {
+    /// Pieces verified and written.
+    pub pieces_held: u32,
+    /// Pieces of the payload.
+    pub piece_count: u32,
+    /// Bytes verified and written.
+    pub held_bytes: u64,
+    /// Bytes of the payload.
+    pub size_bytes: u64,
+}
+
+/// Where a payload's bytes are.
+pub(super) enum Source {
+    /// All of it, served only.
+    Whole(PayloadReader),
+    /// All of it; it was to be fetched and is there.
+    Stored(PayloadReader, StoredPayload),
+    /// Some of it.
+    Partial(PayloadReader, PartialPayload),
+}
+
+/// What has become of a fetch.
+#[derive(Clone, Debug)]
+enum End {
+    Running,
+    Complete(Option<StoredPayload>),
+    Failed(FetchError),
+}
+
+/// One payload's files and progress.
+pub(super) struct TransferIo {
+    source: Source,
+    geometry: Geometry,
+    progress: watch::Sender<Progress>,
+    end: watch::Sender<End>,
+    /// The first error of the disk.
+    error: Mutex<Option<Arc<StoreError>>>,
+}
+
+impl TransferIo {
+    pub(super) fn new(
+        source: Source,
+        geometry: Geometry,
+        have: &Bitfield,
+    ) -> (Self, watch::Receiver<Progress>) {
+        let held = have
+            .held(&geometry)
+            .map(|piece| u64::from(geometry.piece_len_bytes(piece)));
+        let (progress, receiver) = watch::channel(Progress {
+            pieces_held: have.held_count(),
+            piece_count: geometry.piece_count(),
+            held_bytes: held.sum(),
+            size_bytes: geometry.size_bytes(),
+        });
+        let io = Self {
+            source,
+            geometry,
+            progress,
+            end: watch::Sender::new(End::Running),
+            error: Mutex::new(None),
+        };
+        (io, receiver)
+    }
+
+    pub(super) fn read(&self, block: BlockRange, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let offset = self.geometry.block_bytes(block).start;
+        match &self.source {
+            Source::Whole(reader) | Source::Stored(reader, _) => reader.read_at(buffer, offset),
+            Source::Partial(reader, _) => reader.read_at(buffer, offset),
+        }
+    }
+
+    pub(super) fn write(
+        &self,
+        piece: PieceIndex,
+        bytes: &[u8],
+    ) -> Result<PieceOutcome, StoreError> {
+        match &self.source {
+            // Nothing is missing, so nothing is asked for.
+            Source::Whole(_) | Source::Stored(..) => Ok(PieceOutcome::AlreadyHeld),
+            Source::Partial(_, partial) => partial.write_piece(piece, bytes),
+        }
+    }
+
+    pub(super) fn piece_done(&self, piece: PieceIndex) {
+        let Source::Partial(_, partial) = &self.source else {
+            return;
+        };
+        let pieces_held = partial.held().held_count();
+        let len = u64::from(self.geometry.piece_len_bytes(piece));
+        self.progress.send_if_modified(|progress| {
+            let more = pieces_held > progress.pieces_held;
+            if more {
+                progress.held_bytes += len * u64::from(pieces_held - progress.pieces_held);
+                progress.held_bytes = progress.held_bytes.min(progress.size_bytes);
+                progress.pieces_held = pieces_held;
+            }
+            more
+        });
+    }
+
+    /// Makes what was fetched complete and durable, and tells who waits.
+    pub(super) fn complete(&self) -> Result<(), Arc<StoreError>> {
+        let completed = match &self.source {
+            Source::Whole(_) => Ok(None),
+            Source::Stored(_, stored) => Ok(Some(stored.clone())),
+            Source::Partial(_, partial) => partial.complete().map(Some),
+        };
+        match completed {
+            Ok(stored) => {
+                self.progress.send_modify(|progress| {
+                    progress.pieces_held = progress.piece_count;
+                    progress.held_bytes = progress.size_bytes;
+                });
+                self.end.send_replace(End::Complete(stored));
+                Ok(())
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    pub(super) fn failed(&self, error: StoreError) -> Arc<StoreError> {
+        let error = Arc::clone(self.error.lock().get_or_insert_with(|| Arc::new(error)));
+        self.end
+            .send_replace(End::Failed(FetchError::Storage(Arc::clone(&error))));
+        error
+    }
+
+    pub(super) fn stopped(&self) {
+        self.end.send_if_modified(|end| {
+            let running = matches!(end, End::Running);
+            if running {
+                *end = End::Failed(FetchError::Stopped);
+            }
+            running
+        });
+    }
+}
+
+/// A payload's part in its swarm: it ends when this is dropped.
+pub struct SwarmTransfer {
+    shared: Arc<Shared>,
+    id: TransferId,
+    io: Arc<TransferIo>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl SwarmTransfer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        id: TransferId,
+        io: Arc<TransferIo>,
+        progress: watch::Receiver<Progress>,
+    ) -> Self {
+        Self {
+            shared,
+            id,
+            io,
+            progress,
+        }
+    }
+
+    /// How far it is; changes with every piece.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    /// Waits until every piece is verified, written and durable. May be called again.
+    ///
+    /// The stored payload carries a reference that keeps it in the store; `None` for a payload that was
+    /// only served.
+    ///
+    /// # Errors
+    /// If this node's storage failed, or the swarm was shut down first.
+    pub async fn finished(&self) -> Result<Option<StoredPayload>, FetchError> {
+        let mut end = self.io.end.subscribe();
+        let ended = end.wait_for(|end| !matches!(end, End::Running)).await;
+        match ended.as_deref() {
+            Ok(End::Complete(stored)) => Ok(stored.clone()),
+            Ok(End::Failed(error)) => Err(error.clone()),
+            Ok(End::Running) | Err(_) => Err(FetchError::Stopped),
+        }
+    }
+
+    /// Knows one more address of a peer, for instance from its presence message.
+    pub fn add_peer(&self, address: std::net::SocketAddr) {
+        core::with(&self.shared, |core, now| {
+            core.engine.add_address(self.id, address, now);
+        });
+    }
+
+    /// Its figures, peers included.
+    #[must_use]
+    pub fn stats(&self) -> Option<TransferStats> {
+        let core = self.shared.core.lock();
+        core.engine.transfer_stats(self.id, Instant::now())
+    }
+
+    /// Leaves the swarm. Pieces that were verified stay in the store. The same as dropping it.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for SwarmTransfer {
+    fn drop(&mut self) {
+        core::with(&self.shared, |core, now| {
+            core.engine.forget(self.id, now);
+            core.transfers.remove(&self.id);
+        });
+        self.io.stopped();
+    }
+}
+
+impl fmt::Debug for SwarmTransfer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("SwarmTransfer")
+            .field("id", &self.id)
+            .field("progress", &*self.progress.borrow())
+            .finish_non_exhaustive()
+    }
+}
