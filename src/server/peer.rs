@@ -119,7 +119,9 @@ impl Swarm {
         let mut random_id = [0; 32];
         getrandom::fill(&mut seed)?;
         getrandom::fill(&mut random_id)?;
-        let node = settings.node.unwrap_or_else(|| NodeId::from_bytes(random_id));
+        let node = settings
+            .node
+            .unwrap_or_else(|| NodeId::from_bytes(random_id));
         let now = Instant::now();
         let mut engine = Engine::new(settings.engine.clone(), node, seed, now);
         let listener = match settings.listen {
