@@ -138,7 +138,8 @@ pub struct Broker {
 impl Broker {
     /// Makes a broker from what its journal recovered; without a journal nothing is durable.
     ///
-    /// The first start makes vhost `/` and the default user. Reads messages back and so may block.
+    /// Without any account, as at the first start, it makes vhost `/` and the default user. Reads messages
+    /// back and so may block.
     pub fn open(
         settings: BrokerSettings,
         journal: Option<(Journal, Recovered)>,
@@ -170,9 +171,9 @@ impl Broker {
             scope_next: Mutex::new(1),
             connection_next: AtomicU64::new(1),
         };
-        let is_new = recovered.definitions.is_empty();
         broker.restore(recovered)?;
-        if is_new {
+        // The account is the last of the defaults to be written: without it a first start was cut short.
+        if broker.users().users().is_empty() {
             broker.make_defaults(&settings.default_user)?;
         }
         Ok(Arc::new(broker))
@@ -281,8 +282,8 @@ impl Broker {
         let users = &self.shared.users;
         let password = PasswordHash::new(&default_user.password, self.shared.names.salt());
         let tags = vec!["administrator".to_owned()];
-        users.put_user(&default_user.name, Some(password), tags)?;
-        users.put_permissions(&default_user.name, vhost.name(), Permissions::all())
+        users.put_permissions(&default_user.name, vhost.name(), Permissions::all())?;
+        users.put_user(&default_user.name, Some(password), tags)
     }
 
     fn insert_vhost(&self, record: &VhostRecord) -> Arc<Vhost> {

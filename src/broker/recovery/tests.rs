@@ -393,3 +393,42 @@ fn payloads_are_referred_to_as_long_as_a_message_names_them() {
     client.take("two");
     assert_eq!(durable.counter.count(id), 0);
 }
+
+/// Whatever part of the first start's records a crash leaves, the next start completes them.
+#[test]
+fn first_start_that_was_cut_short_is_completed() {
+    let open = |definitions: Vec<(Vec<u8>, Vec<u8>)>| {
+        let settings_of_journal = JournalSettings {
+            free_bytes_min: 0,
+            ..JournalSettings::default()
+        };
+        let disk = Arc::new(SimDisk::new());
+        let (journal, _) = Journal::open(disk, Path::new("/journal"), settings_of_journal).unwrap();
+        let recovered = Recovered {
+            definitions,
+            ..Recovered::default()
+        };
+        Broker::open(settings(), Some((journal, recovered)), None).unwrap()
+    };
+    let vhost = |name: &str| {
+        let record = VhostRecord {
+            name: name.as_bytes().to_vec(),
+            scope: 1,
+        };
+        let key = [&[b'1', 0, 1][..], name.as_bytes()].concat();
+        (key, postcard::to_allocvec(&record).unwrap())
+    };
+    // The account is written last: as long as it is missing, the others may be there or not.
+    for definitions in [vec![], vec![vhost("/")]] {
+        let broker = open(definitions);
+        let guest = broker
+            .users()
+            .authenticate(b"guest", b"guest", Origin::Loopback);
+        assert!(guest.is_ok());
+        let vhost = broker.vhost(b"/").expect("it is made, or was there");
+        let rights = broker
+            .users()
+            .permissions(&Name::from("guest"), vhost.name());
+        assert!(rights.is_some());
+    }
+}
