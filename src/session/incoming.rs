@@ -1,0 +1,276 @@
+//! Frames that come in: cut out of the stream, and led to the connection or to a channel.
+//!
+//! Owns: what is legal where, and what is left of a stream whose frames were lost.
+//! Spec: AMQP 0-9-1 §4.2; scopes and texts of errors as measured from RabbitMQ 3.10.8.
+
+use std::time::Instant;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::amqp::frame::{self, FrameError, FrameKind, FrameRef};
+use crate::amqp::method::{Method, channel as channel_method, connection};
+use crate::amqp::reply::ReplyCode;
+
+use super::channel::Channel;
+use super::failure::{Failure, MethodId};
+use super::{Action, CLOSE_OK_FRAME, Frames, Session, Slot, State, id_of};
+
+impl Session {
+    /// Takes all complete frames out of `input` and handles them.
+    pub(super) fn take_frames(&mut self, input: &mut BytesMut, now: Instant) {
+        if matches!(
+            self.state,
+            State::Closing {
+                frames: Frames::Lost,
+                ..
+            }
+        ) {
+            return self.take_last_words(input);
+        }
+        let frame_bytes_max = self.frame_bytes_max();
+        let complete_bytes = frame::complete_bytes(input, frame_bytes_max);
+        if complete_bytes > 0 {
+            let frames = input.split_to(complete_bytes).freeze();
+            self.handle_frames(&frames, now);
+        }
+        // A frame that is too large is refused as soon as its header is there.
+        if !self.is_waiting()
+            && matches!(self.state, State::Running(_))
+            && let Err(error) = frame::parse(input, frame_bytes_max)
+        {
+            self.lose_frames(error, now);
+            self.take_last_words(input);
+        }
+    }
+
+    /// A frame is wrong: the connection is closed, and what comes cannot be cut into frames any more.
+    fn lose_frames(&mut self, error: FrameError, now: Instant) {
+        self.fail(0, Failure::from(error), now);
+        if let State::Closing { frames, .. } = &mut self.state {
+            *frames = Frames::Lost;
+        }
+    }
+
+    /// Looks for `connection.close-ok` at the end of what cannot be cut into frames, and drops the rest.
+    fn take_last_words(&mut self, input: &mut BytesMut) {
+        if input.ends_with(&CLOSE_OK_FRAME) {
+            self.state = State::Closed;
+        }
+        let kept = input.len().min(CLOSE_OK_FRAME.len() - 1);
+        input.advance(input.len() - kept);
+    }
+
+    /// Handles complete frames; stops where a body must be stored first, or an answer be made durable.
+    pub(super) fn handle_frames(&mut self, frames: &Bytes, now: Instant) {
+        let frame_bytes_max = self.frame_bytes_max();
+        let mut start = 0;
+        while let Some(rest) = frames.get(start..).filter(|rest| !rest.is_empty()) {
+            match &self.state {
+                State::Running(_) => {}
+                State::Closing { .. } => {
+                    self.handle_closing_frames(rest, frame_bytes_max);
+                    return;
+                }
+                State::Opening(_) | State::Closed => return,
+            }
+            let frame = match frame::parse(rest, frame_bytes_max) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return,
+                Err(error) => return self.lose_frames(error, now),
+            };
+            start += frame.frame_bytes;
+            if let Err(failure) = self.handle_frame(frames, &frame, now) {
+                self.fail(frame.channel, failure, now);
+            }
+            if self.is_waiting() {
+                self.unread = frames.slice(start..);
+                return;
+            }
+        }
+    }
+
+    /// Looks for the answer to `connection.close` and drops all else.
+    fn handle_closing_frames(&mut self, mut rest: &[u8], frame_bytes_max: u32) {
+        while let Ok(Some(frame)) = frame::parse(rest, frame_bytes_max) {
+            if frame.kind == FrameKind::Method && frame.channel == 0 {
+                match Method::decode(&Bytes::copy_from_slice(frame.payload)) {
+                    Ok(Method::ConnectionCloseOk(_)) => self.state = State::Closed,
+                    Ok(Method::ConnectionClose(_)) => {
+                        frame::put_method(self.transmit.frames(0), 0, &connection::CloseOk {});
+                        self.state = State::Closed;
+                    }
+                    _ => {}
+                }
+            }
+            rest = rest.get(frame.frame_bytes..).unwrap_or_default();
+        }
+    }
+
+    #[inline]
+    fn handle_frame(
+        &mut self,
+        owner: &Bytes,
+        frame: &FrameRef<'_>,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let number = frame.channel;
+        match (number, frame.kind) {
+            (0, FrameKind::Heartbeat) => Ok(()),
+            (0, FrameKind::Method) => {
+                let method = Method::decode_in(owner, frame.payload)?;
+                self.connection_method(&method, now)
+            }
+            (0, _) | (_, FrameKind::Heartbeat) => {
+                let frame = frame::Frame {
+                    kind: frame.kind,
+                    channel: number,
+                    payload: owner.slice_ref(frame.payload),
+                };
+                Err(Failure::unexpected_frame(
+                    frame.description(),
+                    MethodId::default(),
+                ))
+            }
+            (_, FrameKind::Method) => {
+                let method = Method::decode_in(owner, frame.payload)?;
+                self.channel_method(number, method, now)
+            }
+            (_, FrameKind::Header | FrameKind::Body) => {
+                self.touch(number);
+                let Some((channel, mut cx)) = self.channel(number, now) else {
+                    return self.content_without_channel(number);
+                };
+                channel.handle_content(owner, frame, &mut cx)?;
+                if let Some(Action::PayloadEnd { upload }) = self.actions.back() {
+                    self.storing = Some(*upload);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Content for a channel that is closing is dropped; for one that never was, it is an error.
+    fn content_without_channel(&self, number: u16) -> Result<(), Failure> {
+        if self.channels.contains_key(&number) {
+            return Ok(());
+        }
+        Err(Failure::unexpected_frame(
+            "expected method frame, got non method frame instead",
+            MethodId::default(),
+        ))
+    }
+
+    /// A method on channel 0.
+    fn connection_method(&mut self, method: &Method, now: Instant) -> Result<(), Failure> {
+        match method {
+            Method::ConnectionClose(_) => {
+                self.end(now);
+                frame::put_method(self.transmit.frames(0), 0, &connection::CloseOk {});
+                Ok(())
+            }
+            Method::ConnectionUpdateSecret(_) => {
+                frame::put_method(self.transmit.frames(0), 0, &connection::UpdateSecretOk {});
+                Ok(())
+            }
+            method => Err(Failure::new(
+                ReplyCode::ChannelError,
+                "unexpected method in connection state running",
+                id_of(method),
+            )),
+        }
+    }
+
+    #[inline]
+    fn channel_method(&mut self, number: u16, method: Method, now: Instant) -> Result<(), Failure> {
+        match (&method, self.channels.get(&number)) {
+            (Method::ChannelOpen(_), None) => return self.open_channel(number),
+            (Method::ChannelOpen(_), Some(_)) => {
+                let explanation = "second 'channel.open' seen";
+                return Err(Failure::new(
+                    ReplyCode::ChannelError,
+                    explanation,
+                    id_of(&method),
+                ));
+            }
+            (_, None) => {
+                let explanation = "expected 'channel.open'";
+                return Err(Failure::new(
+                    ReplyCode::ChannelError,
+                    explanation,
+                    id_of(&method),
+                ));
+            }
+            (Method::ChannelCloseOk(_), Some(Slot::Closing)) => {
+                self.channels.remove(&number);
+                return Ok(());
+            }
+            (Method::ChannelClose(_), Some(Slot::Closing)) => {
+                let close_ok = channel_method::CloseOk {};
+                frame::put_method(self.transmit.frames(number), number, &close_ok);
+                return Ok(());
+            }
+            (_, Some(Slot::Closing)) => return Ok(()),
+            (Method::ChannelClose(_), Some(Slot::Open(_))) => {
+                return self.close_channel(number, now);
+            }
+            (_, Some(Slot::Open(_))) => {}
+        }
+        self.touch(number);
+        if let Method::BasicCancel(cancel) = &method {
+            if let Some((channel, mut cx)) = self.channel(number, now) {
+                channel.cancel(cancel, &mut cx)?;
+            }
+            self.deliver_pending(now);
+            if let Some((channel, mut cx)) = self.channel(number, now) {
+                channel.cancelled(cancel, &mut cx);
+            }
+            return Ok(());
+        }
+        match self.channel(number, now) {
+            Some((channel, mut cx)) => channel.handle_method(method, &mut cx),
+            None => Ok(()),
+        }
+    }
+
+    fn open_channel(&mut self, number: u16) -> Result<(), Failure> {
+        let count_max = usize::from(self.settings.connection.channel_count_max);
+        if self.channels.len() >= count_max {
+            let id = MethodId {
+                class_id: channel_method::Open::CLASS_ID,
+                method_id: channel_method::Open::METHOD_ID,
+            };
+            let explanation = format_args!(
+                "number of channels opened ({}) has reached the negotiated channel_max ({count_max})",
+                self.channels.len()
+            );
+            return Err(Failure::new(ReplyCode::NotAllowed, explanation, id));
+        }
+        self.channels
+            .insert(number, Slot::Open(Box::new(Channel::new(number))));
+        frame::put_method(
+            self.transmit.frames(number),
+            number,
+            &channel_method::OpenOk {},
+        );
+        Ok(())
+    }
+
+    /// The client closes a channel.
+    fn close_channel(&mut self, number: u16, now: Instant) -> Result<(), Failure> {
+        // What the client did before counts, and is answered before.
+        self.with_channel(number, now, |channel, cx| {
+            channel.flush_settled(cx);
+            channel.flush_confirms(cx);
+            Ok(())
+        });
+        if let Some(Slot::Open(channel)) = self.channels.remove(&number) {
+            self.end_channel(*channel, now);
+        }
+        frame::put_method(
+            self.transmit.frames(number),
+            number,
+            &channel_method::CloseOk {},
+        );
+        Ok(())
+    }
+}

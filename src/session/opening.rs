@@ -1,0 +1,110 @@
+//! The opening of a session, step by step: what [`handshake`](super::handshake) decides is done here.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+
+use crate::amqp::frame::{self, FrameKind, ProtocolHeader};
+use crate::amqp::method::{Method, connection};
+use crate::broker::User;
+
+use super::failure::{Failure, MethodId};
+use super::handshake::{self, Handshake};
+use super::{Session, State};
+
+impl Session {
+    /// One step of the opening; false if it needs more bytes.
+    pub(super) fn open_step(&mut self, input: &mut BytesMut, now: Instant) -> bool {
+        if matches!(self.state, State::Opening(Handshake::Header)) {
+            let Some(header) = ProtocolHeader::parse(input) else {
+                return false;
+            };
+            input.advance(ProtocolHeader::LEN_BYTES);
+            match header {
+                Ok(header) => {
+                    let start = handshake::start(header, &self.settings.connection);
+                    frame::put_method(self.transmit.frames(0), 0, &start);
+                    self.state = State::Opening(Handshake::Start);
+                    self.opening_deadline = now + self.settings.admission.handshake_wait;
+                }
+                Err(error) => {
+                    tracing::info!(%error, "not an AMQP 0-9-1 client");
+                    self.transmit
+                        .frames(0)
+                        .extend_from_slice(&ProtocolHeader::ANSWER);
+                    self.state = State::Closed;
+                }
+            }
+            return true;
+        }
+        let frame_bytes_max = self.frame_bytes_max();
+        match frame::decode(input, frame_bytes_max) {
+            Ok(None) => return false,
+            Ok(Some(frame)) if frame.kind == FrameKind::Heartbeat && frame.channel == 0 => {}
+            Ok(Some(frame)) if frame.kind != FrameKind::Method || frame.channel != 0 => {
+                self.fail(0, Failure::socket("no method of the handshake"), now);
+            }
+            Ok(Some(frame)) => {
+                let result = Method::decode(&frame.payload)
+                    .map_err(Failure::from)
+                    .and_then(|method| self.opening_method(&method, now));
+                if let Err(failure) = result {
+                    self.fail(0, failure, now);
+                }
+            }
+            Err(error) => self.fail(0, Failure::from(error), now),
+        }
+        true
+    }
+
+    fn opening_method(&mut self, method: &Method, now: Instant) -> Result<(), Failure> {
+        let State::Opening(handshake) = &self.state else {
+            return Ok(());
+        };
+        match (handshake, method) {
+            (Handshake::Start, Method::ConnectionStartOk(start_ok)) => {
+                let (broker, origin) = (&self.broker, self.origin);
+                let user = handshake::authenticate(start_ok, &mut self.client, broker, origin)?;
+                let tune = handshake::tune(&self.settings.connection);
+                frame::put_method(self.transmit.frames(0), 0, &tune);
+                self.state = State::Opening(Handshake::Tune { user });
+                Ok(())
+            }
+            (Handshake::Tune { user }, Method::ConnectionTuneOk(tune_ok)) => {
+                let user = Arc::clone(user);
+                let frame_bytes_max = handshake::tuned(tune_ok, &self.settings.connection)?;
+                self.client.frame_bytes_max = frame_bytes_max;
+                self.transmit.set_frame_bytes_max(frame_bytes_max);
+                self.heartbeat.start(tune_ok.heartbeat, now);
+                self.state = State::Opening(Handshake::Open { user });
+                Ok(())
+            }
+            (Handshake::Open { user }, Method::ConnectionOpen(open)) => {
+                let user = Arc::clone(user);
+                self.open(&user, open)
+            }
+            // A client that gives up says goodbye at any time after it logged in.
+            (Handshake::Open { .. }, Method::ConnectionClose(_)) => {
+                frame::put_method(self.transmit.frames(0), 0, &connection::CloseOk {});
+                self.state = State::Closed;
+                Ok(())
+            }
+            (_, method) => Err(handshake::unexpected(method)),
+        }
+    }
+
+    fn open(&mut self, user: &Arc<User>, open: &connection::Open) -> Result<(), Failure> {
+        let id = MethodId {
+            class_id: connection::Open::CLASS_ID,
+            method_id: connection::Open::METHOD_ID,
+        };
+        let vhost = open.virtual_host.as_bytes();
+        let connected = self.broker.connect(user, vhost, Arc::clone(&self.waker));
+        let connected = connected.map_err(|error| Failure::broker(&error, id))?;
+        frame::put_method(self.transmit.frames(0), 0, &connection::OpenOk {});
+        tracing::debug!(user = %user.name(), vhost = %open.virtual_host, "connection opened");
+        self.state = State::Running(Box::new(connected));
+        Ok(())
+    }
+}
