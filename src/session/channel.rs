@@ -112,15 +112,24 @@ impl Channel {
         }
     }
 
-    /// Takes a method.
+    /// Whether a method may come: not in the middle of a message.
+    #[inline]
+    pub(super) fn expects_method(&self) -> bool {
+        self.content.is_idle()
+    }
+
+    /// A method came in the middle of a message.
+    pub(super) fn method_unexpected(&self) -> Failure {
+        self.content.method_unexpected()
+    }
+
+    /// Takes a method; one is expected.
     pub(super) fn handle_method(
         &mut self,
         method: Method,
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
-        if !self.content.is_idle() {
-            return Err(self.content.method_unexpected());
-        }
+        debug_assert!(self.expects_method(), "the session looked");
         let id = MethodId {
             class_id: method.class_id(),
             method_id: method.method_id(),

@@ -20,6 +20,9 @@ use crate::amqp::method::basic;
 
 use super::failure::{Failure, MethodId};
 
+/// Most memory that is taken for a body before its octets are there, in bytes.
+const JOINED_BYTES_AT_ONCE_MAX: usize = 1024 * 1024;
+
 /// Where a channel is in receiving a message.
 #[derive(Debug, Default)]
 pub(super) enum Content {
@@ -77,7 +80,8 @@ impl Received {
         match self {
             Self::Nothing => *self = Self::One(owner.slice_ref(piece)),
             Self::One(first) => {
-                let mut joined = BytesMut::with_capacity(body_bytes);
+                // What is announced is not yet there: beyond the bound, memory grows as it comes.
+                let mut joined = BytesMut::with_capacity(body_bytes.min(JOINED_BYTES_AT_ONCE_MAX));
                 joined.extend_from_slice(first);
                 joined.extend_from_slice(piece);
                 *self = Self::Joined(joined);

@@ -51,9 +51,10 @@ impl Session {
         }
     }
 
-    /// Looks for `connection.close-ok` at the end of what cannot be cut into frames, and drops the rest.
+    /// Looks for `connection.close-ok` in what cannot be cut into frames, and drops all but what may be
+    /// its beginning.
     fn take_last_words(&mut self, input: &mut BytesMut) {
-        if input.ends_with(&CLOSE_OK_FRAME) {
+        if holds_close_ok(input) {
             self.state = State::Closed;
         }
         let kept = input.len().min(CLOSE_OK_FRAME.len() - 1);
@@ -76,7 +77,13 @@ impl Session {
             let frame = match frame::parse(rest, frame_bytes_max) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return,
-                Err(error) => return self.lose_frames(error, now),
+                Err(error) => {
+                    self.lose_frames(error, now);
+                    if holds_close_ok(rest) {
+                        self.state = State::Closed;
+                    }
+                    return;
+                }
             };
             start += frame.frame_bytes;
             if let Err(failure) = self.handle_frame(frames, &frame, now) {
@@ -183,6 +190,9 @@ impl Session {
     #[inline]
     fn channel_method(&mut self, number: u16, method: Method, now: Instant) -> Result<(), Failure> {
         match (&method, self.channels.get(&number)) {
+            (_, Some(Slot::Open(channel))) if !channel.expects_method() => {
+                return Err(channel.method_unexpected());
+            }
             (Method::ChannelOpen(_), None) => return self.open_channel(number),
             (Method::ChannelOpen(_), Some(_)) => {
                 let explanation = "second 'channel.open' seen";
@@ -273,4 +283,11 @@ impl Session {
         );
         Ok(())
     }
+}
+
+/// Whether the answer to `connection.close` is somewhere in these octets.
+fn holds_close_ok(octets: &[u8]) -> bool {
+    octets
+        .windows(CLOSE_OK_FRAME.len())
+        .any(|window| window == CLOSE_OK_FRAME)
 }

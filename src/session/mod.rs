@@ -694,3 +694,6 @@ fn id_of(method: &Method) -> MethodId {
         method_id: method.method_id(),
     }
 }
+
+#[cfg(test)]
+mod tests;
