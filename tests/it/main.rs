@@ -7,6 +7,7 @@ mod consume;
 mod handshake;
 mod lapin_patterns;
 mod limits;
+mod malformed;
 mod publish;
 mod swarm;
 mod wire;
