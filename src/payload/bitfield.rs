@@ -191,7 +191,8 @@ mod tests {
         Geometry::new(u64::from(piece_count) * 16 * 1024, piece_bytes).expect("valid")
     }
 
-    /// Piece 0 is the highest bit of the first byte. req: PIECE-8
+    /// Piece 0 is the highest bit of the first byte.
+    // req: PIECE-8
     #[test]
     fn first_piece_is_the_highest_bit() {
         let geometry = geometry(10);
@@ -205,7 +206,8 @@ mod tests {
         assert_eq!(bitfield.to_bytes(), [0b1000_0000, 0]);
     }
 
-    /// A wrong length or a bit after the last piece is refused. req: PIECE-8
+    /// A wrong length or a bit after the last piece is refused.
+    // req: PIECE-8
     #[test]
     fn bytes_that_do_not_fit_are_refused() {
         let ten = geometry(10);
@@ -225,7 +227,8 @@ mod tests {
     }
 
     proptest! {
-        /// The wire form goes both ways for every set of pieces. req: PIECE-8
+        /// The wire form goes both ways for every set of pieces.
+        // req: PIECE-8
         #[test]
         fn wire_form_round_trips(held in proptest::collection::vec(any::<bool>(), 0..300)) {
             let geometry = geometry(held.len() as u32);

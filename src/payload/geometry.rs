@@ -266,7 +266,8 @@ mod tests {
     const MIB: u64 = 1024 * KIB;
     const GIB: u64 = 1024 * MIB;
 
-    /// Only powers of two from 16 KiB to 16 MiB are piece sizes. req: PIECE-1
+    /// Only powers of two from 16 KiB to 16 MiB are piece sizes.
+    // req: PIECE-1
     #[test]
     fn piece_size_must_be_a_power_of_two_in_bounds() {
         for bytes in [16 * KIB, 32 * KIB, MIB, 16 * MIB] {
@@ -292,7 +293,8 @@ mod tests {
         }
     }
 
-    /// The table of `spec/manifest.md`. req: PIECE-3
+    /// The table of `spec/manifest.md`.
+    // req: PIECE-3
     #[test]
     fn chosen_piece_size_follows_the_table() {
         for (size_bytes, piece_bytes) in [
@@ -313,7 +315,8 @@ mod tests {
         }
     }
 
-    /// More than 65,536 pieces make no payload. req: PIECE-2
+    /// More than 65,536 pieces make no payload.
+    // req: PIECE-2
     #[test]
     fn payload_with_too_many_pieces_is_refused() {
         let geometry = Geometry::for_payload(PAYLOAD_BYTES_MAX).expect("the greatest payload");
@@ -325,7 +328,8 @@ mod tests {
         assert!(Geometry::new(u64::MAX, smallest).is_err());
     }
 
-    /// An empty payload has no pieces. req: PIECE-2
+    /// An empty payload has no pieces.
+    // req: PIECE-2
     #[test]
     fn empty_payload_has_no_pieces() {
         let geometry = Geometry::for_payload(0).expect("valid");
@@ -334,7 +338,8 @@ mod tests {
         assert_eq!(geometry.piece_at(0), None);
     }
 
-    /// A block beyond its piece, empty or too long is refused. req: PIECE-7
+    /// A block beyond its piece, empty or too long is refused.
+    // req: PIECE-7
     #[test]
     fn block_outside_its_piece_is_refused() {
         let piece_bytes = PieceBytes::new(MIB).expect("valid");
@@ -352,7 +357,7 @@ mod tests {
 
     proptest! {
         /// Pieces, and the blocks of each piece, cover the payload once and in order.
-        /// req: PIECE-2, PIECE-7
+        // req: PIECE-2, PIECE-7
         #[test]
         fn pieces_and_blocks_tile_the_payload(size_bytes in 0_u64..40 * MIB, shift in 14_u32..=24) {
             let piece_bytes = PieceBytes::new(1 << shift).expect("in bounds");
@@ -374,7 +379,8 @@ mod tests {
             prop_assert_eq!(position, size_bytes);
         }
 
-        /// From 4 MiB to 32 GiB the rule gives 256 to 2,048 pieces. req: PIECE-3
+        /// From 4 MiB to 32 GiB the rule gives 256 to 2,048 pieces.
+        // req: PIECE-3
         #[test]
         fn chosen_piece_size_gives_256_to_2048_pieces(size_bytes in 4 * MIB..=32 * GIB) {
             let geometry = Geometry::for_payload(size_bytes).expect("in bounds");

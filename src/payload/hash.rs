@@ -221,7 +221,7 @@ mod tests {
 
     /// The id is what BLAKE3 gives for the whole, for sizes around every boundary of pieces and
     /// chunks: empty, one piece, one piece and a byte, counts that are no power of two.
-    /// req: PIECE-4, PIECE-5, PIECE-6
+    // req: PIECE-4, PIECE-5, PIECE-6
     #[test]
     fn id_equals_blake3_of_the_whole_around_boundaries() {
         let bytes = bytes_of(18 * PIECE);
@@ -243,7 +243,8 @@ mod tests {
         }
     }
 
-    /// The piece size changes the piece hashes and not the id. req: PIECE-5
+    /// The piece size changes the piece hashes and not the id.
+    // req: PIECE-5
     #[test]
     fn id_does_not_depend_on_the_piece_size() {
         let bytes = bytes_of(3 * 1024 * 1024 + 77);
@@ -252,7 +253,8 @@ mod tests {
         }
     }
 
-    /// The hash of the only piece is the id itself. req: PIECE-4
+    /// The hash of the only piece is the id itself.
+    // req: PIECE-4
     #[test]
     fn hash_of_an_only_piece_is_the_id() {
         let bytes = bytes_of(PIECE);
@@ -279,7 +281,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
-        /// Any size in any portions hashes to what BLAKE3 gives. req: PIECE-5
+        /// Any size in any portions hashes to what BLAKE3 gives.
+        // req: PIECE-5
         #[test]
         fn any_size_in_any_portions(size in 0_usize..40 * PIECE, portion in 1_usize..3 * PIECE) {
             check(&bytes_of(size), PIECE, portion.max(size / 500));

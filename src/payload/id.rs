@@ -206,7 +206,8 @@ fn parse_hex(text: &[u8]) -> Result<[u8; HASH_BYTES], ParseHexError> {
 mod tests {
     use super::*;
 
-    /// The hexadecimal form goes both ways, in either case of letters. req: MANIFEST-1
+    /// The hexadecimal form goes both ways, in either case of letters.
+    // req: MANIFEST-1
     #[test]
     fn hex_form_round_trips() {
         let id = PayloadId::from_bytes(*blake3::hash(b"warren").as_bytes());
@@ -216,7 +217,8 @@ mod tests {
         assert_eq!(format!("{id:.10}"), id.to_string()[..10]);
     }
 
-    /// Text of another length or with other characters names no payload. req: MANIFEST-1
+    /// Text of another length or with other characters names no payload.
+    // req: MANIFEST-1
     #[test]
     fn text_that_is_not_64_digits_is_refused() {
         let digits = "0".repeat(HASH_HEX_CHARS);
@@ -233,7 +235,8 @@ mod tests {
         assert_eq!(two_byte_characters.parse::<PieceHash>(), Err(ParseHexError));
     }
 
-    /// No formatting of a key shows any of it. req: MANIFEST-8
+    /// No formatting of a key shows any of it.
+    // req: MANIFEST-8
     #[test]
     fn key_does_not_show_in_debug_output() {
         let key = AccessKey::from_bytes([0xab; HASH_BYTES]);

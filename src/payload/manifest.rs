@@ -7,9 +7,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::payload::geometry::{Geometry, PieceIndex};
+use crate::payload::geometry::{Geometry, GeometryError, PieceIndex};
 use crate::payload::hash;
 use crate::payload::id::{AccessKey, PayloadId, PieceHash};
+use crate::payload::message::HeaderProblem;
 
 /// Most peers that a manifest names; more are refused.
 pub const PEER_COUNT_MAX: usize = 64;
@@ -51,6 +52,23 @@ pub struct ManifestParts {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ManifestError {
+    /// The message's body is not a whole number of hashes.
+    #[error("body of {got_bytes} bytes is not a whole number of piece hashes")]
+    Body {
+        /// Its length.
+        got_bytes: usize,
+    },
+    /// Sizes that no payload may have.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// A header of the message is not what a manifest needs.
+    #[error("header {name} {problem}")]
+    Header {
+        /// Which header.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: HeaderProblem,
+    },
     /// Not one hash for each piece.
     #[error("{got_count} piece hashes for {want_count} pieces")]
     HashCount {
@@ -67,8 +85,11 @@ pub enum ManifestError {
         /// The id that its hashes give.
         merged: PayloadId,
     },
-    /// Too many peers, or one that is empty or too long.
-    #[error("{got_count} peers, or one of more than {PEER_BYTES_MAX} bytes or none")]
+    /// The message's content type is not that of a manifest.
+    #[error("the message is not a manifest")]
+    NotAManifest,
+    /// Too many peers, or one that is empty, too long, or holds a comma or white space.
+    #[error("{got_count} peers, or one that is no address of 1 to {PEER_BYTES_MAX} bytes")]
     Peers {
         /// Peers that came.
         got_count: usize,
@@ -194,7 +215,10 @@ impl fmt::Debug for ManifestParts {
 // req: MANIFEST-4
 fn check_texts(parts: &ManifestParts) -> Result<(), ManifestError> {
     let peers = &parts.peers;
-    let is_peer = |peer: &String| (1..=PEER_BYTES_MAX).contains(&peer.len());
+    let is_peer = |peer: &String| {
+        (1..=PEER_BYTES_MAX).contains(&peer.len())
+            && !peer.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control())
+    };
     if peers.len() > PEER_COUNT_MAX || !peers.iter().all(is_peer) {
         return Err(ManifestError::Peers {
             got_count: peers.len(),
@@ -233,7 +257,8 @@ mod tests {
         }
     }
 
-    /// Hashes that do not merge to the id, or are too few, make no manifest. req: MANIFEST-2
+    /// Hashes that do not merge to the id, or are too few, make no manifest.
+    // req: MANIFEST-2
     #[test]
     fn hashes_that_do_not_merge_to_the_id_are_refused() {
         let parts = parts_of(&[3; 50_000]);
@@ -253,7 +278,8 @@ mod tests {
         assert_eq!(Manifest::new(short), Err(error));
     }
 
-    /// Texts and peers over their bounds are refused. req: MANIFEST-4
+    /// Texts and peers over their bounds are refused.
+    // req: MANIFEST-4
     #[test]
     fn texts_over_their_bounds_are_refused() {
         let parts = parts_of(&[3; 100]);
@@ -262,6 +288,7 @@ mod tests {
             |parts| parts.content_type = Some("t".repeat(CONTENT_TYPE_BYTES_MAX + 1)),
             |parts| parts.peers = vec!["p:1".to_owned(); PEER_COUNT_MAX + 1],
             |parts| parts.peers = vec![String::new()],
+            |parts| parts.peers = vec!["a:1,b:2".to_owned()],
             |parts| parts.peers = vec!["p".repeat(PEER_BYTES_MAX + 1)],
         ] {
             let mut changed = parts.clone();
@@ -270,7 +297,8 @@ mod tests {
         }
     }
 
-    /// Only the right bytes in the right place are a piece. req: PIECE-6
+    /// Only the right bytes in the right place are a piece.
+    // req: PIECE-6
     #[test]
     fn only_the_bytes_of_a_piece_are_that_piece() {
         let bytes: Vec<u8> = (0..50_000_u32).map(|index| (index / 7) as u8).collect();
@@ -286,7 +314,8 @@ mod tests {
         assert!(!manifest.is_piece(first, &flipped));
     }
 
-    /// Neither the key nor the hashes are in the debug form. req: MANIFEST-8
+    /// Neither the key nor the hashes are in the debug form.
+    // req: MANIFEST-8
     #[test]
     fn debug_form_has_no_key() {
         let manifest = Manifest::new(parts_of(&[3; 100])).expect("valid");

@@ -10,6 +10,7 @@ pub mod geometry;
 pub mod hash;
 pub mod id;
 pub mod manifest;
+pub mod message;
 pub mod store;
 pub mod writer;
 

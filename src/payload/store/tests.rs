@@ -142,7 +142,7 @@ fn piece_of<'a>(manifest: &Manifest, bytes: &'a [u8], index: u32) -> (PieceIndex
 }
 
 /// What is stored is read again by this process and the next, with its manifest and key.
-/// req: STORE-1, STORE-5
+// req: STORE-1, STORE-5
 #[test]
 fn stored_payload_is_read_again_after_a_restart() {
     let mut bench = Bench::new(settings());
@@ -178,7 +178,7 @@ fn stored_payload_is_read_again_after_a_restart() {
 }
 
 /// Equal payloads of a scope are one file with the first key; another scope has its own.
-/// req: STORE-2
+// req: STORE-2
 #[test]
 fn equal_payloads_are_stored_once_in_a_scope() {
     let bench = Bench::new(settings());
@@ -200,7 +200,8 @@ fn equal_payloads_are_stored_once_in_a_scope() {
     assert_eq!(bench.store.scopes_of(first.id), [SCOPE, OTHER_SCOPE]);
 }
 
-/// Many threads that store the same bytes at once leave one file. req: STORE-2
+/// Many threads that store the same bytes at once leave one file.
+// req: STORE-2
 #[test]
 fn equal_payloads_stored_at_once_are_one_file() {
     let bench = Bench::new(settings());
@@ -232,7 +233,7 @@ fn equal_payloads_stored_at_once_are_one_file() {
 }
 
 /// Too many, too few and no bytes leave nothing, at once and at the next start.
-/// req: STORE-4, STORE-6, STORE-7
+// req: STORE-4, STORE-6, STORE-7
 #[test]
 fn upload_that_is_not_finished_leaves_nothing() {
     let mut bench = Bench::new(settings());
@@ -276,7 +277,7 @@ fn upload_that_is_not_finished_leaves_nothing() {
 }
 
 /// A payload with damaged metadata or of the wrong length is not served; storing it again mends it.
-/// req: STORE-3
+// req: STORE-3
 #[test]
 fn damaged_payload_is_not_served_until_it_is_stored_again() {
     let mut bench = Bench::new(settings());
@@ -311,7 +312,8 @@ fn damaged_payload_is_not_served_until_it_is_stored_again() {
     assert_eq!(bench.files(), [], "metadata without a payload is removed");
 }
 
-/// Damaged piece hashes are noticed when the manifest is read. req: STORE-5
+/// Damaged piece hashes are noticed when the manifest is read.
+// req: STORE-5
 #[test]
 fn damaged_piece_hashes_make_no_manifest() {
     let bench = Bench::new(settings());
@@ -331,7 +333,8 @@ fn damaged_piece_hashes_make_no_manifest() {
     );
 }
 
-/// A payload stays while it is referred to, then for the retention time. req: STORE-14
+/// A payload stays while it is referred to, then for the retention time.
+// req: STORE-14
 #[test]
 fn payload_lives_for_the_retention_time_after_its_last_reference() {
     let retention = Duration::from_secs(60);
@@ -384,7 +387,8 @@ fn payload_lives_for_the_retention_time_after_its_last_reference() {
     ));
 }
 
-/// A reference may come before its payload, and holds it from the start. req: STORE-15
+/// A reference may come before its payload, and holds it from the start.
+// req: STORE-15
 #[test]
 fn reference_may_be_taken_before_the_payload_is_there() {
     let mut bench = Bench::new(settings());
@@ -399,7 +403,8 @@ fn reference_may_be_taken_before_the_payload_is_there() {
     assert_eq!(bench.store.sweep(now()).removed_count, 1);
 }
 
-/// A pin keeps a payload over restarts until it is taken away. req: STORE-15
+/// A pin keeps a payload over restarts until it is taken away.
+// req: STORE-15
 #[test]
 fn pin_survives_a_restart() {
     let mut bench = Bench::new(settings());
@@ -418,7 +423,8 @@ fn pin_survives_a_restart() {
     ));
 }
 
-/// Idle payloads make room, longest idle first; what is needed does not. req: STORE-16
+/// Idle payloads make room, longest idle first; what is needed does not.
+// req: STORE-16
 #[test]
 fn quota_takes_idle_payloads_and_then_refuses() {
     let settings = StoreSettings {
@@ -456,7 +462,8 @@ fn quota_takes_idle_payloads_and_then_refuses() {
     assert!(bench.store.begin_upload(SCOPE, 1, key(1)).is_ok());
 }
 
-/// The space to keep free is kept, and what running uploads were promised counts. req: STORE-17
+/// The space to keep free is kept, and what running uploads were promised counts.
+// req: STORE-17
 #[test]
 fn disk_that_would_be_too_full_refuses() {
     let bench = Bench::new(StoreSettings {
@@ -486,7 +493,7 @@ fn disk_that_would_be_too_full_refuses() {
 }
 
 /// Pieces come in any order, wrong ones are kept nowhere, and the last makes the payload complete.
-/// req: STORE-8, STORE-10
+// req: STORE-8, STORE-10
 #[test]
 fn partial_payload_takes_right_pieces_only_and_becomes_complete() {
     let mut bench = Bench::new(settings());
@@ -556,7 +563,8 @@ fn partial_payload_takes_right_pieces_only_and_becomes_complete() {
     );
 }
 
-/// After kill -9 every piece that was reported is held, synced or not. req: STORE-9
+/// After kill -9 every piece that was reported is held, synced or not.
+// req: STORE-9
 #[test]
 fn verified_pieces_survive_kill() {
     let mut bench = Bench::new(settings());
@@ -583,7 +591,7 @@ fn verified_pieces_survive_kill() {
 }
 
 /// A piece in doubt that the power loss took is not held; one that was synced is not read again.
-/// req: STORE-9
+// req: STORE-9
 #[test]
 fn piece_in_doubt_is_hashed_again() {
     let mut bench = Bench::new(settings());
@@ -616,7 +624,8 @@ fn piece_in_doubt_is_hashed_again() {
     assert_eq!(held, [0, 2]);
 }
 
-/// A partial payload with pieces of another size is begun anew. req: STORE-11
+/// A partial payload with pieces of another size is begun anew.
+// req: STORE-11
 #[test]
 fn partial_payload_of_another_geometry_is_begun_anew() {
     let mut bench = Bench::new(settings());
@@ -649,7 +658,8 @@ fn partial_payload_of_another_geometry_is_begun_anew() {
     assert_eq!(bench.store.usage().stored_bytes, bytes.len() as u64);
 }
 
-/// A sync that fails takes its pieces back: they are not held, now or later. req: STORE-18
+/// A sync that fails takes its pieces back: they are not held, now or later.
+// req: STORE-18
 #[test]
 fn pieces_of_a_failed_sync_are_not_held() {
     let mut bench = Bench::new(settings());
@@ -675,7 +685,8 @@ fn pieces_of_a_failed_sync_are_not_held() {
 }
 
 /// An upload into a disk that fails at any one step is an error or is stored, and everything else
-/// stays as it was. Each step of the upload is tried. req: STORE-18
+/// stays as it was. Each step of the upload is tried.
+// req: STORE-18
 #[test]
 fn failing_step_of_an_upload_breaks_nothing_else() {
     let bytes = bytes_of(1_300_000, 0);
@@ -707,7 +718,8 @@ fn failing_step_of_an_upload_breaks_nothing_else() {
     );
 }
 
-/// The same for the pieces and the completion of a partial payload. req: STORE-18
+/// The same for the pieces and the completion of a partial payload.
+// req: STORE-18
 #[test]
 fn failing_step_of_a_partial_payload_is_made_good_by_fetching_again() {
     let bytes = bytes_of(2 * PIECE + 9, 0);
@@ -749,7 +761,8 @@ fn failing_step_of_a_partial_payload_is_made_good_by_fetching_again() {
     assert!(failures >= 12, "{failures}");
 }
 
-/// A file that is cut or cannot be read is an error of that payload. req: STORE-18
+/// A file that is cut or cannot be read is an error of that payload.
+// req: STORE-18
 #[test]
 fn short_payload_file_is_an_error_of_that_payload() {
     let bench = Bench::new(settings());
@@ -777,7 +790,8 @@ fn short_payload_file_is_an_error_of_that_payload() {
     );
 }
 
-/// An adopted file is served where it lies until it is not what it was. req: STORE-13
+/// An adopted file is served where it lies until it is not what it was.
+// req: STORE-13
 #[test]
 fn adopted_file_is_served_until_it_changes() {
     let bench = Bench::new(settings());
@@ -829,7 +843,8 @@ fn adopted_file_is_served_until_it_changes() {
     assert!(bench.store.open_reader(SCOPE, id).is_err());
 }
 
-/// Readers of one payload share the open file, and it stays until the last is gone. req: STORE-12
+/// Readers of one payload share the open file, and it stays until the last is gone.
+// req: STORE-12
 #[test]
 fn readers_keep_the_payload_and_share_its_file() {
     let mut bench = Bench::new(settings());
