@@ -2,7 +2,7 @@
 //! consumer's outbox and to the settled acknowledgement, without frames, sockets and journal.
 //!
 //! Read against: the whole broker may take 0.2 µs per small message, codec and sockets included.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::disallowed_methods)]
 
 use std::collections::VecDeque;
 use std::hint::black_box;

@@ -2,7 +2,7 @@
 //!
 //! Each publish takes another key, so that what channels remember does not help. Of the bindings, three
 //! match. Read against: 2 µs per publish with 10,000 wildcard bindings (issue "AMQP 0-9-1 whole").
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::disallowed_methods)]
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::limits::{BODY_COPY_BYTES_MAX, NAME_BYTES_MAX, PACKED_BYTES_MAX};
 use super::payloads::PayloadBody;
@@ -270,6 +271,9 @@ impl fmt::Debug for Message {
     }
 }
 
+/// Where a message is put together: on the stack, unless it is long.
+type Scratch = SmallVec<[u8; 1_024]>;
+
 /// The octets of the short string at `at`; empty if there is none.
 fn short(head: &[u8], at: usize) -> &[u8] {
     let length = head.get(at).map_or(0, |length| usize::from(*length));
@@ -288,14 +292,14 @@ fn head(
     header: &[u8],
     traits: MessageTraits,
     extra_bytes: usize,
-) -> Vec<u8> {
+) -> Scratch {
     let exchange = exchange.get(..NAME_BYTES_MAX).unwrap_or(exchange);
     let routing_key = routing_key.get(..NAME_BYTES_MAX).unwrap_or(routing_key);
     let header = match u32::try_from(header.len()) {
         Ok(_) => header,
         Err(_) => &[],
     };
-    let mut head = Vec::with_capacity(
+    let mut head = Scratch::with_capacity(
         HEAD_OVERHEAD_BYTES + exchange.len() + routing_key.len() + header.len() + extra_bytes,
     );
     let flags = match traits.persistence {
@@ -321,7 +325,7 @@ fn pack(
 ) -> Arc<[u8]> {
     let mut all = head(exchange, routing_key, header, traits, body.len());
     all.extend_from_slice(body);
-    Arc::from(all)
+    Arc::from(all.as_slice())
 }
 
 #[cfg(test)]

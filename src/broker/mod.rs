@@ -37,7 +37,7 @@ mod queue;
 mod recovery;
 mod route;
 #[cfg(test)]
-mod testkit;
+mod tests;
 mod vhost;
 
 use std::fmt;

@@ -140,6 +140,40 @@ pub struct QueueCounts {
     pub rejected: u64,
 }
 
+impl QueueCounts {
+    /// Adds what happened in another queue.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self {
+            published,
+            delivered,
+            delivered_no_ack,
+            fetched,
+            fetched_no_ack,
+            fetched_empty,
+            redelivered,
+            acked,
+            discarded,
+            requeued,
+            purged,
+            dropped,
+            rejected,
+        } = other;
+        self.published += published;
+        self.delivered += delivered;
+        self.delivered_no_ack += delivered_no_ack;
+        self.fetched += fetched;
+        self.fetched_no_ack += fetched_no_ack;
+        self.fetched_empty += fetched_empty;
+        self.redelivered += redelivered;
+        self.acked += acked;
+        self.discarded += discarded;
+        self.requeued += requeued;
+        self.purged += purged;
+        self.dropped += dropped;
+        self.rejected += rejected;
+    }
+}
+
 /// A queue's size at one moment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct QueueDepth {
@@ -313,6 +347,11 @@ impl Queue {
     #[must_use]
     pub fn counts(&self) -> QueueCounts {
         self.state.lock().counts
+    }
+
+    /// Whether it was deleted; whoever still holds it finds it empty.
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.state.lock().deleted
     }
 
     /// Its consumers now, in no order.

@@ -34,7 +34,7 @@ use super::name::Name;
 use super::names::NameMaker;
 use super::outbox::{Outbox, Wakes};
 use super::payloads::{PayloadBody, PayloadReferences};
-use super::queue::{DeleteConditions, Queue};
+use super::queue::{DeleteConditions, Queue, QueueCounts};
 use super::route::{Directory, Generation};
 
 pub use bindings::BindingRequest;
@@ -130,6 +130,16 @@ impl Connection {
         &self.vhost
     }
 
+    /// Notes an exclusive queue, to be deleted at the end; forgets those that went before.
+    fn own(&self, queue: &Arc<Queue>) {
+        let mut queues = self.exclusive_queues.lock();
+        // Looked through only when it has doubled, so that each queue is looked at a few times at most.
+        if queues.len() == queues.capacity() {
+            queues.retain(|queue| !queue.is_deleted());
+        }
+        queues.push(Arc::clone(queue));
+    }
+
     /// Where its deliveries wait for the session.
     #[must_use]
     pub fn outbox(&self) -> &Arc<Outbox> {
@@ -145,6 +155,9 @@ pub struct Vhost {
     exchanges: DashMap<Name, Arc<Exchange>>,
     queues: DashMap<Name, Arc<Queue>>,
     topology: Mutex<Bindings>,
+    /// What happened in queues that are gone.
+    counts_of_gone: Mutex<QueueCounts>,
+    unroutable_count: AtomicU64,
     /// Counts what can change where a message goes.
     generation: AtomicU64,
 }
@@ -158,6 +171,8 @@ impl Vhost {
             exchanges: DashMap::new(),
             queues: DashMap::new(),
             topology: Mutex::default(),
+            counts_of_gone: Mutex::default(),
+            unroutable_count: AtomicU64::new(0),
             generation: AtomicU64::new(0),
         }
     }
@@ -214,6 +229,22 @@ impl Vhost {
     #[must_use]
     pub fn bindings(&self) -> Vec<Arc<Binding>> {
         self.topology.lock().all()
+    }
+
+    /// What happened in its queues since the start, those that are gone included. Looks at each queue.
+    #[must_use]
+    pub fn counts(&self) -> QueueCounts {
+        let mut counts = *self.counts_of_gone.lock();
+        for queue in &self.queues {
+            counts.add(&queue.counts());
+        }
+        counts
+    }
+
+    /// How many published messages no queue was meant to get.
+    #[must_use]
+    pub fn unroutable_count(&self) -> u64 {
+        self.unroutable_count.load(Ordering::Relaxed)
     }
 
     /// Refers to content in the payload store, for a message's body. The content must be stored.

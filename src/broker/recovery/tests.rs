@@ -12,7 +12,7 @@ use crate::journal::JournalSettings;
 use crate::payload::ScopeId;
 use crate::testing::disk::{CrashVariant, SimDisk};
 
-use super::super::testkit::{Client, Flag, inline, settings, text};
+use super::super::tests::kit::{Client, Flag, inline, settings, text};
 use super::super::*;
 use super::*;
 

@@ -4,6 +4,7 @@
 //! Spec: AMQP 0-9-1, `basic.publish`; RabbitMQ's `CC` and `BCC`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -182,7 +183,10 @@ impl Vhost {
             }
         }
         let outcome = match (rejected_count, taken_count) {
-            (0, 0) => PublishOutcome::Unroutable,
+            (0, 0) => {
+                self.unroutable_count.fetch_add(1, Ordering::Relaxed);
+                PublishOutcome::Unroutable
+            }
             (0, _) => PublishOutcome::Routed {
                 wait_for: (lsn != Lsn::ZERO).then_some(lsn),
             },

@@ -126,7 +126,7 @@ impl Vhost {
             journal: self.shared.journal.clone().filter(|_| is_durable),
         });
         if declare.exclusive {
-            by.exclusive_queues.lock().push(Arc::clone(&queue));
+            by.own(&queue);
         }
         drop(topology);
         Ok(declared(&queue))
@@ -192,6 +192,7 @@ impl Vhost {
         };
         self.queues
             .remove_if(queue.name(), |_, current| Arc::ptr_eq(current, queue));
+        self.counts_of_gone.lock().add(&queue.counts());
         self.topology_changed();
         drop(topology);
         removed?;

@@ -6,7 +6,7 @@ use crate::amqp::field::{FieldArray, FieldTable, FieldValue};
 use crate::amqp::header::Properties;
 use crate::amqp::reply::ReplyCode;
 
-use super::super::testkit::{Client, Flag, broker, inline, text};
+use super::super::tests::kit::{Client, Flag, broker, inline, text};
 use super::super::{AckMode, Error, Name, OutboxItem, Permissions, PublishOutcome, Settle};
 
 const NONE: FieldTable = FieldTable::EMPTY;
@@ -182,6 +182,24 @@ fn exclusive_queues_are_their_connections_and_go_with_it() {
         .unwrap();
     assert!(other.vhost().queue(b"q").is_none());
     assert_eq!(other.publish("", "q", "x"), PublishOutcome::Unroutable);
+}
+
+#[test]
+fn queues_that_are_gone_still_count_and_are_not_kept() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("stays", &[]).unwrap();
+    for _ in 0..100 {
+        client.declare("q", &[Flag::Exclusive]).unwrap();
+        client.publish("", "q", "x");
+        client.delete_queue("q").unwrap();
+    }
+    client.publish("", "q", "for nobody");
+    client.publish("", "stays", "x");
+    let vhost = client.vhost();
+    assert_eq!(vhost.counts().published, 101);
+    assert_eq!(vhost.unroutable_count(), 1);
+    assert!(client.connection.exclusive_queues.lock().len() < 10);
 }
 
 #[test]
@@ -518,7 +536,7 @@ fn a_vhost_is_opened_by_who_has_rights_in_it() {
     let broker = broker();
     broker.create_vhost(&Name::from("closed")).unwrap();
     let client = Client::new(&broker);
-    let waker = || Arc::new(super::super::testkit::NoWaker);
+    let waker = || Arc::new(super::super::tests::kit::NoWaker);
     let user = client.connection.user();
     check_refused(
         broker.connect(user, b"no-such-vhost", waker()),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::amqp::field::FieldTable;
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, Properties};
 
-use super::*;
+use super::super::*;
 
 static NO_ARGUMENTS: FieldTable = FieldTable::EMPTY;
 

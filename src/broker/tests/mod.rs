@@ -1,0 +1,3 @@
+//! What the tests of the broker's parts share.
+
+pub(crate) mod kit;
