@@ -105,7 +105,7 @@ def main():
     with tempfile.TemporaryFile() as log:
         worker = subprocess.Popen(command, cwd=here, stdout=log, stderr=subprocess.STDOUT)
         try:
-            run("celery")
+            run(os.environ.get("INTEROP_CLIENT", "celery"))
         finally:
             worker.terminate()
             try:
