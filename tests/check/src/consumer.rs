@@ -28,6 +28,8 @@ pub(crate) enum Style {
     Get,
     /// `basic.consume`; one ack for `ack_every` deliveries.
     Push { prefetch: u16, ack_every: usize },
+    /// `basic.consume` now and then, until the backlog is gone.
+    Sweep,
 }
 
 /// A consumer's queue and style.
@@ -38,8 +40,11 @@ pub(crate) struct ConsumerPlan {
     pub(crate) style: Style,
 }
 
-/// The consumers of a run. The last queue has none: it is a backlog until the drain.
-pub(crate) const CONSUMERS: [(u16, Style); 5] = [
+/// Pause of a sweeping consumer, in milliseconds: the backlog outlives some kills and stays within bounds.
+const SWEEP_PAUSE_MS: (f64, f64) = (5_000.0, 20_000.0);
+
+/// The consumers of a run. The last queue is mostly without one: it is a backlog.
+pub(crate) const CONSUMERS: [(u16, Style); 6] = [
     (
         0,
         Style::Push {
@@ -63,13 +68,20 @@ pub(crate) const CONSUMERS: [(u16, Style); 5] = [
     ),
     (1, Style::Get),
     (2, Style::Get),
+    (3, Style::Sweep),
 ];
 
 /// Consumes until the run stops consuming.
 pub(crate) fn run(shared: &Shared, plan: ConsumerPlan) {
     let who = format!("consumer {}", plan.number);
     let mut random = Random::of(shared.seed, &who);
-    while let Some((connection, life)) = shared.connect(&shared.stop_consuming) {
+    loop {
+        if matches!(plan.style, Style::Sweep) {
+            pause(&shared.stop_consuming, &mut random);
+        }
+        let Some((connection, life)) = shared.connect(&shared.stop_consuming) else {
+            return;
+        };
         let mut channel = Channel::new(shared, connection, plan.queue, life);
         let outcome = match plan.style {
             Style::Get => channel.get_until(&shared.stop_consuming, &mut random),
@@ -77,6 +89,7 @@ pub(crate) fn run(shared: &Shared, plan: ConsumerPlan) {
                 prefetch,
                 ack_every,
             } => channel.push_until(&shared.stop_consuming, prefetch, ack_every, &mut random),
+            Style::Sweep => channel.sweep(&shared.stop_consuming, &mut random),
         };
         match outcome {
             // What the broker sent ahead goes back into the queue.
@@ -87,6 +100,15 @@ pub(crate) fn run(shared: &Shared, plan: ConsumerPlan) {
             Ok(Leave::Vanished) => channel.drop_out(),
             Err(error) => shared.blame(&who, life, &error),
         }
+    }
+}
+
+/// Waits before the next sweep, unless the run stops.
+fn pause(stop: &AtomicBool, random: &mut Random) {
+    let (least, most) = SWEEP_PAUSE_MS;
+    let end = Instant::now() + Duration::from_secs_f64(random.log_uniform(least, most) / 1_000.0);
+    while Instant::now() < end && !stop.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -268,6 +290,25 @@ impl<'a> Channel<'a> {
         }
         self.ack_pending();
         self.qos(prefetch)?;
+        Ok(Leave::Stopped)
+    }
+
+    /// Takes the backlog, and leaves when nothing more comes.
+    fn sweep(&mut self, stop: &AtomicBool, random: &mut Random) -> Result<Leave, ClientError> {
+        const PREFETCH: u16 = 400;
+        const ACK_EVERY: usize = 50;
+        self.subscribe(PREFETCH)?;
+        while !stop.load(Ordering::SeqCst) {
+            let Some(incoming) = self.next_delivery(Duration::from_millis(50))? else {
+                break;
+            };
+            let tag = self.delivered(&incoming)?;
+            if !self.answer(tag, &draw_answer(random), ACK_EVERY) {
+                return Ok(Leave::Vanished);
+            }
+        }
+        self.ack_pending();
+        self.qos(PREFETCH)?;
         Ok(Leave::Stopped)
     }
 
