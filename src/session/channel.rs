@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crate::amqp::field::ShortString;
 use crate::amqp::frame::{self, FrameRef};
 use crate::amqp::header::ContentHeader;
-use crate::amqp::method::{Encode, Method, access, basic, channel, confirm, tx};
+use crate::amqp::method::{Encode, Method, access, basic, channel, confirm};
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{
     ChannelLimiter, Connection, Consumer, Error as BrokerError, MessageSeq, Publisher, Queue,
@@ -263,28 +263,19 @@ impl Channel {
         });
     }
 
-    /// The journal is durable up to `durable`: what waited for it is answered.
+    /// The journal is durable up to `durable`: the confirms that waited for it go out.
     pub(super) fn committed(&mut self, durable: Lsn, cx: &mut Context<'_>) {
-        match &mut self.mode {
-            Mode::Plain => {}
-            Mode::Confirm(confirms) => {
-                confirms.committed(durable);
-                self.flush_confirms(cx);
-            }
-            Mode::Transaction(transaction) => {
-                if transaction.committed(durable) {
-                    self.reply(&tx::CommitOk {}, cx);
-                }
-            }
+        if let Mode::Confirm(confirms) = &mut self.mode {
+            confirms.committed(durable);
+            self.flush_confirms(cx);
         }
     }
 
-    /// Whether a confirm or a commit waits for the disk.
+    /// Whether a confirm waits for the disk.
     pub(super) fn waits_for_commit(&self) -> bool {
         match &self.mode {
-            Mode::Plain => false,
+            Mode::Plain | Mode::Transaction(_) => false,
             Mode::Confirm(confirms) => confirms.is_waiting(),
-            Mode::Transaction(transaction) => transaction.is_waiting(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Answers about the topology wait for the disk: a session on a journal that is driven by hand.
+//! Answers that wait for the disk: a session on a journal that is driven by hand.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::amqp::field::{FieldTable, Secret, ShortString};
 use crate::amqp::frame::{self, ProtocolHeader};
-use crate::amqp::method::{Encode, Method, basic, channel, connection, exchange, queue};
+use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, Properties};
+use crate::amqp::method::{Encode, Method, basic, channel, connection, exchange, queue, tx};
 use crate::broker::{Broker, BrokerSettings, Origin, Waker};
 use crate::journal::{Driver, Journal, JournalSettings};
 use crate::testing::disk::SimDisk;
@@ -302,4 +303,43 @@ fn every_change_of_the_topology_is_answered_after_its_sync() {
         &|to| frame::put_method(to, 1, &queue_delete),
         "queue.delete-ok",
     );
+}
+
+/// Two commits that are sent at once are answered one after the other, each after its sync.
+#[test]
+fn every_commit_of_a_transaction_is_answered() {
+    let mut scene = Scene::new();
+    let mut session = scene.session();
+    scene.send(&mut session, 1, &declare("q"));
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    scene.send(&mut session, 1, &tx::Select {});
+    answers(&mut session);
+    let persistent = Properties {
+        delivery_mode: Some(2),
+        ..Properties::default()
+    };
+    let header = ContentHeader {
+        class_id: CLASS_ID_BASIC,
+        body_bytes: 4,
+        raw: persistent.encode(),
+    };
+    let publish = basic::Publish {
+        exchange: ShortString::EMPTY,
+        routing_key: ShortString::from_static("q"),
+        mandatory: false,
+        immediate: false,
+    };
+    let mut input = BytesMut::new();
+    for _ in 0..2 {
+        frame::put_method_with_content(&mut input, 1, &publish, &header, b"body", 131_072);
+        frame::put_method(&mut input, 1, &tx::Commit {});
+    }
+    session.handle_bytes(&mut input, scene.now);
+    for _ in 0..2 {
+        assert_eq!(answers(&mut session), []);
+        scene.write_and_sync();
+        scene.tell(&mut session);
+        assert_eq!(answers(&mut session), [(1, "tx.commit-ok")]);
+    }
 }

@@ -9,7 +9,6 @@
 use crate::amqp::header::ContentHeader;
 use crate::amqp::method::basic;
 use crate::broker::{Body, Settle};
-use crate::journal::Lsn;
 
 use super::unsettled::Owed;
 
@@ -24,8 +23,6 @@ pub(super) struct Transaction {
     messages: Vec<Held>,
     settlements: Vec<Settlement>,
     bytes: usize,
-    /// A commit that waits for the disk before it is answered.
-    committing: Option<Lsn>,
 }
 
 /// A message to be published at the commit.
@@ -83,24 +80,5 @@ impl Transaction {
             std::mem::take(&mut self.messages),
             std::mem::take(&mut self.settlements),
         )
-    }
-
-    /// The answer to the commit waits for the record `lsn`.
-    pub(super) fn wait(&mut self, lsn: Lsn) {
-        self.committing = Some(lsn);
-    }
-
-    /// Whether a commit waits for the disk.
-    pub(super) fn is_waiting(&self) -> bool {
-        self.committing.is_some()
-    }
-
-    /// The journal is durable up to `durable`: whether a commit is to be answered now.
-    pub(super) fn committed(&mut self, durable: Lsn) -> bool {
-        let done = self.committing.is_some_and(|lsn| lsn <= durable);
-        if done {
-            self.committing = None;
-        }
-        done
     }
 }

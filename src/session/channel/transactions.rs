@@ -44,10 +44,10 @@ impl Channel {
             self.settle(queue, seq, settlement.how, cx);
         }
         self.flush_settled(cx);
-        match wait_for {
-            Some(lsn) => self.transaction(id_of!(tx::Commit))?.wait(lsn),
-            None => self.reply(&tx::CommitOk {}, cx),
+        if let Some(lsn) = wait_for {
+            cx.transmit.promise(self.number, lsn);
         }
+        self.reply(&tx::CommitOk {}, cx);
         Ok(())
     }
 
