@@ -316,6 +316,22 @@ impl Channel {
         }
     }
 
+    /// How many messages are ready in a queue that must be there.
+    ///
+    /// # Errors
+    /// 404 if it is missing, 405 if it is another connection's own; then the channel is closed.
+    pub async fn queue_depth(&self, queue: &ShortString) -> Result<u32, ClientError> {
+        let declare = queue::Declare {
+            queue: queue.clone(),
+            passive: true,
+            ..queue::Declare::default()
+        };
+        match self.ask(&declare, "queue.declare").await? {
+            Method::QueueDeclareOk(declared) => Ok(declared.message_count),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Routes from an exchange to a queue.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! One connection to a broker: opening, giving out channels, closing.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,6 +30,8 @@ pub struct Connection {
 pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    peer: SocketAddr,
+    local: SocketAddr,
 }
 
 impl Drop for Inner {
@@ -44,6 +47,7 @@ impl Connection {
     /// What went wrong, with the broker's reply code and text where it gave them.
     pub async fn open(uri: &AmqpUri, settings: &ConnectSettings) -> Result<Self, ClientError> {
         let opened = handshake::open(uri, settings).await?;
+        let (peer, local) = (opened.read.peer_addr()?, opened.read.local_addr()?);
         let (outgoing, receiver) = mpsc::channel(OUTGOING_CHUNKS_MAX);
         let shared = Arc::new(Shared::new(
             outgoing,
@@ -70,6 +74,8 @@ impl Connection {
             inner: Arc::new(Inner {
                 shared,
                 tasks: Mutex::new(tasks),
+                peer,
+                local,
             }),
         })
     }
@@ -90,6 +96,18 @@ impl Connection {
                 "all channels of the connection are in use",
             ))?;
         Channel::open(Arc::clone(&self.inner), channel, number).await
+    }
+
+    /// The broker's address.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.inner.peer
+    }
+
+    /// This side's address on the way to the broker.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner.local
     }
 
     /// Whether the broker asked publishers to wait (`connection.blocked`).

@@ -1,4 +1,33 @@
-//! The edge node and the distributor.
+//! The edge node and the distributor: files to groups of nodes, over any AMQP 0-9-1 broker.
+//!
+//! Owns: what joins manifests with swarms, and swarms with files. `edge` is the node that receives,
+//! `distributor` the sender, `watch` the sender's loop; `message` has the forms that they exchange.
+//! Spec: `spec/control-plane.md`.
 #![allow(clippy::disallowed_methods)]
 
+use std::time::SystemTime;
+
+pub mod board;
+pub mod distributor;
+pub mod edge;
+mod fetch;
+mod inbox;
+pub mod ledger;
+pub mod message;
 pub mod place;
+pub mod presence;
+mod receipt;
+mod registry;
+pub mod send;
+pub mod state;
+pub mod status;
+mod upstream;
+pub mod watch;
+
+pub use edge::{Node, NodeError, NodeHandle, NodeSettings};
+
+/// Milliseconds since 1970, for display and for the order of records.
+fn unix_ms() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -256,6 +256,49 @@ impl Inbox {
         self.appear(name, hash, bytes.len() as u64, &temporary)
     }
 
+    /// Writes a file of `size_bytes` whose bytes `read` gives by their offset; the hash is checked on
+    /// the way, so that nothing else than `hash` ever appears.
+    ///
+    /// # Errors
+    /// [`PlaceError`]; then nothing is left behind.
+    pub fn place_from(
+        &self,
+        name: &LeafName,
+        hash: [u8; 32],
+        size_bytes: u64,
+        mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>,
+    ) -> Result<Placed, PlaceError> {
+        // The usual second delivery is found without writing anything.
+        if self.holds(name.as_str(), hash, size_bytes) {
+            return Ok(Placed::AlreadyThere(self.path.join(name.as_str())));
+        }
+        let temporary = temporary_name(hash);
+        let mut hasher = blake3::Hasher::new();
+        let copy = |file: &mut File| {
+            let mut buffer = vec![0; COPY_BUFFER_BYTES];
+            let mut offset_bytes = 0;
+            while offset_bytes < size_bytes {
+                let left_bytes = size_bytes - offset_bytes;
+                let count =
+                    usize::try_from(left_bytes).map_or(buffer.len(), |n| n.min(buffer.len()));
+                let (portion, _) = buffer.split_at_mut(count);
+                read(portion, offset_bytes)?;
+                hasher.update(portion);
+                file.write_all(portion)?;
+                offset_bytes += count as u64;
+            }
+            Ok(())
+        };
+        self.write_temporary(&temporary, copy)?;
+        if *hasher.finalize().as_bytes() != hash {
+            self.unlink(&temporary);
+            return Err(PlaceError::Content {
+                name: name.0.clone(),
+            });
+        }
+        self.appear(name, hash, size_bytes, &temporary)
+    }
+
     /// Places the file at `source`, which is known to have this hash and size and to be synced.
     ///
     /// It is moved where inbox and source are on one file system, and copied otherwise.

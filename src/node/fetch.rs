@@ -1,0 +1,303 @@
+//! Fetching payloads: one task for each payload, however many messages ask for it.
+//!
+//! Journaled ──fetch──> all pieces verified ──place──> in the inbox, receipt; then served on for a while
+//!
+//! Owns: which payloads are being fetched or served, and the work that waits for each.
+//! Bound: [`FETCHES_MAX`] fetches at once, further ones wait their turn in the journal's order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::edge::Shared;
+use super::message::FileState;
+use super::place::{LeafName, Placed};
+use super::state::{Record, StateError};
+use crate::payload::{Manifest, PayloadId, ScopeId};
+use crate::server::peer::{FetchError, Progress, SwarmError, SwarmTransfer};
+
+/// Payloads fetched at once.
+const FETCHES_MAX: usize = 64;
+/// How often a fetch is told of, if it has advanced.
+const HINT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a payload is served after it was placed.
+const SERVE_TIME: Duration = Duration::from_secs(600);
+
+/// A file that is wanted: the record of its message.
+pub(super) struct Work {
+    pub(super) key: [u8; 32],
+    pub(super) record: Record,
+}
+
+/// Payloads that have a task.
+pub(super) struct Fetches {
+    running: Mutex<HashMap<PayloadId, mpsc::UnboundedSender<Work>>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Fetches {
+    fn default() -> Self {
+        Self {
+            running: Mutex::default(),
+            turns: Arc::new(Semaphore::new(FETCHES_MAX)),
+        }
+    }
+}
+
+impl Fetches {
+    /// Payloads that are fetched or served now.
+    pub(super) fn count(&self) -> usize {
+        self.running.lock().len()
+    }
+}
+
+/// Starts all work that the journal says is not done.
+pub(super) fn take_up_unfinished(shared: &Arc<Shared>) -> Result<(), StateError> {
+    for (key, record, message) in shared.state.unfinished()? {
+        match Manifest::from_message(&message.properties, &message.body) {
+            Ok(manifest) => start(shared, manifest, Work { key, record }),
+            Err(error) => fail(shared, Work { key, record }, &error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+/// Has the payload fetched for this work, by the task that it has or by a new one.
+pub(super) fn start(shared: &Arc<Shared>, manifest: Manifest, work: Work) {
+    let id = manifest.id();
+    let mut running = shared.fetches.running.lock();
+    let work = match running.get(&id) {
+        // The task removes itself under this lock, so a send that works is received.
+        Some(sender) => match sender.send(work) {
+            Ok(()) => return,
+            Err(refused) => refused.0,
+        },
+        None => work,
+    };
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let _ = sender.send(work);
+    running.insert(id, sender);
+    drop(running);
+    shared
+        .tasks
+        .spawn(run(Arc::clone(shared), manifest, receiver));
+}
+
+async fn run(shared: Arc<Shared>, manifest: Manifest, mut works: mpsc::UnboundedReceiver<Work>) {
+    let stop = shared.stop.clone();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = fetch_and_serve(&shared, &manifest, &mut works) => {}
+    }
+}
+
+async fn fetch_and_serve(
+    shared: &Arc<Shared>,
+    manifest: &Manifest,
+    works: &mut mpsc::UnboundedReceiver<Work>,
+) {
+    let mut waiting = Vec::new();
+    let turn = Arc::clone(&shared.fetches.turns).acquire_owned().await;
+    let outcome = fetch(shared, manifest, works, &mut waiting).await;
+    drop(turn);
+    match outcome {
+        Ok(transfer) => {
+            for work in waiting {
+                place(shared, manifest, work).await;
+            }
+            serve(shared, manifest, works).await;
+            drop(transfer);
+        }
+        Err(reason) => {
+            close(shared, manifest.id(), works);
+            while let Ok(work) = works.try_recv() {
+                waiting.push(work);
+            }
+            for work in waiting {
+                fail(shared, work, &reason);
+            }
+        }
+    }
+}
+
+/// Fetches until all pieces are on the disk; collects the work that comes meanwhile.
+async fn fetch(
+    shared: &Arc<Shared>,
+    manifest: &Manifest,
+    works: &mut mpsc::UnboundedReceiver<Work>,
+    waiting: &mut Vec<Work>,
+) -> Result<SwarmTransfer, String> {
+    let started = Instant::now();
+    let transfer = shared
+        .swarm
+        .fetch(ScopeId::NODE, manifest)
+        .await
+        .map_err(|error| swarm_reason(&error))?;
+    let progress = transfer.progress();
+    let first = *progress.borrow();
+    let payload = manifest.id();
+    if first.pieces_held > 0 {
+        tracing::info!(
+            payload = %format_args!("{payload:.10}"),
+            pieces_verified = first.pieces_held,
+            piece_count = first.piece_count,
+            "resumed; verified pieces are not fetched again"
+        );
+    } else {
+        tracing::info!(
+            payload = %format_args!("{payload:.10}"),
+            piece_count = first.piece_count,
+            size_bytes = first.size_bytes,
+            "fetching"
+        );
+    }
+    let mut told = None;
+    let mut ticks = interval(HINT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            ended = transfer.finished() => {
+                ended.map_err(|error| fetch_reason(&error))?;
+                break;
+            }
+            Some(work) = works.recv() => {
+                waiting.push(work);
+                told = None;
+            }
+            _ = ticks.tick() => {
+                let now = *progress.borrow();
+                if told.replace(now.pieces_held) != Some(now.pieces_held) {
+                    tell(shared, waiting, now);
+                }
+            }
+        }
+    }
+    while let Ok(work) = works.try_recv() {
+        waiting.push(work);
+    }
+    let counts = transfer.stats().map(|stats| stats.counts);
+    tracing::info!(
+        payload = %format_args!("{payload:.10}"),
+        pieces_verified_before = first.pieces_held,
+        pieces_fetched = counts.as_ref().map_or(0, |counts| counts.pieces_fetched),
+        bytes_fetched = counts.as_ref().map_or(0, |counts| counts.down_bytes),
+        bytes_uploaded = counts.as_ref().map_or(0, |counts| counts.up_bytes),
+        seconds = started.elapsed().as_secs_f64(),
+        "payload complete"
+    );
+    Ok(transfer)
+}
+
+fn tell(shared: &Shared, waiting: &[Work], progress: Progress) {
+    for work in waiting {
+        let mut receipt = work.record.receipt(&shared.settings.name);
+        receipt.state = FileState::Fetching;
+        receipt.pieces_done = progress.pieces_held;
+        receipt.piece_count = progress.piece_count;
+        shared.hint(&work.record, receipt);
+    }
+}
+
+/// Serves the payload on, and places it for whoever asks again; ends when nobody has for a while.
+async fn serve(
+    shared: &Arc<Shared>,
+    manifest: &Manifest,
+    works: &mut mpsc::UnboundedReceiver<Work>,
+) {
+    loop {
+        tokio::select! {
+            Some(work) = works.recv() => place(shared, manifest, work).await,
+            () = sleep(SERVE_TIME) => {
+                close(shared, manifest.id(), works);
+                while let Ok(work) = works.try_recv() {
+                    place(shared, manifest, work).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// From now on a message for this payload starts a new task.
+fn close(shared: &Shared, id: PayloadId, works: &mut mpsc::UnboundedReceiver<Work>) {
+    let mut running = shared.fetches.running.lock();
+    works.close();
+    running.remove(&id);
+}
+
+/// Copies the complete payload into the inbox and reports.
+async fn place(shared: &Arc<Shared>, manifest: &Manifest, work: Work) {
+    let shared = Arc::clone(shared);
+    let id = manifest.id();
+    let placing = tokio::task::spawn_blocking(move || {
+        let outcome = place_stored(&shared, id, &work.record.name);
+        finish(&shared, work, outcome);
+    });
+    if let Err(error) = placing.await {
+        tracing::error!(%error, "placing a file was cut off; it is done again at the next start");
+    }
+}
+
+/// Copies a payload of the store into the inbox. Blocks on the disk.
+// req: CONTROL-9
+pub(super) fn place_stored(shared: &Shared, id: PayloadId, name: &str) -> Result<Placed, String> {
+    let leaf = LeafName::new(name).map_err(|error| format!("the name is not safe: {error}"))?;
+    let reader = shared
+        .store
+        .open_reader(ScopeId::NODE, id)
+        .map_err(|error| error.to_string())?;
+    let size_bytes = reader.geometry().size_bytes();
+    let read = |buffer: &mut [u8], offset_bytes: u64| {
+        reader
+            .read_at(buffer, offset_bytes)
+            .map_err(std::io::Error::other)
+    };
+    let placed = shared
+        .inbox
+        .place_from(&leaf, *id.as_bytes(), size_bytes, read);
+    placed.map_err(|error| error.to_string())
+}
+
+/// Records and reports what became of a piece of work. Blocks on the disk.
+pub(super) fn finish(shared: &Shared, work: Work, outcome: Result<Placed, String>) {
+    match outcome {
+        Ok(placed) => {
+            let path = placed.path().display().to_string();
+            tracing::info!(name = work.record.name, path, "file is in the inbox");
+            let record = Record {
+                state: FileState::Complete,
+                path: Some(path),
+                reason: None,
+                ..work.record
+            };
+            shared.finish(work.key, record);
+        }
+        Err(reason) => fail(shared, work, &reason),
+    }
+}
+
+/// Records and reports that a piece of work failed. Blocks on the disk.
+pub(super) fn fail(shared: &Shared, work: Work, reason: &str) {
+    tracing::warn!(name = ?work.record.name, reason, "file is not placed");
+    let reason = Some(reason.to_owned());
+    shared.finish(
+        work.key,
+        Record {
+            state: FileState::Failed,
+            reason,
+            ..work.record
+        },
+    );
+}
+
+fn swarm_reason(error: &SwarmError) -> String {
+    format!("cannot fetch: {error}")
+}
+
+fn fetch_reason(error: &FetchError) -> String {
+    format!("cannot fetch: {error}")
+}
