@@ -8,7 +8,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod node;
+mod progress;
+mod send;
 mod serve;
+mod status;
+mod watch;
 
 /// All went well.
 pub const EXIT_OK: u8 = 0;
@@ -46,7 +51,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Node(node::Args),
+    Send(send::Args),
     Serve(serve::Args),
+    Status(status::Args),
+    Watch(watch::Args),
 }
 
 /// Runs the command line; the exit code says what happened.
@@ -65,7 +74,11 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
+            Command::Node(args) => node::run(args).await,
+            Command::Send(args) => send::run(args).await,
             Command::Serve(args) => serve::run(args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Watch(args) => watch::run(args).await,
         }
     });
     result.unwrap_or_else(|error| {

@@ -106,7 +106,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Waits for SIGTERM or Ctrl-C; gives its name.
-async fn stop_signal() -> anyhow::Result<&'static str> {
+pub(super) async fn stop_signal() -> anyhow::Result<&'static str> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(tokio::select! {
