@@ -2,12 +2,16 @@
 #![allow(clippy::disallowed_methods)]
 
 mod broker;
+mod client;
 mod confirm;
 mod consume;
+mod engines;
+mod files;
 mod handshake;
 mod lapin_patterns;
 mod limits;
 mod malformed;
 mod publish;
+mod rabbitmq;
 mod swarm;
 mod wire;
