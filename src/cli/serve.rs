@@ -88,6 +88,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings()?;
     let server = Server::start(settings).await?;
     println!("AMQP listening on {}", server.amqp_addr());
+    if let Some(address) = server.peer_addr() {
+        println!("Peers listening on {address}");
+    }
     println!("Server startup complete; 0 plugins started.");
     tokio::select! {
         signal = stop_signal() => {

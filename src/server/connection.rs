@@ -4,7 +4,7 @@
 //! and many frames go out with one system call.
 //! Bounds: [`READ_BYTES_MAX`] of input, [`UNSENT_BYTES_MAX`] of output before reading stops.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,15 +14,17 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use tracing::Instrument as _;
 
 use super::Shared;
 use super::admission::Place;
+use super::payloads::{Part, Payloads, UPLOAD_PARTS_MAX, Uploaded};
 use crate::broker::{Origin, Waker};
 use crate::journal::Lsn;
-use crate::session::{Chunk, Session};
+use crate::session::{Action, Chunk, Session, UploadId};
 
 /// Bytes read at once by a connection that has little to say.
 const READ_BYTES_MIN: usize = 8 * 1024;
@@ -64,6 +66,14 @@ struct Connection {
     read_bytes: usize,
     output: VecDeque<Bytes>,
     output_bytes: usize,
+    payloads: Arc<Payloads>,
+    /// Where the parts of each upload go.
+    uploads: HashMap<UploadId, mpsc::Sender<Part>>,
+    results: (mpsc::Sender<Uploaded>, mpsc::Receiver<Uploaded>),
+    /// An action that waits for room in its upload.
+    waiting: Option<(mpsc::Sender<Part>, Part)>,
+    /// Content that is being read from the payload store; nothing behind it may be written before.
+    reading: Option<JoinHandle<Result<BytesMut, String>>>,
 }
 
 /// Whether the connection goes on.
@@ -98,6 +108,11 @@ impl Connection {
             read_bytes: READ_BYTES_MIN,
             output: VecDeque::new(),
             output_bytes: 0,
+            payloads: Arc::clone(&shared.payloads),
+            uploads: HashMap::new(),
+            results: mpsc::channel(UPLOAD_PARTS_MAX),
+            waiting: None,
+            reading: None,
         }
     }
 
@@ -116,6 +131,7 @@ impl Connection {
         let mut timer = std::pin::pin!(timer);
         let mut stopping = false;
         loop {
+            self.act();
             if self.write()? == Life::Ends {
                 return Ok(());
             }
@@ -123,7 +139,9 @@ impl Connection {
                 self.place.authenticated();
             }
             let has_timeout = arm(timer.as_mut(), self.session.poll_timeout());
-            let reads = self.session.wants_bytes() && self.output_bytes < UNSENT_BYTES_MAX;
+            let reads = self.session.wants_bytes()
+                && self.output_bytes < UNSENT_BYTES_MAX
+                && self.waiting.is_none();
             tokio::select! {
                 ready = self.stream.readable(), if reads => {
                     ready?;
@@ -140,6 +158,9 @@ impl Connection {
                     let durable = *self.durable.borrow_and_update();
                     self.session.handle_committed(durable, Instant::now());
                 }
+                () = room(&self.waiting), if self.waiting.is_some() => {}
+                Some(uploaded) = self.results.1.recv() => self.uploaded(uploaded),
+                read = finish(&mut self.reading), if self.reading.is_some() => self.was_read(read),
                 () = timer.as_mut(), if has_timeout => {
                     self.session.handle_timeout(Instant::now());
                 }
@@ -148,6 +169,71 @@ impl Connection {
                     self.session.handle_shutdown(Instant::now());
                 }
             }
+        }
+    }
+
+    /// Carries out what the session asks for, as far as uploads have room.
+    fn act(&mut self) {
+        if let Some((sender, part)) = self.waiting.take() {
+            self.send_part(sender, part);
+        }
+        while self.waiting.is_none()
+            && let Some(action) = self.session.poll_action()
+        {
+            match action {
+                Action::PayloadBegin {
+                    upload,
+                    scope,
+                    size_bytes,
+                } => {
+                    let results = self.results.0.clone();
+                    let sender = self
+                        .payloads
+                        .begin_upload(upload, scope, size_bytes, results);
+                    self.uploads.insert(upload, sender);
+                }
+                Action::PayloadBytes { upload, bytes } => {
+                    if let Some(sender) = self.uploads.get(&upload).cloned() {
+                        self.send_part(sender, Part::Bytes(bytes));
+                    }
+                }
+                Action::PayloadEnd { upload } => {
+                    if let Some(sender) = self.uploads.remove(&upload) {
+                        self.send_part(sender, Part::End);
+                    }
+                }
+                Action::PayloadAbort { upload } => {
+                    self.uploads.remove(&upload);
+                }
+            }
+        }
+    }
+
+    fn send_part(&mut self, sender: mpsc::Sender<Part>, part: Part) {
+        match sender.try_send(part) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(part)) => self.waiting = Some((sender, part)),
+            // It failed, and its result is on the way.
+            Err(mpsc::error::TrySendError::Closed(_)) => {}
+        }
+    }
+
+    fn uploaded(&mut self, uploaded: Uploaded) {
+        self.uploads.remove(&uploaded.upload);
+        self.session
+            .handle_payload(uploaded.upload, &uploaded.result, Instant::now());
+        // Only now: the message holds a reference of its own.
+        drop(uploaded.reference);
+    }
+
+    fn was_read(&mut self, read: Result<BytesMut, String>) {
+        self.reading = None;
+        match read {
+            Ok(frames) => {
+                self.output_bytes += frames.len();
+                self.output.push_back(frames.freeze());
+            }
+            Err(reason) => self.session.handle_stream_failed(&reason),
         }
     }
 
@@ -205,17 +291,25 @@ impl Connection {
         })
     }
 
-    /// Takes what the session has to send, up to a bound.
+    /// Takes what the session has to send, up to a bound; stops at content that must be read first.
     fn gather(&mut self) {
-        while self.output_bytes < GATHER_BYTES {
+        while self.output_bytes < GATHER_BYTES && self.reading.is_none() {
             match self.session.poll_transmit() {
                 Some(Chunk::Bytes(bytes)) => {
                     self.output_bytes += bytes.len();
                     self.output.push_back(bytes);
                 }
-                Some(Chunk::Payload(_)) => {
-                    self.session
-                        .handle_stream_failed("there is no payload store");
+                Some(Chunk::Payload(part)) => {
+                    let payloads = Arc::clone(&self.payloads);
+                    self.reading = Some(tokio::spawn(async move {
+                        payloads.read(part).await.map_err(|error| error.to_string())
+                    }));
+                }
+                Some(Chunk::Manifest(part)) => {
+                    let payloads = Arc::clone(&self.payloads);
+                    self.reading = Some(tokio::spawn(
+                        async move { payloads.read_manifest(part).await },
+                    ));
                 }
                 None => break,
             }
@@ -251,6 +345,24 @@ impl Connection {
             }
         };
         let _ = tokio::time::timeout(LINGER, drain).await;
+    }
+}
+
+/// Waits until an upload has room, or has ended.
+async fn room(waiting: &Option<(mpsc::Sender<Part>, Part)>) {
+    if let Some((sender, _)) = waiting {
+        // Whether there is room or nobody to take it, trying again tells.
+        let _ = sender.reserve().await;
+    }
+}
+
+/// Waits for content that is being read.
+async fn finish(
+    reading: &mut Option<JoinHandle<Result<BytesMut, String>>>,
+) -> Result<BytesMut, String> {
+    match reading {
+        Some(reading) => reading.await.unwrap_or_else(|error| Err(error.to_string())),
+        None => Err("nothing is being read".to_owned()),
     }
 }
 

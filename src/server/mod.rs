@@ -9,10 +9,11 @@ mod admission;
 mod connection;
 mod data_dir;
 mod listener;
+mod payloads;
 pub mod peer;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,10 +25,13 @@ use crate::broker::{Broker, BrokerSettings, Error as BrokerError, OpenError};
 use crate::config::ServerSettings;
 use crate::disk::OsDisk;
 use crate::journal::{Journal, JournalError, JournalSettings, Lsn, StorageFailure};
+use crate::payload::{Store, StoreError};
 use crate::session::SessionSettings;
 
 use data_dir::DataDir;
 use listener::Listener;
+use payloads::{Payloads, StoreReferences, open_store};
+use peer::{Swarm, SwarmError, SwarmSettings};
 
 /// Longest wait for connections to say goodbye at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
@@ -58,6 +62,12 @@ pub enum ServerError {
     /// The journal cannot be opened, or closed.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The payload store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The broker cannot take part in swarms.
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
     /// The broker's state cannot be restored.
     #[error(transparent)]
     Broker(#[from] OpenError),
@@ -77,6 +87,7 @@ pub struct Server;
 #[derive(Debug)]
 struct Shared {
     broker: Arc<Broker>,
+    payloads: Arc<Payloads>,
     session_settings: Arc<SessionSettings>,
     /// How far the journal is durable.
     durable: watch::Receiver<Lsn>,
@@ -112,21 +123,27 @@ impl Server {
         let broker_settings = BrokerSettings::new(seed, Instant::now(), unix_ms);
         let data_dir = DataDir::open(&settings.data_dir)?;
         let opened = tokio::task::spawn_blocking({
-            let journal_dir = data_dir.path().join("journal");
-            let sync = settings.sync;
-            move || open_broker(broker_settings, &journal_dir, sync, seed)
+            let (path, settings) = (data_dir.path().to_owned(), settings.clone());
+            move || open(broker_settings, &path, &settings, seed)
         });
-        let (journal, broker) = opened
+        let (journal, store, broker) = opened
             .await
             .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        let swarm = SwarmSettings {
+            listen: Some(settings.peer_listen),
+            ..SwarmSettings::default()
+        };
+        let swarm = Swarm::start(swarm, store.clone()).await?;
+        let payloads = Payloads::new(store, swarm, &settings.payload);
         let durable = watch_durable(&journal);
         let failure = watch_failure(&journal);
         let shared = Arc::new(Shared {
             broker,
+            payloads,
             session_settings: Arc::new(SessionSettings {
                 connection: settings.connection.clone(),
                 admission: settings.admission.clone(),
-                payload_threshold_bytes: None,
+                payload_threshold_bytes: Some(settings.payload.threshold_bytes.max(1)),
             }),
             durable,
             stopping: CancellationToken::new(),
@@ -135,6 +152,10 @@ impl Server {
         let listener = Listener::bind(settings.listen, &settings.admission).await?;
         let amqp_addr = listener.local_addr();
         shared.tasks.spawn(listener.run(Arc::clone(&shared)));
+        let payloads = Arc::clone(&shared.payloads);
+        shared
+            .tasks
+            .spawn(payloads.look_after(shared.stopping.clone()));
         Ok(ServerHandle {
             shared,
             amqp_addr,
@@ -145,21 +166,25 @@ impl Server {
     }
 }
 
-/// Opens journal and broker; reads the disk.
-fn open_broker(
+/// Opens journal, payload store and broker; reads the disk.
+fn open(
     broker_settings: BrokerSettings,
-    journal_dir: &std::path::Path,
-    sync: crate::config::SyncMode,
+    data_dir: &Path,
+    settings: &ServerSettings,
     seed: [u8; 32],
-) -> Result<(Journal, Arc<Broker>), ServerError> {
-    let settings = JournalSettings {
-        sync,
+) -> Result<(Journal, Store, Arc<Broker>), ServerError> {
+    let journal_settings = JournalSettings {
+        sync: settings.sync,
         seed,
         ..JournalSettings::default()
     };
-    let (journal, recovered) = Journal::open(Arc::new(OsDisk), journal_dir, settings)?;
-    let broker = Broker::open(broker_settings, Some((journal.clone(), recovered)), None)?;
-    Ok((journal, broker))
+    let journal_dir = data_dir.join("journal");
+    let (journal, recovered) = Journal::open(Arc::new(OsDisk), &journal_dir, journal_settings)?;
+    let store = open_store(data_dir, &settings.payload)?;
+    let references = Arc::new(StoreReferences(store.clone()));
+    let journal_state = Some((journal.clone(), recovered));
+    let broker = Broker::open(broker_settings, journal_state, Some(references))?;
+    Ok((journal, store, broker))
 }
 
 /// How far the journal is durable, for tasks to wait on.
@@ -185,6 +210,18 @@ impl ServerHandle {
     #[must_use]
     pub fn amqp_addr(&self) -> SocketAddr {
         self.amqp_addr
+    }
+
+    /// Where peers connect for pieces.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.shared.payloads.peer_addr()
+    }
+
+    /// The payload store, for reading what large bodies hold.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        self.shared.payloads.store()
     }
 
     /// The broker, for calls from inside the process.
@@ -221,6 +258,7 @@ impl ServerHandle {
         {
             tracing::warn!("some connections did not close in time");
         }
+        self.shared.payloads.shutdown().await;
         let (broker, journal) = (Arc::clone(&self.shared.broker), self.journal.clone());
         let closed = tokio::task::spawn_blocking(move || {
             broker.note_delivered()?;

@@ -53,7 +53,7 @@ use handshake::{Client, Handshake};
 use heartbeat::Heartbeat;
 use transmit::Transmit;
 
-pub use transmit::{Chunk, PayloadPart, STREAM_STEP_BYTES};
+pub use transmit::{Chunk, ManifestPart, PayloadPart, STREAM_STEP_BYTES};
 
 /// Longest wait for `connection.close-ok` before the socket is closed anyway.
 const CLOSE_OK_WAIT: Duration = Duration::from_secs(10);

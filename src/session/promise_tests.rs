@@ -116,7 +116,7 @@ fn answers(session: &mut Session) -> Vec<(u16, &'static str)> {
     while let Some(chunk) = session.poll_transmit() {
         match chunk {
             Chunk::Bytes(chunk) => bytes.extend_from_slice(&chunk),
-            Chunk::Payload(_) => panic!("there is no payload store"),
+            Chunk::Payload(_) | Chunk::Manifest(_) => panic!("there is no payload store"),
         }
     }
     let mut answers = Vec::new();

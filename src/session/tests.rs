@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)]
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -192,9 +193,10 @@ fn put_chunk(chunk: Chunk, output: &mut BytesMut) {
     match chunk {
         Chunk::Bytes(bytes) => output.extend_from_slice(&bytes),
         Chunk::Payload(part) => {
-            let length = usize::try_from(part.length_bytes).expect("a step");
-            part.put_frames(&vec![0; length], output);
+            let frames = part.read_frames(|_, _| Ok::<_, Infallible>(()));
+            output.extend_from_slice(&frames.expect("nothing is read"));
         }
+        Chunk::Manifest(_) => panic!("nobody asked for a manifest"),
     }
 }
 

@@ -12,9 +12,11 @@ use std::collections::{HashMap, VecDeque};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::amqp::frame::{self, FrameKind};
+use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, HeaderError};
 use crate::amqp::limits::{FRAME_BYTES_MIN, FRAME_END, FRAME_OVERHEAD_BYTES};
 use crate::broker::PayloadBody;
 use crate::journal::Lsn;
+use crate::payload::Manifest;
 
 /// Body of at least this many bytes is sent from where it lies; a shorter one is copied between frames,
 /// which costs less than one more part of a system call.
@@ -29,6 +31,50 @@ pub enum Chunk {
     Bytes(Bytes),
     /// A part of a body in the payload store, to be written as body frames.
     Payload(PayloadPart),
+    /// The manifest of a payload, to be written as content header and body frames.
+    Manifest(ManifestPart),
+}
+
+/// A manifest in the place of a body.
+#[derive(Clone, Debug)]
+pub struct ManifestPart {
+    /// The channel of its frames.
+    pub channel: u16,
+    /// The payload that it stands for.
+    pub payload: PayloadBody,
+    /// Property flags and properties that the publisher gave.
+    pub header: Bytes,
+    frame_payload_bytes_max: u32,
+}
+
+impl ManifestPart {
+    /// The manifest's content header and body as frames, appended to `output`.
+    ///
+    /// # Errors
+    /// If the publisher's properties cannot be read, which the session checked when they came.
+    pub fn put_frames(
+        &self,
+        manifest: &Manifest,
+        output: &mut BytesMut,
+    ) -> Result<(), HeaderError> {
+        let publisher = ContentHeader {
+            class_id: CLASS_ID_BASIC,
+            body_bytes: self.payload.size_bytes(),
+            raw: self.header.clone(),
+        };
+        let publisher = publisher.properties()?;
+        let (properties, body) = manifest.to_message(&publisher);
+        put_header(
+            output,
+            self.channel,
+            &properties.encode(),
+            body.len() as u64,
+        );
+        for piece in body.chunks(self.frame_payload_bytes_max.max(1) as usize) {
+            frame::put_body(output, self.channel, piece);
+        }
+        Ok(())
+    }
 }
 
 /// A part of a body in the payload store.
@@ -47,11 +93,32 @@ pub struct PayloadPart {
 }
 
 impl PayloadPart {
-    /// Cuts the part's octets into body frames, appended to `output`.
-    pub fn put_frames(&self, octets: &[u8], output: &mut BytesMut) {
-        for piece in octets.chunks(self.frame_payload_bytes_max.max(1) as usize) {
-            frame::put_body(output, self.channel, piece);
+    /// The part as body frames, whose octets `read` fills in: called with a place for them and the
+    /// offset in the body, in bytes.
+    ///
+    /// # Errors
+    /// What `read` gives.
+    pub fn read_frames<E>(
+        &self,
+        mut read: impl FnMut(&mut [u8], u64) -> Result<(), E>,
+    ) -> Result<BytesMut, E> {
+        let frame_bytes_max = u64::from(self.frame_payload_bytes_max.max(1));
+        let frame_count = self.length_bytes.div_ceil(frame_bytes_max);
+        let room = self.length_bytes + frame_count * u64::from(FRAME_OVERHEAD_BYTES);
+        let mut output = BytesMut::with_capacity(usize::try_from(room).unwrap_or(0));
+        let mut done_bytes = 0;
+        while done_bytes < self.length_bytes {
+            let piece_bytes = (self.length_bytes - done_bytes).min(frame_bytes_max);
+            let size = u32::try_from(piece_bytes).unwrap_or(u32::MAX);
+            frame::put_frame_head(&mut output, FrameKind::Body, self.channel, size);
+            let start = output.len();
+            output.resize(start + size as usize, 0);
+            let place = output.get_mut(start..).unwrap_or_default();
+            read(place, self.offset_bytes + done_bytes)?;
+            output.put_u8(FRAME_END);
+            done_bytes += piece_bytes;
         }
+        Ok(output)
     }
 }
 
@@ -59,13 +126,22 @@ impl PayloadPart {
 #[derive(Debug)]
 enum Held {
     Frames(BytesMut),
+    Content(Content),
+}
+
+/// Content that the server must fetch from the payload store.
+#[derive(Debug)]
+enum Content {
+    /// All of the body, behind a content header that has been written.
     Body(PayloadBody),
+    /// The manifest in the place of header and body.
+    Manifest { payload: PayloadBody, header: Bytes },
 }
 
 /// A body that is being streamed.
 #[derive(Debug)]
 struct Stream {
-    body: PayloadBody,
+    content: Content,
     sent_bytes: u64,
     behind: VecDeque<Held>,
 }
@@ -126,7 +202,7 @@ impl Transmit {
         }
         match behind.back_mut() {
             Some(Held::Frames(frames)) => frames,
-            Some(Held::Body(_)) | None => &mut self.tail,
+            Some(Held::Content(_)) | None => &mut self.tail,
         }
     }
 
@@ -207,21 +283,35 @@ impl Transmit {
     /// Appends a content header frame and streams the body from the payload store behind it.
     pub(super) fn put_payload(&mut self, channel: u16, header: &[u8], body: &PayloadBody) {
         put_header(self.frames(channel), channel, header, body.size_bytes());
+        self.put_stream(channel, Content::Body(body.clone()));
+    }
+
+    /// Appends the manifest of a payload in the place of its content header and body.
+    pub(super) fn put_manifest(&mut self, channel: u16, header: &[u8], payload: &PayloadBody) {
+        let header = Bytes::copy_from_slice(header);
+        self.put_stream(
+            channel,
+            Content::Manifest {
+                payload: payload.clone(),
+                header,
+            },
+        );
+    }
+
+    fn put_stream(&mut self, channel: u16, content: Content) {
         match behind(&mut self.promise, &mut self.streams, channel) {
-            Some(behind) => behind.push_back(Held::Body(body.clone())),
-            None => self.start(channel, body.clone(), VecDeque::new()),
+            Some(behind) => behind.push_back(Held::Content(content)),
+            None => self.start(channel, content, VecDeque::new()),
         }
     }
 
-    fn start(&mut self, channel: u16, body: PayloadBody, behind: VecDeque<Held>) {
-        self.streams.insert(
-            channel,
-            Stream {
-                body,
-                sent_bytes: 0,
-                behind,
-            },
-        );
+    fn start(&mut self, channel: u16, content: Content, behind: VecDeque<Held>) {
+        let stream = Stream {
+            content,
+            sent_bytes: 0,
+            behind,
+        };
+        self.streams.insert(channel, stream);
         self.turns.push_back(channel);
     }
 
@@ -239,24 +329,39 @@ impl Transmit {
             return Some(Chunk::Bytes(self.tail.split().freeze()));
         }
         let channel = self.turns.pop_front()?;
+        let frame_payload_bytes_max = self.frame_payload_bytes_max;
         let stream = self.streams.get_mut(&channel)?;
-        let left_bytes = stream.body.size_bytes() - stream.sent_bytes;
-        let whole_frames = u64::from(self.frame_payload_bytes_max);
-        let step_bytes = (STREAM_STEP_BYTES / whole_frames).max(1) * whole_frames;
-        let part = PayloadPart {
-            channel,
-            body: stream.body.clone(),
-            offset_bytes: stream.sent_bytes,
-            length_bytes: left_bytes.min(step_bytes),
-            frame_payload_bytes_max: self.frame_payload_bytes_max,
+        let (chunk, ends) = match &stream.content {
+            Content::Body(body) => {
+                let left_bytes = body.size_bytes() - stream.sent_bytes;
+                let whole_frames = u64::from(frame_payload_bytes_max);
+                let step_bytes = (STREAM_STEP_BYTES / whole_frames).max(1) * whole_frames;
+                let part = PayloadPart {
+                    channel,
+                    body: body.clone(),
+                    offset_bytes: stream.sent_bytes,
+                    length_bytes: left_bytes.min(step_bytes),
+                    frame_payload_bytes_max,
+                };
+                stream.sent_bytes += part.length_bytes;
+                (Chunk::Payload(part), left_bytes <= step_bytes)
+            }
+            Content::Manifest { payload, header } => {
+                let part = ManifestPart {
+                    channel,
+                    payload: payload.clone(),
+                    header: header.clone(),
+                    frame_payload_bytes_max,
+                };
+                (Chunk::Manifest(part), true)
+            }
         };
-        stream.sent_bytes += part.length_bytes;
-        if stream.sent_bytes < stream.body.size_bytes() {
+        if !ends {
             self.turns.push_back(channel);
         } else if let Some(stream) = self.streams.remove(&channel) {
             self.release(channel, stream.behind);
         }
-        Some(Chunk::Payload(part))
+        Some(chunk)
     }
 
     /// Lets go what waited behind a body that has been sent.
@@ -264,7 +369,7 @@ impl Transmit {
         while let Some(held) = behind.pop_front() {
             match held {
                 Held::Frames(frames) => self.tail.extend_from_slice(&frames),
-                Held::Body(body) => return self.start(channel, body, behind),
+                Held::Content(content) => return self.start(channel, content, behind),
             }
         }
     }
@@ -297,7 +402,7 @@ fn put_header(output: &mut BytesMut, channel: u16, header: &[u8], body_bytes: u6
     let payload_size = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
     output.reserve(payload_bytes + FRAME_OVERHEAD_BYTES as usize);
     frame::put_frame_head(output, FrameKind::Header, channel, payload_size);
-    output.put_u16(CLASS_BASIC);
+    output.put_u16(CLASS_ID_BASIC);
     output.put_u16(0);
     output.put_u64(body_bytes);
     output.put_slice(header);
@@ -306,4 +411,3 @@ fn put_header(output: &mut BytesMut, channel: u16, header: &[u8], body_bytes: u6
 
 /// Class, weight and body size in front of the properties, in bytes.
 const CONTENT_HEADER_BYTES: usize = 12;
-const CLASS_BASIC: u16 = 60;

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::amqp::field::ShortString;
+use crate::amqp::field::{FieldTable, ShortString};
 use crate::amqp::frame::{self, FrameKind};
 use crate::amqp::limits::FRAME_END;
 use crate::amqp::method::basic;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{AckMode, Consume, Delivery, Get, Settle};
+use crate::broker::{AckMode, BodyRef, Consume, Delivery, Get, Settle};
 
-use super::publishing::put_content;
+use super::publishing::{PAYLOAD_ARGUMENT, PayloadForm, put_content};
 use super::topology::id_of;
 use super::{Channel, Context, Mode, Reply, not_implemented};
 use crate::session::failure::{Failure, MethodId};
@@ -51,6 +51,7 @@ impl Channel {
             let explanation = format_args!("attempt to reuse consumer tag '{tag}'");
             return Err(Failure::new(ReplyCode::NotAllowed, explanation, id));
         }
+        check_payload_argument(&method.arguments, id)?;
         let consume = Consume {
             queue: queue.as_bytes(),
             channel: self.number,
@@ -108,6 +109,7 @@ impl Channel {
             return Ok(());
         };
         self.last_tag += 1;
+        let form = PayloadForm::wanted(None, queue.arguments());
         if !method.no_ack {
             self.unsettled.push(self.last_tag, (queue, got.seq));
         }
@@ -120,7 +122,7 @@ impl Channel {
             message_count: u32::try_from(got.remaining_count).unwrap_or(u32::MAX),
         };
         self.reply(&reply, cx);
-        put_content(&got.message, self.number, cx);
+        put_content(&got.message, self.number, form, cx);
         Ok(())
     }
 
@@ -232,7 +234,14 @@ impl Channel {
         self.last_tag += 1;
         let frames = cx.transmit.frames(self.number);
         put_deliver(frames, self.number, self.last_tag, &delivery);
-        put_content(&delivery.message, self.number, cx);
+        let form = match delivery.message.body() {
+            BodyRef::Inline(_) => PayloadForm::Body,
+            BodyRef::Payload(_) => {
+                let consumer = delivery.consumer.arguments();
+                PayloadForm::wanted(Some(consumer), delivery.queue().arguments())
+            }
+        };
+        put_content(&delivery.message, self.number, form, cx);
         if delivery.consumer.ack_mode() == AckMode::Manual {
             self.unsettled
                 .push(self.last_tag, (Arc::clone(delivery.queue()), delivery.seq));
@@ -264,6 +273,21 @@ fn put_deliver(output: &mut BytesMut, channel: u16, delivery_tag: u64, delivery:
 const FIXED_BYTES: usize = 14;
 /// Room for a frame's head and end, in bytes.
 const FRAME_ROOM_BYTES: usize = 8;
+
+/// `x-payload` says `body` or `manifest`.
+fn check_payload_argument(arguments: &FieldTable, id: MethodId) -> Result<(), Failure> {
+    let Some(wanted) = arguments.get(PAYLOAD_ARGUMENT) else {
+        return Ok(());
+    };
+    match wanted.as_str() {
+        Some("body" | "manifest") => Ok(()),
+        Some(_) | None => Err(Failure::new(
+            ReplyCode::PreconditionFailed,
+            format_args!("invalid arg '{PAYLOAD_ARGUMENT}': expected 'body' or 'manifest'"),
+            id,
+        )),
+    }
+}
 
 fn ack_mode(no_ack: bool) -> AckMode {
     if no_ack {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::amqp::field::ShortString;
+use crate::amqp::field::{FieldTable, ShortString};
 use crate::amqp::frame;
 use crate::amqp::header::{ContentHeader, PropertiesRef};
 use crate::amqp::method::basic;
@@ -178,19 +178,54 @@ impl Channel {
             routing_key: name(message.routing_key()),
         };
         frame::put_method(cx.transmit.frames(self.number), self.number, &method);
-        put_content(message, self.number, cx);
+        put_content(message, self.number, PayloadForm::Body, cx);
     }
 }
 
+/// How a body in the payload store is handed to a client.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum PayloadForm {
+    /// All of it.
+    #[default]
+    Body,
+    /// As a manifest, to be fetched from the swarm.
+    Manifest,
+}
+
+impl PayloadForm {
+    /// What the argument `x-payload` of a consumer or a queue asks for; the consumer's comes first.
+    pub(super) fn wanted(consumer: Option<&FieldTable>, queue: &FieldTable) -> Self {
+        let wanted = consumer.and_then(|arguments| arguments.get(PAYLOAD_ARGUMENT));
+        let wanted = wanted.or_else(|| queue.get(PAYLOAD_ARGUMENT));
+        match wanted.as_ref().and_then(|wanted| wanted.as_str()) {
+            Some("manifest") => Self::Manifest,
+            Some(_) | None => Self::Body,
+        }
+    }
+}
+
+/// The argument that says how large bodies are handed over: `body` or `manifest`.
+pub(super) const PAYLOAD_ARGUMENT: &str = "x-payload";
+
 /// Sends a message's header and body.
 #[inline]
-pub(super) fn put_content(message: &Message, channel: u16, cx: &mut Context<'_>) {
-    match message.body() {
-        BodyRef::Inline(body) => {
+pub(super) fn put_content(
+    message: &Message,
+    channel: u16,
+    form: PayloadForm,
+    cx: &mut Context<'_>,
+) {
+    match (message.body(), form) {
+        (BodyRef::Inline(body), _) => {
             cx.transmit
                 .put_content(channel, message.header(), body, message.shared_body());
         }
-        BodyRef::Payload(payload) => cx.transmit.put_payload(channel, message.header(), payload),
+        (BodyRef::Payload(payload), PayloadForm::Body) => {
+            cx.transmit.put_payload(channel, message.header(), payload);
+        }
+        (BodyRef::Payload(payload), PayloadForm::Manifest) => {
+            cx.transmit.put_manifest(channel, message.header(), payload);
+        }
     }
 }
 

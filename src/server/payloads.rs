@@ -1,0 +1,330 @@
+//! Large bodies between connections, the payload store and the swarm.
+//!
+//! Owns: the broker's store, its part in the swarm, and the tasks that write uploads. Files are
+//! touched on the blocking pool only.
+//! Bounds: [`UPLOAD_PARTS_MAX`] frames and [`WRITE_BYTES`] wait for the disk per upload, so that a slow
+//! disk stops the reading of its socket and memory stays flat whatever the size of a body.
+//! Spec: DESIGN "Large payloads"; `spec/payload-store.md`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::broker::PayloadReferences;
+use crate::config::PayloadSettings;
+use crate::disk::OsDisk;
+use crate::payload::store::{PayloadReference, Presence, Upload};
+use crate::payload::{AccessKey, Manifest, PayloadId, ScopeId, Store, StoreError, StoreSettings};
+use crate::session::{ManifestPart, PayloadPart, UploadId, UploadResult};
+
+use super::peer::{SwarmHandle, SwarmTransfer};
+
+/// Parts of one upload that may wait for its task.
+pub(super) const UPLOAD_PARTS_MAX: usize = 8;
+/// Bytes of an upload that are gathered for one visit to the disk.
+const WRITE_BYTES: usize = 1024 * 1024;
+/// How often payloads that nothing needs are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The store counts the broker's references.
+#[derive(Debug)]
+pub(super) struct StoreReferences(pub(super) Store);
+
+impl PayloadReferences for StoreReferences {
+    fn acquire(&self, scope: ScopeId, id: &PayloadId) {
+        self.0.acquire(scope, *id);
+    }
+
+    fn release(&self, scope: ScopeId, id: &PayloadId) {
+        self.0.release(scope, *id);
+    }
+}
+
+/// What all connections share for large bodies.
+#[derive(Debug)]
+pub(super) struct Payloads {
+    store: Store,
+    swarm: SwarmHandle,
+    retention: Duration,
+    seeds: Mutex<HashMap<(ScopeId, PayloadId), Seed>>,
+}
+
+/// A payload that this broker serves to peers.
+#[derive(Debug)]
+struct Seed {
+    _transfer: SwarmTransfer,
+    /// Since when nobody but the seed itself needs the payload.
+    idle_since: Option<Instant>,
+}
+
+/// References that a seed holds to its own payload.
+const SEED_REFERENCE_COUNT: u32 = 1;
+
+/// A part of an upload, on its way to its task.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Bytes of the body.
+    Bytes(Bytes),
+    /// The body is whole.
+    End,
+}
+
+/// What became of an upload. The reference keeps the payload until the broker has taken its own.
+#[derive(Debug)]
+pub(super) struct Uploaded {
+    pub(super) upload: UploadId,
+    pub(super) result: UploadResult,
+    pub(super) reference: Option<PayloadReference>,
+}
+
+/// Opens the broker's payload store; reads the disk.
+pub(super) fn open_store(data_dir: &Path, settings: &PayloadSettings) -> Result<Store, StoreError> {
+    let settings = StoreSettings::from(settings);
+    Store::open(Arc::new(OsDisk), &data_dir.join("payloads"), settings)
+}
+
+impl Payloads {
+    pub(super) fn new(store: Store, swarm: SwarmHandle, settings: &PayloadSettings) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            swarm,
+            retention: settings.retention,
+            seeds: Mutex::default(),
+        })
+    }
+
+    /// The payload store.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Where peers connect.
+    pub(super) fn peer_addr(&self) -> Option<SocketAddr> {
+        self.swarm.local_addr()
+    }
+
+    /// Serves again what was there at the start, and looks after idle payloads until the server stops.
+    pub(super) async fn look_after(self: Arc<Self>, stopping: tokio_util::sync::CancellationToken) {
+        for info in self.store.list() {
+            if info.presence == Presence::Complete {
+                self.seed(info.scope, info.id).await;
+            }
+        }
+        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = stopping.cancelled() => return,
+            }
+            self.end_idle_seeds(Instant::now());
+            let store = self.store.clone();
+            let swept = tokio::task::spawn_blocking(move || store.sweep(Instant::now())).await;
+            if let Ok(report) = swept {
+                tracing::trace!(?report, "payloads swept");
+            }
+        }
+    }
+
+    /// Ends the serving of payloads that no message needed for the retention time and no peer fetches.
+    fn end_idle_seeds(&self, now: Instant) {
+        let served: Vec<PayloadId> = self
+            .swarm
+            .stats()
+            .into_iter()
+            .filter(|transfer| !transfer.peers.is_empty())
+            .map(|transfer| transfer.payload)
+            .collect();
+        self.seeds.lock().retain(|(scope, id), seed| {
+            let count = self
+                .store
+                .info(*scope, *id)
+                .map_or(0, |info| info.reference_count);
+            if count > SEED_REFERENCE_COUNT || served.contains(id) {
+                seed.idle_since = None;
+                return true;
+            }
+            let since = *seed.idle_since.get_or_insert(now);
+            now.saturating_duration_since(since) < self.retention
+        });
+    }
+
+    /// Serves a stored payload to peers, if it is not served yet.
+    pub(super) async fn seed(&self, scope: ScopeId, id: PayloadId) {
+        if self.seeds.lock().contains_key(&(scope, id)) {
+            return;
+        }
+        match self.swarm.seed(scope, id).await {
+            Ok(transfer) => {
+                let seed = Seed {
+                    _transfer: transfer,
+                    idle_since: None,
+                };
+                self.seeds.lock().insert((scope, id), seed);
+            }
+            // Another connection was faster, or another vhost has the same content.
+            Err(error) => tracing::debug!(payload = %id, %error, "the payload is not served"),
+        }
+    }
+
+    /// Begins an upload: its parts go into what is given back, its result comes through `results`.
+    pub(super) fn begin_upload(
+        self: &Arc<Self>,
+        upload: UploadId,
+        scope: ScopeId,
+        size_bytes: u64,
+        results: mpsc::Sender<Uploaded>,
+    ) -> mpsc::Sender<Part> {
+        let (sender, parts) = mpsc::channel(UPLOAD_PARTS_MAX);
+        let payloads = Arc::clone(self);
+        tokio::spawn(async move {
+            let Some(stored) = payloads.upload(scope, size_bytes, parts).await else {
+                return;
+            };
+            let (result, reference) = match stored {
+                Ok((id, reference)) => {
+                    payloads.seed(scope, id).await;
+                    (UploadResult::Stored { id, size_bytes }, Some(reference))
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a large body cannot be stored");
+                    (
+                        UploadResult::Refused {
+                            reason: error.to_string(),
+                        },
+                        None,
+                    )
+                }
+            };
+            // A connection that is gone wants no answer.
+            let _ = results
+                .send(Uploaded {
+                    upload,
+                    result,
+                    reference,
+                })
+                .await;
+        });
+        sender
+    }
+
+    /// Writes an upload part by part; none if it ended before it was whole.
+    async fn upload(
+        &self,
+        scope: ScopeId,
+        size_bytes: u64,
+        mut parts: mpsc::Receiver<Part>,
+    ) -> Option<Result<(PayloadId, PayloadReference), StoreError>> {
+        let mut key = [0; 32];
+        if let Err(error) = getrandom::fill(&mut key) {
+            tracing::error!(%error, "the system gives no random bytes");
+            return None;
+        }
+        let (store, key) = (self.store.clone(), AccessKey::from_bytes(key));
+        let begin = move || store.begin_upload(scope, size_bytes, key);
+        let mut upload = match blocking(begin).await? {
+            Ok(upload) => upload,
+            Err(error) => return Some(Err(error)),
+        };
+        loop {
+            let (gathered, whole) = gather(&mut parts).await?;
+            upload = match blocking(move || write_all(upload, &gathered)).await? {
+                Ok(upload) => upload,
+                Err(error) => return Some(Err(error)),
+            };
+            if whole {
+                let stored = blocking(move || upload.finish()).await?;
+                return Some(stored.map(|stored| (stored.id, stored.reference)));
+            }
+        }
+    }
+
+    /// Reads a part of a body as frames.
+    pub(super) async fn read(&self, part: PayloadPart) -> Result<BytesMut, StoreError> {
+        let store = self.store.clone();
+        let read = move || {
+            let reader = store.open_reader(part.body.scope(), *part.body.id())?;
+            part.read_frames(|place, offset_bytes| reader.read_at(place, offset_bytes))
+        };
+        flatten(tokio::task::spawn_blocking(read).await)
+    }
+
+    /// Reads a payload's manifest, with this broker as first peer, as frames.
+    pub(super) async fn read_manifest(&self, part: ManifestPart) -> Result<BytesMut, String> {
+        let (scope, id) = (part.payload.scope(), *part.payload.id());
+        self.seed(scope, id).await;
+        let manifest = self.manifest(scope, id).await?;
+        let mut output = BytesMut::new();
+        part.put_frames(&manifest, &mut output)
+            .map_err(|error| error.to_string())?;
+        Ok(output)
+    }
+
+    /// A payload's manifest with this broker as first peer.
+    ///
+    /// A broker that listens on all addresses gives the unspecified one: whoever reads the manifest takes
+    /// the host that it came from.
+    async fn manifest(&self, scope: ScopeId, id: PayloadId) -> Result<Manifest, String> {
+        let store = self.store.clone();
+        let manifest =
+            flatten(tokio::task::spawn_blocking(move || store.manifest(scope, id)).await)
+                .map_err(|error: StoreError| error.to_string())?;
+        let peers = self.peer_addr().map(|address| address.to_string());
+        manifest
+            .with_peers(peers.into_iter().collect())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Ends the part in the swarm.
+    pub(super) async fn shutdown(&self) {
+        self.seeds.lock().clear();
+        self.swarm.shutdown().await;
+    }
+}
+
+/// Waits for a part and takes what else is there, up to one visit's worth; none if the upload was given
+/// up. True with the last one.
+async fn gather(parts: &mut mpsc::Receiver<Part>) -> Option<(Vec<Bytes>, bool)> {
+    let mut gathered = Vec::new();
+    let mut bytes = 0;
+    let mut next = Some(parts.recv().await?);
+    while let Some(part) = next.take() {
+        match part {
+            Part::Bytes(part) => {
+                bytes += part.len();
+                gathered.push(part);
+            }
+            Part::End => return Some((gathered, true)),
+        }
+        if bytes < WRITE_BYTES {
+            next = parts.try_recv().ok();
+        }
+    }
+    Some((gathered, false))
+}
+
+fn write_all(mut upload: Upload, parts: &[Bytes]) -> Result<Upload, StoreError> {
+    for part in parts {
+        upload.write(part)?;
+    }
+    Ok(upload)
+}
+
+/// Runs what touches files; none if the runtime is shutting down.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
+    }
+}
+
+/// The result of work on the blocking pool, which is waited for and so never cancelled.
+fn flatten<T, E>(joined: Result<Result<T, E>, tokio::task::JoinError>) -> Result<T, E> {
+    joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
