@@ -3,7 +3,7 @@
 //! Owns: what a sender's file name may be ([`LeafName`]) and how a file appears ([`Inbox`]): written
 //! under a temporary name, synced, renamed without replacing anything, directory synced. Every step
 //! goes through the inbox's own descriptor and follows no symlink, so that nothing outside it can be reached.
-//! Bound: one buffer of [`COPY_BUFFER_BYTES`]; [`NAME_TRIES_MAX`] names tried on collisions.
+//! Bound: one buffer of `COPY_BUFFER_BYTES`; `NAME_TRIES_MAX` names tried on collisions.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
