@@ -67,8 +67,8 @@ impl Heartbeat {
     }
 }
 
-#[cfg(test)]
 #[allow(clippy::disallowed_methods)]
+#[cfg(test)]
 mod tests {
     use super::*;
 
