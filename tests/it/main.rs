@@ -7,6 +7,7 @@ mod confirm;
 mod consume;
 mod engines;
 mod files;
+mod crash;
 mod handshake;
 mod lapin_patterns;
 mod limits;
