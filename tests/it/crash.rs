@@ -440,5 +440,6 @@ async fn kill_and_check(kills: u64, seed: u64) {
         .iter()
         .filter(|id| history.acked.contains(id))
         .count() as u64;
-    assert!(again <= kills * 2_000, "{again} acked messages came back");
+    println!("{again} acked messages came back");
+    assert!(again <= kills * 200, "{again} acked messages came back");
 }
