@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod node;
 mod progress;
 mod send;
+mod journal;
 mod serve;
 mod status;
 mod watch;
@@ -53,6 +54,7 @@ struct Cli {
 enum Command {
     Node(node::Args),
     Send(send::Args),
+    Journal(journal::Args),
     Serve(serve::Args),
     Status(status::Args),
     Watch(watch::Args),
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Node(args) => node::run(args).await,
             Command::Send(args) => send::run(args).await,
+            Command::Journal(args) => journal::run(&args),
             Command::Serve(args) => serve::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Watch(args) => watch::run(args).await,

@@ -14,6 +14,7 @@
 //! | `commit`, `files` | the sync thread: write, sync, publish; making and releasing files |
 //! | `ledger`, `runs`, `definitions` | what each segment is still needed for |
 //! | `recover`, `compact`, `read` | from files back to messages |
+//! | `inspect` | a look into a store for an operator |
 
 mod append;
 mod commit;
@@ -21,6 +22,7 @@ mod compact;
 mod definitions;
 mod error;
 mod files;
+mod inspect;
 mod ledger;
 mod read;
 mod record;
@@ -50,6 +52,7 @@ use shared::Shared;
 
 pub use commit::DurableLsn;
 pub use error::{JournalError, StorageFailure};
+pub use inspect::{ListedRecord, Verified, list, verify};
 pub use settings::{JournalSettings, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SyncMode};
 pub use types::{
     Appended, BodyRecord, Entry, Location, Lsn, NewMessage, PayloadRecord, QueueId, Recovered,

@@ -16,6 +16,7 @@ use super::append::Appender;
 use super::commit::Committer;
 use super::error::JournalError;
 use super::files::{Files, Made, Plan};
+use super::inspect::Verified;
 use super::ledger::{Ledger, MovedMap};
 use super::read::ReadFiles;
 use super::record::{
@@ -100,7 +101,7 @@ impl Listing {
 }
 
 /// What reading all segments gave.
-struct Store {
+pub(super) struct Store {
     replay: Replay,
     store_id: Option<[u8; 16]>,
     /// The segments that stay.
@@ -122,7 +123,11 @@ struct Held {
     more: bool,
 }
 
-fn read_store(dir: &SegmentDir, listing: &Listing, moved: MovedMap) -> Result<Store, JournalError> {
+pub(super) fn read_store(
+    dir: &SegmentDir,
+    listing: &Listing,
+    moved: MovedMap,
+) -> Result<Store, JournalError> {
     let replay = Replay::new(moved);
     let Some(&last_number) = listing.segments.last() else {
         return Ok(Store {
@@ -177,6 +182,31 @@ fn find_released(last: &OpenSegment) -> Result<BTreeSet<u32>, JournalError> {
 }
 
 impl Store {
+    /// What the store holds, if nothing is opened.
+    pub(super) fn verified(mut self, dir: &SegmentDir) -> Result<Verified, JournalError> {
+        let mut last = Lsn(self.cut.0 - 1);
+        if let Some((number, _)) = self.last {
+            let segment = OpenSegment::open(dir, number)?;
+            for held in std::mem::take(&mut self.tail) {
+                last = held.lsn;
+                self.replay.take_held(&segment, held)?;
+            }
+            self.replay.ledger.end_records(number, last.next());
+        }
+        let recovered = self.replay.recovered();
+        Ok(Verified {
+            segment_count: self.catalog.len() + usize::from(self.last.is_some()),
+            last,
+            queue_count: recovered.queues.len(),
+            message_count: recovered.queues.values().map(Vec::len).sum(),
+            definition_count: recovered.definitions.len(),
+            clean: recovered.clean,
+            end: self
+                .last
+                .map(|(number, end)| (dir.segment_path(number), end)),
+        })
+    }
+
     /// Reads a segment before the last one: all of its records up to `entry.end` must be there.
     fn read_older(&mut self, dir: &SegmentDir, entry: &CatalogEntry) -> Result<(), JournalError> {
         let segment = OpenSegment::open(dir, entry.number)?;

@@ -233,6 +233,44 @@ fn damage_is_not_taken_for_a_torn_tail() {
     assert_eq!(damaged.files(), files, "nothing was changed");
 }
 
+/// A verification says what a start would find, and changes nothing; a listing shows each record.
+// req: JOURNAL-25
+#[test]
+fn store_can_be_looked_into() {
+    let disk = SimDisk::new();
+    let (journal, mut driver, _) = open(&disk, 1);
+    journal.put_definition(b"queue/a", Some(b"secret")).unwrap();
+    for _ in 0..20 {
+        let both = [QueueId(1), QueueId(2)];
+        let at = journal.append_message(&message(&[1; 400], &both)).unwrap();
+        journal.append_acks(QueueId(1), &[at.lsn]).unwrap();
+        settle(&mut driver);
+    }
+    let disk = disk.crash(CrashVariant::KeepAll, 0);
+    let files = disk.files();
+    let dir = Path::new(DIR);
+    let verified = verify(Arc::new(disk.clone()), dir).unwrap();
+    assert_eq!((verified.queue_count, verified.message_count), (1, 20));
+    assert_eq!((verified.definition_count, verified.clean), (1, false));
+    assert_eq!(verified.last, journal.durable_lsn().lsn());
+
+    let mut lines = Vec::new();
+    list(Arc::new(disk.clone()), dir, |record| lines.push(record)).unwrap();
+    let of_kind = |kind| lines.iter().filter(|line| line.kind == kind).count();
+    assert_eq!(
+        (of_kind("message"), of_kind("acks"), of_kind("started")),
+        (20, 20, 1)
+    );
+    assert!(lines.iter().any(|line| line.content == "queue/a (6 bytes)"));
+    assert_eq!(disk.files(), files);
+
+    disk.flip_bit(&dir.join("0000000001.seg"), 8 * 300);
+    assert!(matches!(
+        verify(Arc::new(disk), dir),
+        Err(JournalError::Damaged { .. })
+    ));
+}
+
 /// A segment whose file is gone refuses the start.
 // req: JOURNAL-13
 #[test]

@@ -87,7 +87,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.child.kill().expect("a process that was not waited for");
+        self.child
+            .kill()
+            .expect("a process that was not waited for");
         self.child.wait().expect("a killed process");
     }
 }
@@ -260,7 +262,7 @@ async fn consume(connection: Connection, history: Shared) -> Result<(), lapin::E
         let delivery = delivery?;
         note_delivery(&history, Id::of(&delivery.data), delivery.redelivered);
         // Some are kept unsettled until the crash.
-        if Id::of(&delivery.data).sequence % 10 == 0 {
+        if Id::of(&delivery.data).sequence.is_multiple_of(10) {
             sleep(Duration::from_millis(3)).await;
         }
         history.lock().unwrap().acked.insert(Id::of(&delivery.data));
@@ -387,7 +389,8 @@ async fn kill_and_check(kills: u64, seed: u64) {
     let alone = drain(&channel, "alone", &history).await;
     let kept = drain(&channel, "kept", &history).await;
     let consumed = drain(&channel, "consumed", &history).await;
-    for name in history.lock().unwrap().declared.clone() {
+    let declared = history.lock().unwrap().declared.clone();
+    for name in declared {
         let options = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()

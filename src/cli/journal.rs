@@ -1,0 +1,127 @@
+//! `warren journal`: a look into a stopped broker's journal.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::{EXIT_FAILED, EXIT_OK};
+use crate::disk::OsDisk;
+use crate::journal::{self, JournalError};
+
+/// Look into the journal of a stopped broker.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  warren journal verify --data-dir /var/lib/warren\n\n\
+    Nothing is changed. While a broker uses the folder, the end of its journal may look torn."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Check every record that a start needs; exit code 1 if a start would be refused
+    #[command(
+        after_help = "Example:\n  warren journal verify --data-dir /var/lib/warren\n\n\
+        If it is damaged: keep a copy of the folder, and restore it from a backup or replace the disk. \
+        What consumers have not yet taken can be found with `warren journal dump`."
+    )]
+    Verify(Folder),
+    /// Print every whole record, one per line: segment, position, number, kind, bytes, content
+    #[command(
+        after_help = "Example:\n  warren journal dump --data-dir /var/lib/warren | grep 'queue 7'"
+    )]
+    Dump(Folder),
+}
+
+#[derive(clap::Args)]
+struct Folder {
+    /// Folder of journal and payload store
+    #[arg(
+        long,
+        env = "WARREN_DATA_DIR",
+        value_name = "DIR",
+        default_value = "./warren-data"
+    )]
+    data_dir: PathBuf,
+}
+
+impl Folder {
+    fn journal(&self) -> PathBuf {
+        self.data_dir.join("journal")
+    }
+}
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::Verify(folder) => verify(&folder.journal()),
+        Command::Dump(folder) => dump(&folder.journal()),
+    }
+}
+
+fn verify(dir: &Path) -> anyhow::Result<ExitCode> {
+    match journal::verify(Arc::new(OsDisk), dir) {
+        Ok(verified) => {
+            println!("segments     {}", verified.segment_count);
+            println!("last record  {}", verified.last);
+            println!("queues       {} with messages", verified.queue_count);
+            println!("messages     {}", verified.message_count);
+            println!("definitions  {}", verified.definition_count);
+            println!(
+                "stopped      {}",
+                if verified.clean {
+                    "cleanly"
+                } else {
+                    "not cleanly"
+                }
+            );
+            if let Some((path, position)) = verified.end {
+                println!("ends         {} at byte {position}", path.display());
+            }
+            println!("The journal is whole.");
+            Ok(ExitCode::from(EXIT_OK))
+        }
+        Err(error @ (JournalError::Damaged { .. } | JournalError::SegmentMissing { .. })) => {
+            println!("{error}");
+            println!("A start would be refused. Nothing was changed.");
+            Ok(ExitCode::from(EXIT_FAILED))
+        }
+        Err(error) => Err(error).context("cannot verify the journal"),
+    }
+}
+
+fn dump(dir: &Path) -> anyhow::Result<ExitCode> {
+    let mut output = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut written = Ok(());
+    let ends = journal::list(Arc::new(OsDisk), dir, |record| {
+        if written.is_ok() {
+            written = writeln!(
+                output,
+                "{:010} {:>8} {:>10} {:<17} {:>7} {}{}",
+                record.segment,
+                record.offset,
+                record.lsn,
+                record.kind,
+                record.record_bytes,
+                record.content,
+                if record.more { " (batch goes on)" } else { "" }
+            );
+        }
+    })
+    .context("cannot read the journal")?;
+    written.context("cannot print")?;
+    for (path, position) in ends {
+        writeln!(
+            output,
+            "# {} has whole records up to byte {position}",
+            path.display()
+        )?;
+    }
+    output.flush()?;
+    Ok(ExitCode::from(EXIT_OK))
+}
