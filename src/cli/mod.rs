@@ -8,10 +8,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod journal;
 mod node;
 mod progress;
 mod send;
-mod journal;
 mod serve;
 mod status;
 mod watch;
