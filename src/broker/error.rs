@@ -158,10 +158,15 @@ pub enum Error {
         resource: Resource,
     },
     /// A bound of [`BrokerLimits`](super::BrokerLimits) is reached.
-    #[error("cannot declare {resource}: limit of {count_max} is reached")]
+    #[error(
+        "cannot declare {kind} '{name}': {limited} limit in vhost '{vhost}' ({count_max}) is reached",
+        kind = resource.kind, name = resource.name, vhost = resource.vhost
+    )]
     LimitReached {
-        /// What was to be made.
+        /// What was to be made, or made more of.
         resource: Resource,
+        /// What there are too many of: `queue`, `exchange`, `binding` or `consumer`.
+        limited: &'static str,
         /// The bound.
         count_max: usize,
     },
@@ -224,6 +229,14 @@ pub enum Error {
         /// Who wanted in.
         user: Name,
     },
+    /// There are as many vhosts as there may be.
+    #[error("cannot create vhost '{vhost}': vhost limit of {count_max} is reached")]
+    VhostLimitReached {
+        /// The vhost that was to be made.
+        vhost: Name,
+        /// The bound.
+        count_max: usize,
+    },
     /// There is no such vhost.
     #[error("vhost {vhost} not found")]
     VhostNotFound {
@@ -260,7 +273,9 @@ impl Error {
             Self::InvalidExchangeType | Self::UnknownExchangeType { .. } => {
                 ReplyCode::CommandInvalid
             }
-            Self::VhostAccessRefused { .. } | Self::VhostNotFound { .. } => ReplyCode::NotAllowed,
+            Self::VhostAccessRefused { .. }
+            | Self::VhostLimitReached { .. }
+            | Self::VhostNotFound { .. } => ReplyCode::NotAllowed,
             Self::Storage(_) => ReplyCode::InternalError,
         }
     }

@@ -205,6 +205,13 @@ impl Broker {
         if let Some(vhost) = self.vhost(name.as_bytes()) {
             return Ok(vhost);
         }
+        let count_max = self.shared.limits.vhosts_max;
+        if self.vhosts.len() >= count_max {
+            return Err(Error::VhostLimitReached {
+                vhost: name.clone(),
+                count_max,
+            });
+        }
         let record = VhostRecord {
             name: name.as_bytes().to_vec(),
             scope: *scope_next,

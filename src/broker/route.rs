@@ -6,6 +6,7 @@
 //! remembers holds until any binding, queue, exchange or right of its vhost goes or comes.
 //! Bounds: `ROUTE_CACHE_SLOTS` per channel, `ROUTE_EXCHANGES_MAX` per message.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -65,7 +66,8 @@ pub(crate) fn walk(
 ) -> (Route, Repeatable) {
     let mut queues = Vec::new();
     let mut repeatable = Repeatable::Yes;
-    let mut seen = vec![start.id()];
+    // Only made when exchanges are bound to exchanges, which most are not.
+    let mut seen: Option<HashSet<u64>> = None;
     let mut waiting = vec![Arc::clone(start)];
     let mut found = Vec::new();
     while let Some(exchange) = waiting.pop() {
@@ -93,8 +95,8 @@ pub(crate) fn walk(
             match destination {
                 Destination::Queue(queue) => queues.push(queue),
                 Destination::Exchange(next) => {
-                    if seen.len() < ROUTE_EXCHANGES_MAX && !seen.contains(&next.id()) {
-                        seen.push(next.id());
+                    let seen = seen.get_or_insert_with(|| HashSet::from([start.id()]));
+                    if seen.len() < ROUTE_EXCHANGES_MAX && seen.insert(next.id()) {
                         waiting.push(next);
                     }
                 }

@@ -14,7 +14,7 @@ mod queues;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -158,6 +158,8 @@ pub struct Vhost {
     /// What happened in queues that are gone.
     counts_of_gone: Mutex<QueueCounts>,
     unroutable_count: AtomicU64,
+    /// Changed under the topology lock only.
+    is_deleted: AtomicBool,
     /// Counts what can change where a message goes.
     generation: AtomicU64,
 }
@@ -173,6 +175,7 @@ impl Vhost {
             topology: Mutex::default(),
             counts_of_gone: Mutex::default(),
             unroutable_count: AtomicU64::new(0),
+            is_deleted: AtomicBool::new(false),
             generation: AtomicU64::new(0),
         }
     }
@@ -255,6 +258,11 @@ impl Vhost {
 
     /// Deletes everything in a vhost that is being deleted.
     pub(crate) fn clear(&self, wakes: &mut Wakes) -> Result<(), Error> {
+        {
+            // Under the lock: whoever adds something now has it deleted, who comes later is refused.
+            let _topology = self.lock_topology();
+            self.is_deleted.store(true, Ordering::Relaxed);
+        }
         for queue in self.queues() {
             self.delete_queue(&queue, DeleteConditions::default(), wakes)?;
         }
@@ -335,6 +343,18 @@ impl Vhost {
     /// Makes void what channels remember; called after the change, under the topology lock.
     fn topology_changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Locks the topology to add something; refused once the vhost is being deleted, since its
+    /// definitions would outlive it.
+    fn lock_topology_to_add(&self) -> Result<MutexGuard<'_, Bindings>, Error> {
+        let topology = self.topology.lock();
+        if self.is_deleted.load(Ordering::Relaxed) {
+            return Err(Error::VhostNotFound {
+                vhost: self.name.clone(),
+            });
+        }
+        Ok(topology)
     }
 
     fn lock_topology(&self) -> MutexGuard<'_, Bindings> {

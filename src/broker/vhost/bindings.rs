@@ -76,7 +76,7 @@ impl Vhost {
             source,
             destination,
         } = self.ends(by, kind, request)?;
-        let mut topology = self.lock_topology();
+        let mut topology = self.lock_topology_to_add()?;
         let exchange = self
             .exchange(&source)
             .ok_or_else(|| self.no_exchange(&source))?;
@@ -87,16 +87,17 @@ impl Vhost {
         if exchange.kind() == ExchangeKind::Headers {
             check_headers_arguments(request.arguments)?;
         }
+        let key = self.binding_key(kind, &source, &destination, request);
+        if topology.contains(&key) {
+            return Ok(());
+        }
         let count_max = self.shared.limits.bindings_per_vhost_max;
         if topology.len() >= count_max {
             return Err(Error::LimitReached {
                 resource: self.resource(kind, &destination),
+                limited: "binding",
                 count_max,
             });
-        }
-        let key = self.binding_key(kind, &source, &destination, request);
-        if topology.contains(&key) {
-            return Ok(());
         }
         self.add_binding(&mut topology, key, &exchange, target)?;
         self.topology_changed();

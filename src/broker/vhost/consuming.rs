@@ -80,6 +80,7 @@ impl Vhost {
             ConsumeRefused::Gone => self.no_queue(name),
             ConsumeRefused::TooMany => Error::LimitReached {
                 resource,
+                limited: "consumer",
                 count_max: consumer_count_max,
             },
         })

@@ -89,7 +89,7 @@ impl Vhost {
             let alternate = alternate.as_bytes().map_or(&b""[..], |name| name);
             self.authorize(by, ResourceKind::Exchange, alternate, Access::Write)?;
         }
-        let topology = self.lock_topology();
+        let topology = self.lock_topology_to_add()?;
         if let Some(exchange) = self.exchange(name) {
             // Somebody was faster.
             return self.check_exchange(&exchange, kind, declare);
@@ -98,6 +98,7 @@ impl Vhost {
         if self.exchanges.len() >= count_max {
             return Err(Error::LimitReached {
                 resource: self.exchange_resource(name),
+                limited: "exchange",
                 count_max,
             });
         }

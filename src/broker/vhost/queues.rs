@@ -87,7 +87,7 @@ impl Vhost {
                 Access::Write,
             )?;
         }
-        let topology = self.lock_topology();
+        let topology = self.lock_topology_to_add()?;
         if let Some(queue) = self.queue(name.as_bytes()) {
             // Somebody was faster.
             drop(topology);
@@ -97,6 +97,7 @@ impl Vhost {
         if self.queues.len() >= count_max {
             return Err(Error::LimitReached {
                 resource,
+                limited: "queue",
                 count_max,
             });
         }

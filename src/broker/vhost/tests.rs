@@ -7,7 +7,9 @@ use crate::amqp::header::Properties;
 use crate::amqp::reply::ReplyCode;
 
 use super::super::tests::kit::{Client, Flag, broker, inline, text};
-use super::super::{AckMode, Error, Name, OutboxItem, Permissions, PublishOutcome, Settle};
+use super::super::{
+    AckMode, Broker, BrokerLimits, Error, Name, OutboxItem, Permissions, PublishOutcome, Settle,
+};
 
 const NONE: FieldTable = FieldTable::EMPTY;
 const ROUTED: PublishOutcome = PublishOutcome::Routed { wait_for: None };
@@ -182,6 +184,69 @@ fn exclusive_queues_are_their_connections_and_go_with_it() {
         .unwrap();
     assert!(other.vhost().queue(b"q").is_none());
     assert_eq!(other.publish("", "q", "x"), PublishOutcome::Unroutable);
+}
+
+#[test]
+fn nothing_is_added_to_a_vhost_that_is_deleted() {
+    let broker = broker();
+    let mut client = Client::new(&broker);
+    client.declare("q", &[]).unwrap();
+    client.consume("q", "tag", 0).unwrap();
+    assert!(broker.delete_vhost(b"/", &mut client.wakes).unwrap());
+    assert_eq!(client.drain_texts(), ["tag cancelled"]);
+    // Even to somebody who still has rights.
+    let (guest, vhost) = (Name::from("guest"), Name::from("/"));
+    broker
+        .users()
+        .put_permissions(&guest, &vhost, Permissions::all())
+        .unwrap();
+    for refused in [
+        client.declare("late", &[]).map(|_| ()),
+        client.exchange("late", "direct", &[], NONE),
+    ] {
+        check_refused(refused, ReplyCode::NotAllowed, "vhost / not found");
+    }
+    assert!(client.vhost().queues().is_empty());
+    assert!(!broker.delete_vhost(b"/", &mut client.wakes).unwrap());
+}
+
+#[test]
+fn limits_are_told_as_rabbitmq_does() {
+    let mut settings = super::super::tests::kit::settings();
+    settings.limits = BrokerLimits {
+        queues_per_vhost_max: 1,
+        bindings_per_vhost_max: 1,
+        consumers_per_queue_max: 1,
+        vhosts_max: 1,
+        ..BrokerLimits::default()
+    };
+    let broker = Broker::open(settings, None, None).unwrap();
+    let mut client = Client::new(&broker);
+    client.declare("q", &[]).unwrap();
+    let code = ReplyCode::PreconditionFailed;
+    check_refused(
+        client.declare("r", &[]),
+        code,
+        "cannot declare queue 'r': queue limit in vhost '/' (1) is reached",
+    );
+    client.declare("q", &[]).unwrap();
+    client.bind("amq.fanout", "q", "").unwrap();
+    check_refused(
+        client.bind("amq.fanout", "q", "k"),
+        code,
+        "cannot declare queue 'q': binding limit in vhost '/' (1) is reached",
+    );
+    client.consume("q", "one", 0).unwrap();
+    check_refused(
+        client.consume("q", "two", 0),
+        code,
+        "cannot declare queue 'q': consumer limit in vhost '/' (1) is reached",
+    );
+    check_refused(
+        broker.create_vhost(&Name::from("other")),
+        ReplyCode::NotAllowed,
+        "cannot create vhost 'other': vhost limit of 1 is reached",
+    );
 }
 
 #[test]
