@@ -5,7 +5,9 @@
 //! Spec: `spec/journal.md`, "Commit", JOURNAL-1 to JOURNAL-7, JOURNAL-22 to JOURNAL-24.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use super::append::Part;
@@ -104,6 +106,7 @@ impl Committer {
 
     /// The body of the sync thread.
     pub(crate) fn run(mut self) {
+        let _end = EndGuard(Arc::clone(&self.shared));
         let mut turn = Turn::Worked;
         loop {
             let stop = match turn {
@@ -127,7 +130,6 @@ impl Committer {
                 }
             }
         }
-        self.shared.set_stopped();
     }
 
     /// How long to sleep when there is nothing to do.
@@ -356,6 +358,22 @@ impl Committer {
         if let Some(listener) = listener {
             listener(is_low);
         }
+    }
+}
+
+/// Tells everybody that the sync thread has ended, even if by a panic: nobody may wait for it then.
+struct EndGuard(Arc<Shared>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail(&StorageFailure {
+                doing: "run",
+                path: PathBuf::from("the sync thread"),
+                message: "it panicked".to_owned(),
+            });
+        }
+        self.0.set_stopped();
     }
 }
 

@@ -583,6 +583,32 @@ fn thread_commits_for_many_appenders() {
     }
 }
 
+/// A panic on the sync thread is a failure like any other: nobody waits for ever.
+// req: JOURNAL-22
+#[test]
+fn panic_of_the_thread_is_a_failure() {
+    let disk = Arc::new(SimDisk::new());
+    let (journal, _) = Journal::open(disk, Path::new(DIR), settings(1)).unwrap();
+    let queues = [QueueId(1)];
+    let first = journal.append_message(&message(b"x", &queues)).unwrap();
+    journal.wait_durable(first.lsn).unwrap();
+    journal.set_commit_listener(Box::new(|_| panic!("a listener's fault, made by a test")));
+    let second = journal.append_message(&message(b"y", &queues)).unwrap();
+    // The listener hears of it when it is durable already.
+    journal.wait_durable(second.lsn).unwrap();
+    let refused = loop {
+        match journal.append_message(&message(b"z", &queues)) {
+            Ok(at) => match journal.wait_durable(at.lsn) {
+                Ok(_) => {}
+                Err(error) => break error,
+            },
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, JournalError::Failed(_)), "{refused}");
+    assert!(matches!(journal.close(), Err(JournalError::Failed(_))));
+}
+
 /// One step against the journal and the model.
 #[derive(Clone, Debug)]
 enum Step {

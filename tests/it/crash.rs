@@ -401,6 +401,17 @@ async fn kill_and_check(kills: u64, seed: u64) {
             .unwrap_or_else(|error| panic!("the declared queue {name} is gone: {error}"));
     }
     process.kill();
+    let verified = Command::new(env!("CARGO_BIN_EXE_warren"))
+        .args(["journal", "verify", "--data-dir"])
+        .arg(&data_dir)
+        .output()
+        .expect("the program");
+    let verified_text = String::from_utf8_lossy(&verified.stdout);
+    assert!(verified.status.success(), "{verified_text}");
+    assert!(
+        verified_text.contains("The journal is whole."),
+        "{verified_text}"
+    );
 
     let history = history.lock().unwrap();
     println!(
