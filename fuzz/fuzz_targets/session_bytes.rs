@@ -176,6 +176,9 @@ impl Driven {
             while let Some(action) = self.session.poll_action() {
                 self.act(action);
             }
+            if !self.session.has_transmit() {
+                return;
+            }
             while let Some(chunk) = self.session.poll_transmit() {
                 match chunk {
                     Chunk::Bytes(bytes) => self.sent.extend_from_slice(&bytes),
@@ -189,9 +192,6 @@ impl Driven {
             }
             self.session.handle_transmitted(self.now);
             self.session.handle_wake(self.now);
-            if !self.session.has_transmit() {
-                return;
-            }
         }
     }
 

@@ -36,7 +36,8 @@ const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const GATHER_BYTES: usize = 1024 * 1024;
 /// Most parts of one vectored write.
 const SLICE_COUNT_MAX: usize = 64;
-/// How long a closed connection is read from, so that its last words arrive.
+/// How long a client may take to read the last words, and how long a closed connection is read from so
+/// that they arrive.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Wakes the connection's task.
@@ -130,6 +131,8 @@ impl Connection {
         let timer = tokio::time::sleep_until(tokio::time::Instant::now());
         let mut timer = std::pin::pin!(timer);
         let mut stopping = false;
+        // When a closed session's last words must be out.
+        let mut ends_at = None;
         loop {
             self.act();
             if self.write()? == Life::Ends {
@@ -138,7 +141,12 @@ impl Connection {
             if self.session.is_open() {
                 self.place.authenticated();
             }
-            let has_timeout = arm(timer.as_mut(), self.session.poll_timeout());
+            let timeout = if self.session.is_closed() {
+                Some(*ends_at.get_or_insert_with(|| Instant::now() + LINGER))
+            } else {
+                self.session.poll_timeout()
+            };
+            let has_timeout = arm(timer.as_mut(), timeout);
             let reads = self.session.wants_bytes()
                 && self.output_bytes < UNSENT_BYTES_MAX
                 && self.waiting.is_none();
@@ -162,7 +170,11 @@ impl Connection {
                 Some(uploaded) = self.results.1.recv() => self.uploaded(uploaded),
                 read = finish(&mut self.reading), if self.reading.is_some() => self.was_read(read),
                 () = timer.as_mut(), if has_timeout => {
-                    self.session.handle_timeout(Instant::now());
+                    let now = Instant::now();
+                    if ends_at.is_some_and(|at| at <= now) {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    self.session.handle_timeout(now);
                 }
                 () = shared.stopping.cancelled(), if !stopping => {
                     stopping = true;
@@ -282,6 +294,10 @@ impl Connection {
             }
             if self.output_bytes == 0 {
                 self.session.handle_transmitted(Instant::now());
+                // A session that was choked reads on, and may ask for something.
+                self.act();
+            } else {
+                self.session.handle_progress(Instant::now());
             }
         }
         Ok(if self.session.is_closed() {

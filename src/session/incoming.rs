@@ -13,7 +13,7 @@ use crate::amqp::reply::ReplyCode;
 
 use super::channel::Channel;
 use super::failure::{Failure, MethodId};
-use super::{Action, CLOSE_OK_FRAME, Frames, Session, Slot, State, id_of};
+use super::{Action, CLOSE_OK_FRAME, Frames, Session, Slot, State, UNSENT_BYTES_MAX, id_of};
 
 impl Session {
     /// Takes all complete frames out of `input` and handles them.
@@ -61,7 +61,8 @@ impl Session {
         input.advance(input.len() - kept);
     }
 
-    /// Handles complete frames; stops where a body must be stored first, or an answer be made durable.
+    /// Handles complete frames; stops where a body must be stored first, an answer be made durable, or the
+    /// client take what is unsent.
     pub(super) fn handle_frames(&mut self, frames: &Bytes, now: Instant) {
         let frame_bytes_max = self.frame_bytes_max();
         let mut start = 0;
@@ -88,6 +89,9 @@ impl Session {
             start += frame.frame_bytes;
             if let Err(failure) = self.handle_frame(frames, &frame, now) {
                 self.fail(frame.channel, failure, now);
+            }
+            if self.transmit.unsent_bytes() >= UNSENT_BYTES_MAX {
+                self.choked = true;
             }
             if self.is_waiting() {
                 self.unread = frames.slice(start..);

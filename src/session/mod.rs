@@ -12,7 +12,8 @@
 //!    └──────────failure─────────────────────────────────────────────────────────────┘
 //! ```
 //! Bounds: `frame_bytes_max`, channels, the outbox; while a body is stored or an answer about the topology
-//! waits for the disk, no more is read.
+//! waits for the disk, no more is read; nor while
+//! `UNSENT_BYTES_MAX` are unsent.
 //! Spec: AMQP 0-9-1 §2.2, §4; `spec/amqp.md`.
 
 mod channel;
@@ -57,6 +58,9 @@ pub use transmit::{Chunk, ManifestPart, PayloadPart, STREAM_STEP_BYTES};
 
 /// Longest wait for `connection.close-ok` before the socket is closed anyway.
 const CLOSE_OK_WAIT: Duration = Duration::from_secs(10);
+/// Answers and returns that the client has not taken, in bytes, beyond which nothing more that it sends is
+/// handled: who asks without reading the answers waits for itself. Deliveries have the outbox's bound.
+const UNSENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// `connection.close-ok` as a whole frame.
 const CLOSE_OK_FRAME: [u8; 12] = [1, 0, 0, 0, 0, 0, 4, 0, 10, 0, 51, 0xCE];
 
@@ -199,6 +203,8 @@ pub struct Session {
     upload_next: u64,
     /// A body is being stored: what was read behind it waits.
     storing: Option<UploadId>,
+    /// The client must take what is unsent before more is handled.
+    choked: bool,
     /// What was read and waits, see [`Self::is_waiting`].
     unread: Bytes,
 }
@@ -242,6 +248,7 @@ impl Session {
             actions: VecDeque::new(),
             upload_next: 0,
             storing: None,
+            choked: false,
             unread: Bytes::new(),
         }
     }
@@ -314,13 +321,20 @@ impl Session {
 
     /// Handles what was read while something had to be waited for.
     fn read_on(&mut self, now: Instant) {
+        if self.is_waiting() {
+            return;
+        }
         let unread = std::mem::take(&mut self.unread);
         self.handle_frames(&unread, now);
     }
 
-    /// Whether what the client sends must wait: for the store to take a body, or for the journal to make
-    /// an answer true.
+    /// Whether what the client sends must wait: for us, or for itself to take what is unsent.
     fn is_waiting(&self) -> bool {
+        self.choked || self.is_busy()
+    }
+
+    /// Whether the store must take a body, or the journal make an answer true, before more is handled.
+    fn is_busy(&self) -> bool {
         self.storing.is_some() || self.transmit.has_promise()
     }
 
@@ -345,8 +359,8 @@ impl Session {
     }
 
     fn beat(&mut self, now: Instant) {
-        // Nothing is read while something is waited for, so silence then means nothing.
-        if self.is_waiting() {
+        // Nothing is read while we are busy, so silence then means nothing.
+        if self.is_busy() {
             self.heartbeat.received(now);
         }
         if self.heartbeat.is_missed(now) {
@@ -374,6 +388,13 @@ impl Session {
         );
     }
 
+    /// Some of what [`Self::poll_transmit`] gave has been written: a client that takes it lives.
+    pub fn handle_progress(&mut self, now: Instant) {
+        if self.choked {
+            self.heartbeat.received(now);
+        }
+    }
+
     /// All that [`Self::poll_transmit`] gave has been written.
     pub fn handle_transmitted(&mut self, now: Instant) {
         self.heartbeat.sent(now);
@@ -386,6 +407,11 @@ impl Session {
                 &mut self.wakes,
             );
             self.wakes.wake_all();
+        }
+        if std::mem::take(&mut self.choked) {
+            self.heartbeat.received(now);
+            self.read_on(now);
+            self.finish_batch(now);
         }
     }
 
@@ -420,7 +446,8 @@ impl Session {
         }
     }
 
-    /// Whether more bytes may be read: not while a body is being stored or an answer waits for the disk.
+    /// Whether more bytes may be read: not while a body is being stored, an answer waits for the disk, or
+    /// too much is unsent.
     #[must_use]
     pub fn wants_bytes(&self) -> bool {
         !self.is_waiting() && !matches!(self.state, State::Closed)
@@ -638,6 +665,7 @@ impl Session {
             }
         }
         self.storing = None;
+        self.choked = false;
         self.transmit.drop_promise();
         self.unread = Bytes::new();
         if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed)

@@ -545,3 +545,73 @@ fn a_closing_channel_drops_what_comes() {
     assert_eq!(names, ["channel.open-ok"]);
     assert_eq!(driven.ready_count(), 1);
 }
+
+/// Who asks and asks without taking the answers is not heard until it has taken them; then all are
+/// answered, in order, as if nothing had been.
+#[test]
+fn unread_answers_stop_the_client() {
+    let mut driven = Driven::opened(10);
+    driven.publish(1, 9_000);
+    let (round_count, mut stream) = (1_000_u64, BytesMut::new());
+    for delivery_tag in 1..=round_count {
+        let get = basic::Get {
+            queue: short("q"),
+            no_ack: false,
+        };
+        frame::put_method(&mut stream, 1, &get);
+        let reject = basic::Reject {
+            delivery_tag,
+            requeue: true,
+        };
+        frame::put_method(&mut stream, 1, &reject);
+    }
+    frame::put_method(&mut stream, 2, &basic::Qos::default());
+    driven.bytes(&stream);
+    let (mut next_tag, mut rounds, mut last) = (1, 0, None);
+    while next_tag <= round_count {
+        assert!(!driven.session.wants_bytes() || rounds > 0);
+        let octets = driven.octets();
+        assert!(octets.len() < 2 * 1024 * 1024 + 20_000, "{}", octets.len());
+        if !driven.session.wants_bytes() {
+            // Its heartbeats cannot be seen meanwhile; what it takes shows that it lives.
+            driven.now += Duration::from_secs(20);
+            driven.session.handle_progress(driven.now);
+            driven.pass(Duration::from_secs(20));
+        }
+        driven.session.handle_transmitted(driven.now);
+        for sent in frames_of(&octets) {
+            if let Sent::Method(_, Method::BasicGetOk(got)) = &sent {
+                assert_eq!(got.delivery_tag, next_tag);
+                next_tag += 1;
+            }
+            last = Some(sent);
+        }
+        rounds += 1;
+    }
+    assert!(rounds > 3, "{rounds}");
+    let rest = driven.sent();
+    let answer = Sent::Method(2, basic::QosOk {}.into());
+    assert!(rest.contains(&answer) || last == Some(answer));
+    assert!(driven.session.wants_bytes());
+    assert!(driven.session.is_open());
+}
+
+/// A client that neither takes its answers nor lives is cut off all the same.
+#[test]
+fn a_choked_silent_client_is_cut_off() {
+    let mut driven = Driven::opened(10);
+    let nowhere = basic::Publish {
+        routing_key: short("nowhere"),
+        mandatory: true,
+        ..basic::Publish::default()
+    };
+    let header = ContentHeader::new(9_000, &Properties::default());
+    let mut stream = BytesMut::new();
+    for _ in 0..300 {
+        frame::put_method_with_content(&mut stream, 1, &nowhere, &header, &[0; 9_000], 4_096);
+    }
+    driven.bytes(&stream);
+    assert!(!driven.session.wants_bytes());
+    driven.pass(Duration::from_secs(26));
+    assert!(driven.session.is_closed());
+}

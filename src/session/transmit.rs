@@ -160,6 +160,8 @@ struct Promise {
 pub(super) struct Transmit {
     /// Octets that can go at once, in order; `tail` is behind them.
     chunks: VecDeque<Bytes>,
+    /// Sum of `chunks`.
+    chunk_bytes: usize,
     tail: BytesMut,
     streams: HashMap<u16, Stream>,
     /// Channels with a stream, in the order of their turns.
@@ -172,6 +174,7 @@ impl Transmit {
     pub(super) fn new() -> Self {
         Self {
             chunks: VecDeque::new(),
+            chunk_bytes: 0,
             tail: BytesMut::new(),
             streams: HashMap::new(),
             turns: VecDeque::new(),
@@ -273,11 +276,18 @@ impl Transmit {
             let end = body.len().min(start + frame_payload_bytes_max);
             let length = u32::try_from(end - start).unwrap_or(u32::MAX);
             frame::put_frame_head(&mut self.tail, FrameKind::Body, channel, length);
-            self.chunks.push_back(self.tail.split().freeze());
-            self.chunks.push_back(body.slice(start..end));
+            self.push_chunk(body.slice(start..end));
             self.tail.put_u8(FRAME_END);
             start = end;
         }
+    }
+
+    /// Puts octets behind everything that can go at once.
+    fn push_chunk(&mut self, chunk: Bytes) {
+        let tail = self.tail.split().freeze();
+        self.chunk_bytes += tail.len() + chunk.len();
+        self.chunks.push_back(tail);
+        self.chunks.push_back(chunk);
     }
 
     /// Appends a content header frame and streams the body from the payload store behind it.
@@ -320,9 +330,30 @@ impl Transmit {
         self.chunks.is_empty() && self.tail.is_empty() && self.turns.is_empty()
     }
 
+    /// Octets in memory that were not polled yet; streamed bodies are not in memory.
+    #[inline]
+    pub(super) fn unsent_bytes(&self) -> usize {
+        let ready_bytes = self.chunk_bytes + self.tail.len();
+        if self.streams.is_empty() && self.promise.is_none() {
+            return ready_bytes;
+        }
+        let behind_streams = self.streams.values().map(|stream| &stream.behind);
+        let behind_promise = self.promise.iter().map(|promise| &promise.behind);
+        let held_bytes: usize = behind_streams
+            .chain(behind_promise)
+            .flatten()
+            .map(|held| match held {
+                Held::Frames(frames) => frames.len(),
+                Held::Content(_) => size_of::<Held>(),
+            })
+            .sum();
+        ready_bytes + held_bytes
+    }
+
     /// The next octets to write: all frames that can go, then one part of a streamed body.
     pub(super) fn poll(&mut self) -> Option<Chunk> {
         if let Some(chunk) = self.chunks.pop_front() {
+            self.chunk_bytes -= chunk.len();
             return Some(Chunk::Bytes(chunk));
         }
         if !self.tail.is_empty() {

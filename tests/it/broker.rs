@@ -9,7 +9,7 @@ use std::sync::{LazyLock, OnceLock};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use warren::config::ServerSettings;
-use warren::server::{Server, ServerHandle};
+use warren::server::{Server, ServerError, ServerHandle};
 
 /// Runs all servers of this test binary, until it ends.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("threads"));
@@ -36,15 +36,9 @@ impl Own {
         Self::start_in(tempfile::tempdir().expect("a folder"), change)
     }
 
-    fn start_in(folder: TempDir, change: impl FnOnce(&mut ServerSettings)) -> Self {
-        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut settings = ServerSettings {
-            data_dir: folder.path().join("data"),
-            listen: any_port,
-            peer_listen: any_port,
-            http_listen: any_port,
-            ..ServerSettings::default()
-        };
+    /// A server on what another one left.
+    pub(crate) fn start_in(folder: TempDir, change: impl FnOnce(&mut ServerSettings)) -> Self {
+        let mut settings = settings_in(&folder);
         change(&mut settings);
         let server = RUNTIME.block_on(Server::start(settings)).expect("a server");
         Self {
@@ -57,6 +51,11 @@ impl Own {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Tries to start a second server in the same folder.
+    pub(crate) fn start_twice(&self) -> Result<ServerHandle, ServerError> {
+        RUNTIME.block_on(Server::start(settings_in(&self.folder)))
     }
 
     /// Stops it in an orderly way; its data stays.
@@ -75,5 +74,16 @@ impl Own {
 impl Drop for Own {
     fn drop(&mut self) {
         self.stop_now();
+    }
+}
+
+fn settings_in(folder: &TempDir) -> ServerSettings {
+    let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    ServerSettings {
+        data_dir: folder.path().join("data"),
+        listen: any_port,
+        peer_listen: any_port,
+        http_listen: any_port,
+        ..ServerSettings::default()
     }
 }

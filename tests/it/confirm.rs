@@ -10,7 +10,7 @@ use crate::broker;
 use crate::wire::{Client, Event, persistent, unique};
 
 /// Takes confirms until none of `open` is left; each must be confirmed once.
-fn take_confirms(client: &mut Client, channel: u16, open: &mut BTreeSet<u64>) {
+pub(crate) fn take_confirms(client: &mut Client, channel: u16, open: &mut BTreeSet<u64>) {
     while !open.is_empty() {
         match client.next_on(channel) {
             Event::Method(_, Method::BasicAck(ack)) if ack.multiple => {

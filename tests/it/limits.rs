@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use warren::amqp::method::{Method, connection};
+use warren::amqp::field::ShortString;
+use warren::amqp::frame::ProtocolHeader;
+use warren::amqp::header::Properties;
+use warren::amqp::method::{Method, basic, connection};
 
 use crate::broker::Own;
-use crate::wire::{Client, Event};
+use crate::wire::{Client, Event, Opening, pattern, published};
 
 /// Who sends nothing, or half a protocol header, is cut off.
 #[test]
@@ -50,11 +53,48 @@ fn connections_without_a_login_are_limited() {
     Client::raw(own.address()).expect_eof();
     first.log_in("guest", "guest");
     first.expect_method(0, "connection.tune");
-    first.tune(&crate::wire::Opening::default());
+    first.tune(&Opening::default());
     let virtual_host = "/".try_into().expect("short");
     first.call(0, connection::Open { virtual_host });
     let mut third = Client::raw(own.address());
     third.greet();
+}
+
+/// A client that never reads what it makes the broker say loses its connection once it is silent, and with
+/// it the place that it took; the broker keeps no more of its answers than a bound.
+#[test]
+fn a_client_that_never_reads_is_cut_off() {
+    let own = Own::start(|settings| settings.admission.connection_count_max = 1);
+    let opening = Opening {
+        heartbeat: 1,
+        ..Opening::default()
+    };
+    let mut client = Client::connect_as(own.address(), &opening);
+    client.open(1);
+    let nowhere = basic::Publish {
+        routing_key: ShortString::from_static("nowhere"),
+        mandatory: true,
+        ..basic::Publish::default()
+    };
+    let octets = published(
+        1,
+        &nowhere,
+        &Properties::default(),
+        &pattern(100_000),
+        131_072,
+    );
+    // Far more than sockets and bounds hold: sooner or later the broker reads no more.
+    let sent_all = (0..2_000).all(|_| client.try_send_bytes(&octets));
+    assert!(!sent_all, "200 MB of returns were kept somewhere");
+    loop {
+        let mut next = Client::raw(own.address());
+        next.try_send_bytes(&ProtocolHeader::ANSWER);
+        match next.next() {
+            Event::Method(0, Method::ConnectionStart(_)) => break,
+            Event::Eof => std::thread::sleep(Duration::from_millis(50)),
+            other => panic!("expected connection.start, got {other:?}"),
+        }
+    }
 }
 
 /// A server that stops tells its clients so (320), and waits for their answers.

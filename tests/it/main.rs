@@ -6,6 +6,7 @@ mod client;
 mod confirm;
 mod consume;
 mod crash;
+mod durable;
 mod engines;
 mod files;
 mod handshake;

@@ -189,6 +189,11 @@ impl Client {
         self.stream.write_all(bytes).expect("the broker reads");
     }
 
+    /// Sends octets to a broker that may not read any more; false if it closed the socket.
+    pub(crate) fn try_send_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     /// Sends a method.
     pub(crate) fn send(&mut self, channel: u16, method: impl Encode) {
         let mut output = BytesMut::new();
