@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod journal;
+mod demo;
 mod node;
 mod progress;
 mod send;
@@ -55,6 +56,7 @@ enum Command {
     Node(node::Args),
     Send(send::Args),
     Journal(journal::Args),
+    Demo(Box<demo::Args>),
     Serve(serve::Args),
     Status(status::Args),
     Watch(watch::Args),
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
             Command::Node(args) => node::run(args).await,
             Command::Send(args) => send::run(args).await,
             Command::Journal(args) => journal::run(&args),
+            Command::Demo(args) => demo::run(*args).await,
             Command::Serve(args) => serve::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Watch(args) => watch::run(args).await,
