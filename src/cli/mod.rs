@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-mod journal;
 mod demo;
+mod journal;
 mod node;
 mod progress;
 mod send;
