@@ -12,12 +12,14 @@ use warren::amqp::field::{FieldArray, FieldTable, FieldValue, ShortString};
 use warren::amqp::frame;
 use warren::amqp::header::{ContentHeader, Properties};
 use warren::amqp::method::{Method, basic, channel, connection, exchange, queue, tx};
+use warren::payload::{AccessKey, Geometry, Manifest, ManifestParts, PayloadHasher};
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     write_all(&corpus.join("amqp_frame"), &frame_seeds())?;
     write_all(&corpus.join("amqp_field"), &field_seeds())?;
-    write_all(&corpus.join("session_bytes"), &session_seeds())
+    write_all(&corpus.join("session_bytes"), &session_seeds())?;
+    write_all(&corpus.join("manifest"), &manifest_seeds())
 }
 
 fn write_all(folder: &Path, seeds: &[Bytes]) -> io::Result<()> {
@@ -287,4 +289,39 @@ fn session_seeds() -> Vec<Bytes> {
         }
     }
     seeds
+}
+
+/// Manifest messages of payloads of no, one and several pieces.
+fn manifest_seeds() -> Vec<Bytes> {
+    let publisher = Properties {
+        content_type: Some(ShortString::from_static("video/mp4")),
+        headers: Some(FieldTable::from([("job", FieldValue::from("7"))])),
+        ..Properties::default()
+    };
+    [0, 1, 16_384, 16_385, 100_000]
+        .into_iter()
+        .map(|size| {
+            let geometry = Geometry::for_payload(size).expect("a small payload");
+            let mut hasher = PayloadHasher::new(geometry);
+            hasher.update(&vec![7; size as usize]);
+            let (id, piece_hashes) = hasher.finish().expect("all bytes came");
+            let manifest = Manifest::new(ManifestParts {
+                id,
+                geometry,
+                piece_hashes,
+                peers: vec!["127.0.0.1:5690".to_owned()],
+                key: AccessKey::from_bytes([9; 32]),
+                name: Some("film".to_owned()),
+                content_type: None,
+            })
+            .expect("true to its id");
+            let (properties, body) = manifest.to_message(&publisher);
+            let raw = properties.encode();
+            let mut seed = BytesMut::new();
+            seed.put_u16(u16::try_from(raw.len()).expect("short properties"));
+            seed.put_slice(&raw);
+            seed.put_slice(&body);
+            seed.freeze()
+        })
+        .collect()
 }

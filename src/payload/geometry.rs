@@ -206,6 +206,7 @@ impl Geometry {
             piece.0 < self.piece_count,
             "a piece index belongs to its geometry"
         );
+        // req: PIECE-2
         let start = u64::from(piece.0) * u64::from(self.piece_bytes.get());
         start..(start + u64::from(self.piece_bytes.get())).min(self.size_bytes)
     }

@@ -144,7 +144,7 @@ pub fn piece_hash(geometry: &Geometry, piece: PieceIndex, bytes: &[u8]) -> Optio
 
 /// The payload id that these piece hashes make, in the order of the pieces. Spec: PIECE-5.
 pub fn merge(piece_hashes: &[PieceHash]) -> PayloadId {
-    // req: PIECE-5, PIECE-6
+    // req: MANIFEST-1, PIECE-5, PIECE-6
     let bytes = match piece_hashes {
         [] => *blake3::hash(&[]).as_bytes(),
         [only] => *only.as_bytes(),

@@ -114,6 +114,7 @@ impl Eq for AccessKey {}
 
 impl fmt::Debug for AccessKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // req: MANIFEST-8
         formatter.write_str("AccessKey(..)")
     }
 }

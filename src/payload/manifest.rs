@@ -2,7 +2,7 @@
 //!
 //! Owns: the value and its checks. A [`Manifest`] that exists is true to its id: its piece hashes
 //! were merged and compared. Bound: 65,536 hashes (2 MiB), 64 peers of 255 bytes.
-//! Spec: `spec/manifest.md` MANIFEST-2 to MANIFEST-9.
+//! Spec: `spec/manifest.md` MANIFEST-2 to MANIFEST-4, MANIFEST-8.
 
 use std::fmt;
 use std::sync::Arc;

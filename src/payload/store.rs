@@ -16,8 +16,6 @@ mod paths;
 mod reader;
 mod reserve;
 mod sweep;
-#[cfg(test)]
-mod tests;
 mod upload;
 
 use std::collections::hash_map;
@@ -436,6 +434,7 @@ impl fmt::Debug for Store {
 
 impl Inner {
     fn acquire(&self, key: Key) {
+        // req: STORE-15
         let mut state = self.state.lock();
         *state.reference_counts.entry(key).or_insert(0) += 1;
         // req: STORE-14
@@ -626,3 +625,6 @@ fn write_new(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), StoreErro
     file.sync_data()
         .map_err(|source| StoreError::io("sync", path, source))
 }
+
+#[cfg(test)]
+mod tests;
