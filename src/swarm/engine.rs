@@ -27,7 +27,7 @@ use crate::swarm::picker::Order;
 use crate::swarm::proof::{ChannelBinding, Random, Role};
 use crate::swarm::requests::{ConnId, TransferId, raw};
 use crate::swarm::transfer::{Shared, Transfer, TransferState};
-use crate::swarm::uploads::{Slots, Uploads};
+use crate::swarm::uploads::{Rank, Slots, Uploads};
 use crate::swarm::wire::{Message, NodeId, Reason, Slot};
 
 pub use stats::{PeerStats, TransferStats};
@@ -438,10 +438,9 @@ impl Engine {
         loop {
             let transfers = &self.transfers;
             let settings = self.shared.settings.clone();
-            let next = self.shared.uploads.next(&settings, now, |id, piece| {
-                transfers
-                    .get(&id)
-                    .map_or(0, |transfer| transfer.availability.holders(piece))
+            let next = self.shared.uploads.next(&settings, now, |id, conn, piece| {
+                let transfer = transfers.get(&id);
+                transfer.map_or_else(Rank::default, |transfer| transfer.rank(conn, piece))
             });
             let Some(upload) = next else { return };
             let Some(transfer) = self.transfers.get_mut(&upload.transfer) else {

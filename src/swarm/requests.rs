@@ -74,7 +74,7 @@ impl Pacing {
         Self {
             asked: BTreeMap::new(),
             outstanding_bytes: 0,
-            target_bytes: 2 * u64::from(BLOCK_BYTES_MAX),
+            target_bytes: 1,
             least_trip: None,
             progress: now,
             window_began: now,

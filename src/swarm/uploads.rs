@@ -41,6 +41,15 @@ pub(crate) struct Upload {
     pub(crate) block: BlockRange,
 }
 
+/// What decides between two requests that both can be served now.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Rank {
+    /// Pieces that the asking peer holds: who has least goes first, so that all finish together.
+    pub(crate) held: u32,
+    /// Holders of the piece asked for: the rarest goes first.
+    pub(crate) holders: u16,
+}
+
 /// All waiting requests of the node.
 #[derive(Debug, Default)]
 pub(crate) struct Uploads {
@@ -156,12 +165,12 @@ impl Uploads {
         oldest.min().map(|since| since + SEND_STUCK_AFTER)
     }
 
-    /// The block to hand to a socket now, if the uplink has room. `rarity` is less for rarer pieces.
+    /// The block to hand to a socket now, if the uplink has room. `rank` is less for what should go first.
     pub(crate) fn next(
         &mut self,
         settings: &Settings,
         now: Instant,
-        rarity: impl Fn(TransferId, PieceIndex) -> u16,
+        rank: impl Fn(TransferId, ConnId, PieceIndex) -> Rank,
     ) -> Option<Upload> {
         // req: SWARM-6
         if self.queues.is_empty() || self.moving_bytes(now) >= self.uplink_bytes(settings, now) {
@@ -189,13 +198,8 @@ impl Uploads {
                 let (block, since) = queue.requests.front()?;
                 let begun = self.last == Some((key.0, key.1, block.piece()));
                 let urgent = now.saturating_duration_since(*since) >= PATIENCE;
-                let rank = (
-                    !begun,
-                    !urgent,
-                    rarity(transfer, block.piece()),
-                    queue.served,
-                );
-                Some((rank, *key))
+                let rank = rank(transfer, key.1, block.piece());
+                Some(((!begun, !urgent, rank, queue.served), *key))
             })
             .min()?;
         let queue = self.queues.get_mut(&key)?;

@@ -75,6 +75,11 @@ fn equal_hosts_come_near_the_fluid_bound() {
         let time = network
             .run(Duration::from_secs(1_000))
             .unwrap_or_else(|| panic!("{}", network.describe()));
+        if std::env::var("SIM_TRACE").is_ok() {
+            let mut done: Vec<f64> = network.hosts[1..].iter().filter_map(|host| host.completed).map(|at| (at - network.began).as_secs_f64()).collect();
+            done.sort_by(f64::total_cmp);
+            println!("first {:.2} median {:.2} last {:.2}", done[0], done[done.len() / 2], done[done.len() - 1]);
+        }
         let bound = fluid_bound(size, &vec![20.0 * MBIT; nodes], 20.0 * MBIT);
         let efficiency = bound / time.as_secs_f64();
         let copies = network.uploaded(0) as f64 / size as f64;

@@ -5,10 +5,11 @@
 use std::time::Instant;
 
 use super::{Shared, Transfer, TransferState};
-use crate::payload::PieceIndex;
+use crate::payload::{Bitfield, PieceIndex};
 use crate::swarm::limits::{GIVE_AHEAD_TIME, HAVE_DELAY, HAVE_PIECES_MAX};
 use crate::swarm::peer::PeerError;
 use crate::swarm::requests::{ConnId, raw};
+use crate::swarm::uploads::Rank;
 use crate::swarm::wire::{Message, RawBlock};
 
 /// News that goes out without waiting for [`HAVE_DELAY`].
@@ -140,6 +141,23 @@ impl Transfer {
         match self.state {
             TransferState::Fetching | TransferState::Complete => self.have.has(piece),
             TransferState::Failed => false,
+        }
+    }
+
+    /// How soon a request is served: the peer that holds least first, then the rarest piece.
+    ///
+    /// A peer that announces nothing is taken to hold at least what it was sent, so silence gains nothing.
+    pub(crate) fn rank(&self, conn: ConnId, piece: PieceIndex) -> Rank {
+        // req: SWARM-6
+        let held = self.members.get(&conn).map_or(0, |member| {
+            let announced = member.have.as_ref().map_or(0, Bitfield::held_count);
+            let piece_bytes = u64::from(self.geometry.piece_bytes().get());
+            let sent = member.counts.up_bytes / piece_bytes;
+            announced.max(u32::try_from(sent).unwrap_or(u32::MAX))
+        });
+        Rank {
+            held,
+            holders: self.availability.holders(piece),
         }
     }
 

@@ -20,6 +20,13 @@ fn settings() -> Settings {
     }
 }
 
+fn rarity(piece: PieceIndex) -> Rank {
+    Rank {
+        held: 0,
+        holders: piece.get() as u16,
+    }
+}
+
 const ONE: TransferId = TransferId(1);
 const TWO: TransferId = TransferId(2);
 
@@ -33,9 +40,9 @@ fn rarest_goes_first_and_the_rest_waits() {
     for (conn, index) in [(1, 5), (2, 3), (3, 4)] {
         uploads.ask(ONE, ConnId(conn), block(index), now);
     }
-    let rarity = |_, piece: PieceIndex| piece.get() as u16;
+    let rank = |_, _, piece: PieceIndex| rarity(piece);
     let next =
-        |uploads: &mut Uploads, now| uploads.next(&settings(), now, rarity).map(|it| it.conn);
+        |uploads: &mut Uploads, now| uploads.next(&settings(), now, rank).map(|it| it.conn);
     assert_eq!(next(&mut uploads, now), Some(ConnId(2)));
     assert_eq!(next(&mut uploads, now), Some(ConnId(3)));
     assert_eq!(next(&mut uploads, now), None);
@@ -58,12 +65,12 @@ fn stuck_socket_does_not_hold_up_others() {
     }
     uploads.ask(ONE, ConnId(2), block(9), now);
     for _ in 0..2 {
-        let upload = uploads.next(&settings(), now, |_, piece| piece.get() as u16);
+        let upload = uploads.next(&settings(), now, |_, _, piece| rarity(piece));
         assert_eq!(upload.map(|upload| upload.conn), Some(ConnId(1)));
     }
-    assert_eq!(uploads.next(&settings(), now, |_, _| 0), None);
+    assert_eq!(uploads.next(&settings(), now, |_, _, _| Rank::default()), None);
     let later = uploads.timeout().expect("requests wait");
-    let upload = uploads.next(&settings(), later, |_, _| 0);
+    let upload = uploads.next(&settings(), later, |_, _, _| Rank::default());
     assert_eq!(upload.map(|upload| upload.conn), Some(ConnId(2)));
 }
 
@@ -84,7 +91,7 @@ fn payloads_share_the_uplink() {
     }
     let mut sent = [0, 0];
     for _ in 0..10 {
-        let upload = uploads.next(&settings(), now, |_, _| 0).expect("room");
+        let upload = uploads.next(&settings(), now, |_, _, _| Rank::default()).expect("room");
         sent[usize::from(upload.transfer == TWO)] += 1;
         uploads.sent(upload.conn, now);
     }
