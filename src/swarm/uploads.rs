@@ -15,9 +15,9 @@ use crate::swarm::requests::{ConnId, TransferId};
 /// A request that waited this long goes before rarer pieces.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Sockets hold what the uplink moves in this time.
-const UPLINK_TIME: Duration = Duration::from_millis(100);
+const UPLINK_TIME: Duration = Duration::from_millis(30);
 /// And at least this many bytes, so that no socket runs dry between two reports.
-const UPLINK_BYTES_MIN: u64 = 128 * 1024;
+const UPLINK_BYTES_MIN: u64 = 64 * 1024;
 
 /// The waiting requests of one peer for one payload.
 #[derive(Debug)]

@@ -504,6 +504,12 @@ impl Network {
                     up as f64 / self.geometry.size_bytes() as f64,
                     peers.iter().min().unwrap(), peers.iter().max().unwrap(),
                     held.iter().min().unwrap(), held.iter().max().unwrap());
+                for (number, host) in self.hosts.iter().enumerate().take(9) {
+                    let stats = &host.engine.stats(self.now)[0];
+                    let req: Vec<usize> = stats.peers.iter().map(|peer| peer.requests).collect();
+                    let win: Vec<u64> = stats.peers.iter().map(|peer| peer.window_bytes / 1024).collect();
+                    println!("   host {number} up {:.0} idle {} held {} up {} down {} requests {req:?} win {win:?}", host.up_bytes_per_second, host.up_free <= self.now, host.held.held_count(), stats.up_bytes_per_second, stats.down_bytes_per_second);
+                }
             }
         }
         Some(self.now - self.began)
