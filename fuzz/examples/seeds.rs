@@ -259,11 +259,40 @@ fn session_seeds() -> Vec<Bytes> {
         (3, channel::Open {}.into()),
         (3, tx::Select {}.into()),
         (3, tx::Commit {}.into()),
-        (3, basic::Get { queue: short("q"), no_ack: false }.into()),
-        (1, basic::Qos { prefetch_count: 2, global: true, ..Default::default() }.into()),
+        (
+            3,
+            basic::Get {
+                queue: short("q"),
+                no_ack: false,
+            }
+            .into(),
+        ),
+        (
+            1,
+            basic::Qos {
+                prefetch_count: 2,
+                global: true,
+                ..Default::default()
+            }
+            .into(),
+        ),
         (1, basic::Recover { requeue: true }.into()),
-        (1, basic::Cancel { consumer_tag: short("c"), no_wait: false }.into()),
-        (1, queue::Delete { queue: short("q"), ..Default::default() }.into()),
+        (
+            1,
+            basic::Cancel {
+                consumer_tag: short("c"),
+                no_wait: false,
+            }
+            .into(),
+        ),
+        (
+            1,
+            queue::Delete {
+                queue: short("q"),
+                ..Default::default()
+            }
+            .into(),
+        ),
         (0, connection::Close::default().into()),
     ])];
     for method in filled_methods() {
@@ -273,9 +302,15 @@ fn session_seeds() -> Vec<Bytes> {
         let mut output = BytesMut::new();
         publish(&mut output, 1, &vec![b'x'; body_bytes]);
         publish(&mut output, 2, b"y");
-        let ack = basic::Ack { delivery_tag: 1, multiple: true };
+        let ack = basic::Ack {
+            delivery_tag: 1,
+            multiple: true,
+        };
         frame::put_method(&mut output, 1, &ack);
-        let reject = basic::Reject { delivery_tag: 2, requeue: true };
+        let reject = basic::Reject {
+            delivery_tag: 2,
+            requeue: true,
+        };
         frame::put_method(&mut output, 1, &reject);
         streams.push(output);
     }

@@ -154,7 +154,10 @@ fn run(plan: Plan, now: Instant, pieces: Vec<&[u8]>, input_bytes: usize) -> (Byt
         let ((), peak_bytes) = peak_bytes_of(|| driven.feed(piece));
         let sent_bytes = driven.sent.len() - before_bytes;
         let bound_bytes = BYTES_ALWAYS + BYTES_PER_INPUT_BYTE * input_bytes + 8 * sent_bytes;
-        assert!(peak_bytes <= bound_bytes, "{peak_bytes} bytes for an input of {input_bytes}");
+        assert!(
+            peak_bytes <= bound_bytes,
+            "{peak_bytes} bytes for an input of {input_bytes}"
+        );
     }
     let closed = driven.session.is_closed();
     driven.end();
@@ -211,10 +214,15 @@ impl Driven {
             Action::PayloadEnd { upload } => {
                 assert!(self.open_uploads.remove(&name(upload)), "not begun");
                 let result = if self.plan.store_refuses() {
-                    UploadResult::Refused { reason: "no space".to_owned() }
+                    UploadResult::Refused {
+                        reason: "no space".to_owned(),
+                    }
                 } else {
                     let id = PayloadId::from_bytes([9; 32]);
-                    UploadResult::Stored { id, size_bytes: PAYLOAD_THRESHOLD_BYTES }
+                    UploadResult::Stored {
+                        id,
+                        size_bytes: PAYLOAD_THRESHOLD_BYTES,
+                    }
                 };
                 self.session.handle_payload(upload, &result, self.now);
             }
@@ -226,7 +234,11 @@ impl Driven {
         self.session.handle_disconnect(self.now);
         self.drive();
         assert!(self.session.is_closed());
-        assert!(self.open_uploads.is_empty(), "uploads that nobody ends: {:?}", self.open_uploads);
+        assert!(
+            self.open_uploads.is_empty(),
+            "uploads that nobody ends: {:?}",
+            self.open_uploads
+        );
         for queue in self.broker.vhost(b"/").expect("never deleted").queues() {
             let depth = queue.depth();
             assert_eq!(depth.unacked_count, 0, "unsettled messages are left");
@@ -258,15 +270,34 @@ fn opening() -> BytesMut {
         ..connection::StartOk::default()
     };
     put(0, &method(start_ok));
-    put(0, &method(connection::TuneOk { channel_max: 2047, frame_max: 4_096, heartbeat: 0 }));
+    put(
+        0,
+        &method(connection::TuneOk {
+            channel_max: 2047,
+            frame_max: 4_096,
+            heartbeat: 0,
+        }),
+    );
     let virtual_host = ShortString::from_static("/");
     put(0, &method(connection::Open { virtual_host }));
     put(1, &method(channel::Open {}));
     put(2, &method(channel::Open {}));
     put(2, &method(confirm::Select { no_wait: false }));
     let name = ShortString::from_static("q");
-    put(1, &method(queue::Declare { queue: name.clone(), ..queue::Declare::default() }));
-    put(1, &method(basic::Consume { queue: name, ..basic::Consume::default() }));
+    put(
+        1,
+        &method(queue::Declare {
+            queue: name.clone(),
+            ..queue::Declare::default()
+        }),
+    );
+    put(
+        1,
+        &method(basic::Consume {
+            queue: name,
+            ..basic::Consume::default()
+        }),
+    );
     octets
 }
 

@@ -488,28 +488,9 @@ impl Network {
     /// Runs until every honest host is complete; the time since the beginning, `None` if `limit` passed.
     pub(crate) fn run(&mut self, limit: Duration) -> Option<Duration> {
         let until = self.began + limit;
-        let mut next = self.began;
-        let trace = std::env::var("SIM_TRACE").is_ok();
         while !self.all_complete() {
             if !self.step(until) {
                 return None;
-            }
-            if trace && self.now >= next {
-                next += Duration::from_millis(500);
-                let up: u64 = (0..self.hosts.len()).map(|host| self.uploaded(host)).sum();
-                let peers: Vec<usize> = self.hosts.iter().map(|host| host.engine.stats(self.now)[0].peers.len()).collect();
-                let held: Vec<u32> = self.hosts[1..].iter().map(|host| host.held.held_count()).collect();
-                println!("{:.1}s origin {:.2} all {:.2} peers {}..{} held {}..{}", (self.now - self.began).as_secs_f64(),
-                    self.uploaded(0) as f64 / self.geometry.size_bytes() as f64,
-                    up as f64 / self.geometry.size_bytes() as f64,
-                    peers.iter().min().unwrap(), peers.iter().max().unwrap(),
-                    held.iter().min().unwrap(), held.iter().max().unwrap());
-                for (number, host) in self.hosts.iter().enumerate().take(9) {
-                    let stats = &host.engine.stats(self.now)[0];
-                    let req: Vec<usize> = stats.peers.iter().map(|peer| peer.requests).collect();
-                    let win: Vec<u64> = stats.peers.iter().map(|peer| peer.window_bytes / 1024).collect();
-                    println!("   host {number} up {:.0} idle {} held {} up {} down {} requests {req:?} win {win:?}", host.up_bytes_per_second, host.up_free <= self.now, host.held.held_count(), stats.up_bytes_per_second, stats.down_bytes_per_second);
-                }
             }
         }
         Some(self.now - self.began)

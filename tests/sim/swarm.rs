@@ -75,11 +75,6 @@ fn equal_hosts_come_near_the_fluid_bound() {
         let time = network
             .run(Duration::from_secs(1_000))
             .unwrap_or_else(|| panic!("{}", network.describe()));
-        if std::env::var("SIM_TRACE").is_ok() {
-            let mut done: Vec<f64> = network.hosts[1..].iter().filter_map(|host| host.completed).map(|at| (at - network.began).as_secs_f64()).collect();
-            done.sort_by(f64::total_cmp);
-            println!("first {:.2} median {:.2} last {:.2}", done[0], done[done.len() / 2], done[done.len() - 1]);
-        }
         let bound = fluid_bound(size, &vec![20.0 * MBIT; nodes], 20.0 * MBIT);
         let efficiency = bound / time.as_secs_f64();
         let copies = network.uploaded(0) as f64 / size as f64;
@@ -100,8 +95,8 @@ fn equal_hosts_come_near_the_fluid_bound() {
             "{nodes} nodes, {size} bytes: efficiency {efficiency:.3}, origin {copies:.3} copies, received at most {most:.3}, control messages at most {control}, {} steps",
             network.steps
         );
-        assert!(efficiency > 0.55, "efficiency {efficiency}");
-        assert!(copies < 1.35, "origin sent {copies} copies");
+        assert!(efficiency > 0.80, "efficiency {efficiency}");
+        assert!(copies < 1.25, "origin sent {copies} copies");
         assert!(most < 1.05, "a node received {most} times the payload");
     });
 }
@@ -128,7 +123,7 @@ fn unequal_uplinks_are_used_in_proportion() {
         let ups: Vec<f64> = (1..=30).map(up).collect();
         let efficiency = fluid_bound(size, &ups, 20.0 * MBIT) / time.as_secs_f64();
         println!("asymmetric: efficiency {efficiency:.3}");
-        assert!(efficiency > 0.55, "efficiency {efficiency}");
+        assert!(efficiency > 0.75, "efficiency {efficiency}");
     });
 }
 

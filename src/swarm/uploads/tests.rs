@@ -41,8 +41,7 @@ fn rarest_goes_first_and_the_rest_waits() {
         uploads.ask(ONE, ConnId(conn), block(index), now);
     }
     let rank = |_, _, piece: PieceIndex| rarity(piece);
-    let next =
-        |uploads: &mut Uploads, now| uploads.next(&settings(), now, rank).map(|it| it.conn);
+    let next = |uploads: &mut Uploads, now| uploads.next(&settings(), now, rank).map(|it| it.conn);
     assert_eq!(next(&mut uploads, now), Some(ConnId(2)));
     assert_eq!(next(&mut uploads, now), Some(ConnId(3)));
     assert_eq!(next(&mut uploads, now), None);
@@ -68,7 +67,10 @@ fn stuck_socket_does_not_hold_up_others() {
         let upload = uploads.next(&settings(), now, |_, _, piece| rarity(piece));
         assert_eq!(upload.map(|upload| upload.conn), Some(ConnId(1)));
     }
-    assert_eq!(uploads.next(&settings(), now, |_, _, _| Rank::default()), None);
+    assert_eq!(
+        uploads.next(&settings(), now, |_, _, _| Rank::default()),
+        None
+    );
     let later = uploads.timeout().expect("requests wait");
     let upload = uploads.next(&settings(), later, |_, _, _| Rank::default());
     assert_eq!(upload.map(|upload| upload.conn), Some(ConnId(2)));
@@ -91,7 +93,9 @@ fn payloads_share_the_uplink() {
     }
     let mut sent = [0, 0];
     for _ in 0..10 {
-        let upload = uploads.next(&settings(), now, |_, _, _| Rank::default()).expect("room");
+        let upload = uploads
+            .next(&settings(), now, |_, _, _| Rank::default())
+            .expect("room");
         sent[usize::from(upload.transfer == TWO)] += 1;
         uploads.sent(upload.conn, now);
     }
