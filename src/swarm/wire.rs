@@ -364,6 +364,7 @@ impl Header {
 ///
 /// A `Block`'s bytes are a slice of `input`'s buffer.
 pub fn decode(input: &mut BytesMut) -> Result<Option<Message>, WireError> {
+    // req: PEER-5
     let Some(header) = Header::peek(input)? else {
         return Ok(None);
     };
