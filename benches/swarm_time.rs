@@ -28,8 +28,18 @@ fn setting(name: &str, default: u64) -> u64 {
 /// CPU seconds of this process so far, in user and system mode.
 fn cpu_seconds() -> (f64, f64) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let mut fields = stat.rsplit(')').next().unwrap_or("").split_whitespace().skip(11);
-    let mut next = || fields.next().and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    let mut fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or("")
+        .split_whitespace()
+        .skip(11);
+    let mut next = || {
+        fields
+            .next()
+            .and_then(|field| field.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
     (next() / TICKS_PER_SECOND, next() / TICKS_PER_SECOND)
 }
 
@@ -44,7 +54,9 @@ async fn node(folder: &Path) -> (Store, SwarmHandle) {
         disk_threads: 1,
         ..SwarmSettings::default()
     };
-    let swarm = Swarm::start(settings, store.clone()).await.expect("a swarm");
+    let swarm = Swarm::start(settings, store.clone())
+        .await
+        .expect("a swarm");
     (store, swarm)
 }
 
@@ -57,7 +69,9 @@ async fn run(folder: &Path, nodes: u64, size: u64) {
     while left > 0 {
         let mut bytes = vec![0; left.min(1 << 20) as usize];
         for place in bytes.chunks_mut(8) {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             place.copy_from_slice(&state.to_be_bytes()[..place.len()]);
         }
         upload.write(&bytes).expect("written");
