@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use warren::payload::{
     AccessKey, Bitfield, BlockRange, Geometry, PayloadId, PieceBytes, PieceIndex,
@@ -21,8 +21,11 @@ use warren::swarm::{
     TransferState, Want,
 };
 
-const PIECES: u64 = 11;
+const PIECES: u64 = 4;
 const PIECE_BYTES: u64 = 512 * 1024;
+
+/// What every block holds.
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 struct Host {
     engine: Engine,
@@ -172,7 +175,7 @@ impl Pair {
             slot,
             piece: block.piece().get(),
             offset_bytes: block.offset_bytes(),
-            bytes: vec![0; block.len_bytes() as usize].into(),
+            bytes: Bytes::from_static(&ZEROS[..block.len_bytes() as usize]),
         };
         self.say(1 - from, message);
     }

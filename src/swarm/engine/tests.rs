@@ -163,6 +163,30 @@ impl Scripted {
         });
     }
 
+    /// Answers up to `count` requests well, one after another; all that was asked for.
+    fn serve(&mut self, count: usize) -> Vec<RawBlock> {
+        let mut asked = Vec::new();
+        let mut waiting: VecDeque<RawBlock> = self.requests().into();
+        while let Some(block) = waiting.pop_front() {
+            asked.push(block);
+            if asked.len() > count {
+                break;
+            }
+            self.block(block);
+            let piece = geometry().piece_index(block.piece).expect("inside");
+            self.engine.handle_verified(self.id, piece, self.now);
+            self.gather();
+            let sent = self.sent.iter().filter_map(|message| match message {
+                Message::Request { block, .. } => Some(*block),
+                _ => None,
+            });
+            waiting.extend(sent);
+            self.sent
+                .retain(|message| !matches!(message, Message::Request { .. }));
+        }
+        asked
+    }
+
     fn requests(&mut self) -> Vec<RawBlock> {
         let mut requests = Vec::new();
         while let Some(message) = self.hear() {
@@ -545,14 +569,7 @@ fn full_swarm_turns_away_with_addresses() {
 fn haves_are_batched() {
     let mut scripted = Scripted::member(none(), false);
     scripted.bitfield(&full());
-    let requests = scripted.requests();
-    for request in &requests[..3] {
-        scripted.block(*request);
-        let piece = geometry().piece_index(request.piece).expect("inside");
-        scripted
-            .engine
-            .handle_verified(scripted.id, piece, scripted.now);
-    }
+    scripted.serve(3);
     scripted.gather();
     scripted.wait(Duration::from_millis(30));
     let haves: Vec<usize> = scripted
@@ -648,7 +665,7 @@ fn resumed_pieces_are_not_asked_and_failures_stay_with_their_payload() {
     other.payload = PayloadId::from_bytes([8; 32]);
     let other = scripted.engine.want(other, scripted.now).expect("new");
     scripted.bitfield(&full());
-    let requests = scripted.requests();
+    let requests = scripted.serve(100);
     assert_eq!(requests.len(), 5);
     assert!(requests.iter().all(|request| request.piece >= 15));
     scripted

@@ -90,6 +90,7 @@ fn silence_is_a_stall_and_a_trickle_is_slow() {
     let geometry = geometry();
     let blocks = blocks(&geometry);
     let mut pacing = Pacing::new(now);
+    pacing.target_bytes = u64::MAX;
     now += STALL_AFTER * 3;
     assert!(!pacing.has_stalled(now), "nothing was asked");
     pacing.ask(blocks[0], now);

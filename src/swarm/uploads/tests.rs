@@ -3,7 +3,7 @@
 use super::*;
 use crate::payload::{Geometry, PieceBytes};
 
-const BLOCK: u64 = 64 * 1024;
+const BLOCK: u64 = 32 * 1024;
 
 fn block(index: u32) -> BlockRange {
     let geometry =
