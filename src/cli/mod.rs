@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod demo;
+mod fetch;
 mod journal;
 mod node;
 mod progress;
@@ -53,6 +54,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Fetch(fetch::Args),
     Node(node::Args),
     Send(send::Args),
     Journal(journal::Args),
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
+            Command::Fetch(args) => fetch::run(args).await,
             Command::Node(args) => node::run(args).await,
             Command::Send(args) => send::run(args).await,
             Command::Journal(args) => journal::run(&args),

@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// Serve large files for so long, also to nodes that come later
     #[arg(long, value_name = "D", value_parser = config::parse_duration)]
     seed_for: Option<Duration>,
+    /// Write the manifests of large files into this folder, for `warren fetch`
+    #[arg(long, value_name = "DIR")]
+    save_manifests: Option<PathBuf>,
     /// Print the outcome as one JSON object
     #[arg(long)]
     json: bool,
@@ -92,6 +95,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         node_count: args.nodes,
         timeout: args.timeout,
         seed_for: args.seed_for,
+        manifest_folder: args.save_manifests,
     };
     let mut bars = Bars::on_terminal();
     let report = send(settings, &args.files, |board: &Board| bars.show(board)).await?;

@@ -27,7 +27,7 @@ use crate::client::{
 };
 use crate::disk::OsDisk;
 use crate::payload::store::{AdoptedFile, FileStamp, Origin};
-use crate::payload::{AccessKey, PayloadId, ScopeId, Store, StoreError, StoreSettings};
+use crate::payload::{AccessKey, Manifest, PayloadId, ScopeId, Store, StoreError, StoreSettings};
 use crate::server::peer::{Swarm, SwarmError, SwarmHandle, SwarmSettings, SwarmTransfer};
 
 /// Why files cannot be sent.
@@ -458,6 +458,16 @@ impl Distributor {
             Some(index) => News::File(index),
             None => News::Nothing,
         }
+    }
+
+    /// The manifest of a large file that this distributor serves.
+    #[must_use]
+    pub fn manifest(&self, file: &FileBoard) -> Option<&Manifest> {
+        let is_of = |manifest: &&Manifest| manifest.id().to_string() == file.payload_id;
+        self.served
+            .iter()
+            .map(|served| served.file.manifest())
+            .find(is_of)
     }
 
     /// Bytes that this origin has sent to peers of a file.

@@ -13,6 +13,7 @@ pub mod edge;
 mod fetch;
 mod inbox;
 pub mod ledger;
+pub mod manifest_file;
 pub mod message;
 pub mod place;
 pub mod presence;

@@ -2,14 +2,17 @@
 //!
 //! Owns: how long a sender stays and when it has succeeded. The connection is the distributor's.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::board::{Board, NodeFile};
+use super::board::{Board, FileBoard, NodeFile};
 use super::distributor::{Distributor, DistributorSettings, SendError, look_at};
+use super::manifest_file;
 use super::message::{FileState, Group, NodeName};
 
 /// How long nodes have to answer before the sender takes those that did for all.
@@ -32,6 +35,8 @@ pub struct SendSettings {
     pub timeout: Option<Duration>,
     /// How long large files are served; `None` until every node on line has them.
     pub seed_for: Option<Duration>,
+    /// Folder for the manifests of large files, as `NAME.manifest.json`.
+    pub manifest_folder: Option<PathBuf>,
 }
 
 /// What became of all files: what `warren send --json` prints.
@@ -87,7 +92,13 @@ pub async fn send(
     let started = Instant::now();
     let mut distributor = Distributor::connect(settings.distributor.clone()).await?;
     for path in paths {
-        distributor.publish(path, &settings.group).await?;
+        let index = distributor.publish(path, &settings.group).await?;
+        if let (Some(folder), Some(file)) = (
+            &settings.manifest_folder,
+            distributor.board().files.get(index),
+        ) {
+            save_manifest(folder, &distributor, file)?;
+        }
     }
     let mut stay = Stay {
         is_any_large: distributor.board().files.iter().any(|file| file.is_payload),
@@ -100,6 +111,24 @@ pub async fn send(
     distributor.close().await;
     outcome?;
     Ok(report)
+}
+
+/// Writes the manifest of a large file, readable by its owner alone: it holds the access key.
+fn save_manifest(
+    folder: &Path,
+    distributor: &Distributor,
+    file: &FileBoard,
+) -> Result<(), SendError> {
+    let Some(manifest) = distributor.manifest(file) else {
+        return Ok(());
+    };
+    let path = folder.join(format!("{}.manifest.json", file.name));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options
+        .open(&path)
+        .and_then(|mut open| open.write_all(manifest_file::to_json(manifest).as_bytes()))
+        .map_err(|source| SendError::File { path, source })
 }
 
 /// A sender that has published and stays.

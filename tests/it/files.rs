@@ -98,6 +98,7 @@ async fn send_files(
         node_count,
         timeout: Some(Duration::from_secs(60)),
         seed_for: None,
+        manifest_folder: None,
     };
     send(settings, &paths, |_| {}).await
 }

@@ -1,0 +1,244 @@
+//! `warren fetch`: one payload into one file, from its swarm or over HTTP.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
+use super::EXIT_OK;
+use crate::disk::OsDisk;
+use crate::node::manifest_file;
+use crate::payload::{AccessKey, Manifest, PayloadId, ScopeId, Store, StoreSettings};
+use crate::server::peer::{Swarm, SwarmSettings};
+
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 1 << 20;
+/// Longest head of an HTTP answer, in bytes.
+const HTTP_HEAD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Fetch one payload into a file.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  warren fetch update.img.manifest.json -o update.img\n  \
+    warren fetch af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262 --http 127.0.0.1:15672 -o x\n\n\
+    A manifest file is written by: warren send --save-manifests DIR. Its payload comes from the swarm; what was fetched \
+    before an interruption is not fetched again. An id alone is asked for over HTTP. Either way the file appears only \
+    when its BLAKE3 hash is right.\n\nExit codes: 0 fetched; 1 not fetched; 2 wrong usage."
+)]
+pub(crate) struct Args {
+    /// A manifest file, or the payload's id as b3sum prints it
+    #[arg(value_name = "MANIFEST|ID")]
+    what: String,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// A peer to begin with, as host:port, besides those of the manifest; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    peer: Vec<String>,
+    /// The broker's HTTP address, for an id
+    #[arg(
+        long,
+        env = "WARREN_HTTP",
+        default_value = "127.0.0.1:15672",
+        value_name = "ADDR"
+    )]
+    http: String,
+    /// The payload's access key, where the broker asks for it
+    #[arg(
+        long,
+        env = "WARREN_PAYLOAD_KEY",
+        value_name = "HEX",
+        hide_env_values = true
+    )]
+    key: Option<AccessKey>,
+}
+
+/// Fetches the payload.
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.output.file_name().is_none() {
+        bail!("{} is no file name", args.output.display());
+    }
+    match args.what.parse::<PayloadId>() {
+        Ok(id) => over_http(&args, id).await?,
+        Err(_) => {
+            let path = Path::new(&args.what);
+            let manifest = manifest_file::read(path).with_context(|| {
+                format!("'{}' is no payload id and no manifest file", args.what)
+            })?;
+            from_swarm(&args, &manifest).await?;
+        }
+    }
+    println!("{}", args.output.display());
+    Ok(ExitCode::from(EXIT_OK))
+}
+
+/// A hidden neighbour of the output, so that the last step is one rename.
+fn beside(output: &Path, id: &PayloadId, ending: &str) -> PathBuf {
+    output.with_file_name(format!(".warren-{id:.16}{ending}"))
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn bar(size_bytes: u64) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    let bar = ProgressBar::with_draw_target(Some(size_bytes), ProgressDrawTarget::stderr());
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+async fn from_swarm(args: &Args, manifest: &Manifest) -> anyhow::Result<()> {
+    let peers = manifest.peers().iter().chain(&args.peer).cloned().collect();
+    let manifest = manifest.with_peers(peers)?;
+    let id = manifest.id();
+    let folder = beside(&args.output, &id, ".fetch");
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create the folder {}", folder.display()))?;
+    let store = Store::open(Arc::new(OsDisk), &folder, StoreSettings::default())?;
+    let swarm = Swarm::start(SwarmSettings::default(), store.clone()).await?;
+    let transfer = swarm.fetch(ScopeId::NODE, &manifest).await?;
+    let mut progress = transfer.progress();
+    let first = *progress.borrow();
+    tracing::info!(
+        payload = %format_args!("{id:.10}"),
+        pieces_verified = first.pieces_held,
+        piece_count = first.piece_count,
+        "fetching"
+    );
+    let bar = bar(manifest.geometry().size_bytes());
+    let stored = loop {
+        bar.set_position(progress.borrow_and_update().held_bytes);
+        tokio::select! {
+            finished = transfer.finished() => break finished?,
+            changed = progress.changed() => changed?,
+        }
+    };
+    bar.finish_and_clear();
+    let reader = store.open_reader(ScopeId::NODE, id)?;
+    let temporary = beside(&args.output, &id, ".part");
+    let size_bytes = manifest.geometry().size_bytes();
+    let written = temporary.clone();
+    let copy = move || -> anyhow::Result<()> {
+        let mut file = std::fs::File::create(&written)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut offset_bytes = 0;
+        while offset_bytes < size_bytes {
+            let left = usize::try_from(size_bytes - offset_bytes).unwrap_or(COPY_BYTES);
+            let (portion, _) = buffer.split_at_mut(left.min(COPY_BYTES));
+            reader.read_at(portion, offset_bytes)?;
+            std::io::Write::write_all(&mut file, portion)?;
+            offset_bytes += portion.len() as u64;
+        }
+        Ok(file.sync_all()?)
+    };
+    tokio::task::spawn_blocking(copy)
+        .await?
+        .with_context(|| format!("cannot write {}; is the disk full?", temporary.display()))?;
+    std::fs::rename(&temporary, &args.output)?;
+    drop((transfer, stored));
+    swarm.shutdown().await;
+    drop(store);
+    std::fs::remove_dir_all(&folder)
+        .with_context(|| format!("cannot remove {}", folder.display()))?;
+    Ok(())
+}
+
+async fn over_http(args: &Args, id: PayloadId) -> anyhow::Result<()> {
+    let address = args
+        .http
+        .trim_start_matches("http://")
+        .trim_end_matches('/');
+    let socket = TcpStream::connect(address).await.with_context(|| {
+        format!("cannot connect to {address}; give the broker's HTTP address by --http")
+    })?;
+    let mut answer = BufReader::new(socket);
+    let key = args
+        .key
+        .as_ref()
+        .map(|key| format!("?key={}", key.expose_hex()))
+        .unwrap_or_default();
+    let request =
+        format!("GET /payloads/{id}{key} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    answer.get_mut().write_all(request.as_bytes()).await?;
+    let size_bytes = read_head(&mut answer, id).await?;
+    let temporary = beside(&args.output, &id, ".part");
+    let fetched = copy_body(&mut answer, &temporary, size_bytes).await;
+    match fetched {
+        Ok(hash) if hash == *id.as_bytes() => Ok(std::fs::rename(&temporary, &args.output)?),
+        outcome => {
+            let _ = std::fs::remove_file(&temporary);
+            outcome?;
+            bail!("what {address} sent has another hash than {id:.10}; nothing was written")
+        }
+    }
+}
+
+/// The body's length, from the head of a good answer.
+async fn read_head(answer: &mut BufReader<TcpStream>, id: PayloadId) -> anyhow::Result<u64> {
+    let mut head = answer.take(HTTP_HEAD_BYTES_MAX);
+    let mut line = String::new();
+    head.read_line(&mut line).await?;
+    let status = line
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse::<u16>().ok());
+    match status {
+        Some(200) => {}
+        Some(404) => bail!("the broker has no payload {id:.10}"),
+        Some(401 | 403) => bail!("the broker wants the payload's access key: --key HEX"),
+        Some(code) => bail!("the broker answers with HTTP status {code}"),
+        None => bail!("that is no HTTP server"),
+    }
+    let mut size_bytes = None;
+    loop {
+        line.clear();
+        if head.read_line(&mut line).await? == 0 {
+            bail!("the broker's answer is cut off");
+        }
+        let text = line.trim_end();
+        if text.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = text.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            size_bytes = value.trim().parse().ok();
+        }
+    }
+    size_bytes.context("the broker's answer has no length")
+}
+
+/// Writes the body to a new file; gives its hash.
+async fn copy_body(
+    answer: &mut BufReader<TcpStream>,
+    path: &Path,
+    size_bytes: u64,
+) -> anyhow::Result<[u8; 32]> {
+    let mut file = tokio::fs::File::create(path)
+        .await
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    let bar = bar(size_bytes);
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut left_bytes = size_bytes;
+    while left_bytes > 0 {
+        let want = usize::try_from(left_bytes)
+            .unwrap_or(COPY_BYTES)
+            .min(COPY_BYTES);
+        let (portion, _) = buffer.split_at_mut(want);
+        let count = answer.read(portion).await?;
+        if count == 0 {
+            bail!("the connection ended {left_bytes} bytes early");
+        }
+        let (got, _) = portion.split_at(count);
+        hasher.update(got);
+        file.write_all(got).await?;
+        left_bytes -= count as u64;
+        bar.inc(count as u64);
+    }
+    file.sync_all().await?;
+    bar.finish_and_clear();
+    Ok(*hasher.finalize().as_bytes())
+}
