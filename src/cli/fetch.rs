@@ -78,7 +78,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// A hidden neighbour of the output, so that the last step is one rename.
 fn beside(output: &Path, id: &PayloadId, ending: &str) -> PathBuf {
-    output.with_file_name(format!(".warren-{id:.16}{ending}"))
+    output.with_file_name(format!(".{id:.16}.warren{ending}"))
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -12,7 +12,7 @@ use crate::config;
 use crate::node::board::Board;
 use crate::node::distributor::DistributorSettings;
 use crate::node::message::{FileState, Group};
-use crate::node::send::{SendReport, SendSettings, send};
+use crate::node::send::{FileReport, SendReport, SendSettings, send};
 
 /// Send files to a group of nodes.
 #[derive(clap::Args)]
@@ -105,6 +105,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         print_report(&report, args.wait);
     }
+    warn_of_nobody(&report, args.seed_for);
     let exit = if args.wait && !report.complete {
         EXIT_INCOMPLETE
     } else {
@@ -114,6 +115,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         eprintln!("warren: not enough nodes hold copies; see them with: warren status");
     }
     Ok(ExitCode::from(exit))
+}
+
+/// A large file that nobody has begun to fetch is of no use once its origin has ended.
+fn warn_of_nobody(report: &SendReport, seed_for: Option<Duration>) {
+    let is_lost = |file: &&FileReport| file.payload_id.is_some() && file.nodes.is_empty();
+    for file in report.files.iter().filter(is_lost) {
+        let more = if seed_for.is_some() { "longer " } else { "" };
+        eprintln!(
+            "warren: no node of the group is on line, so nobody has {}; serve it {more}with --seed-for",
+            file.name
+        );
+    }
 }
 
 /// A name that no other process has; the folder is made when it is needed.

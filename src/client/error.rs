@@ -31,13 +31,13 @@ pub enum ClientError {
     },
     /// No TCP connection came about.
     #[error(
-        "cannot connect to {address}: {source}; check that the broker runs and the address is right"
+        "cannot connect to {address}: {cause}; check that the broker runs and the address is right"
     )]
     Connect {
         /// `host:port`.
         address: String,
         /// What the system said.
-        source: Arc<io::Error>,
+        cause: Arc<io::Error>,
     },
     /// The broker closed the connection.
     #[error("the broker closed the connection: {code} {text}")]

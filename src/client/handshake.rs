@@ -77,7 +77,7 @@ async fn shake_hands(uri: &AmqpUri, settings: &ConnectSettings) -> Result<Opened
     let connected = TcpStream::connect((uri.host(), uri.port())).await;
     let socket = connected.map_err(|source| ClientError::Connect {
         address: uri.authority(),
-        source: Arc::new(source),
+        cause: Arc::new(source),
     })?;
     socket.set_nodelay(true)?;
     let (read, write) = socket.into_split();

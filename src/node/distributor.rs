@@ -38,20 +38,20 @@ pub enum SendError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     File {
         /// Which one.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The file's name could not be used by a node.
-    #[error("{} cannot be sent under its name: {source}; rename it", path.display())]
+    #[error("{} cannot be sent under its name: {cause}; rename it", path.display())]
     Name {
         /// Which one.
         path: PathBuf,
         /// The rule that it breaks.
-        source: NameError,
+        cause: NameError,
     },
     /// Nobody gets it.
     #[error(
@@ -263,12 +263,8 @@ impl Distributor {
         message_id: ShortString,
     ) -> Result<FileBoard, SendError> {
         let owned = path.to_owned();
-        let read = move || {
-            std::fs::read(&owned).map_err(|source| SendError::File {
-                path: owned,
-                source,
-            })
-        };
+        let read =
+            move || std::fs::read(&owned).map_err(|cause| SendError::File { path: owned, cause });
         let body = blocking(read).await?;
         let payload_id = PayloadId::from_bytes(*blake3::hash(&body).as_bytes());
         let head = self.head(name, payload_id, body.len() as u64, message_id);
@@ -385,9 +381,9 @@ impl Distributor {
         if self.origin.is_none() {
             let folder = self.settings.data_dir.clone();
             let open = move || {
-                std::fs::create_dir_all(&folder).map_err(|source| SendError::File {
+                std::fs::create_dir_all(&folder).map_err(|cause| SendError::File {
                     path: folder.clone(),
-                    source,
+                    cause,
                 })?;
                 Ok(Store::open(
                     Arc::new(OsDisk),
@@ -532,9 +528,9 @@ fn board_of(head: FileHead, group: &Group, is_payload: bool) -> FileBoard {
 /// # Errors
 /// Why it could not.
 pub fn look_at(path: &Path) -> Result<(String, FileStamp), SendError> {
-    let metadata = std::fs::metadata(path).map_err(|source| SendError::File {
+    let metadata = std::fs::metadata(path).map_err(|cause| SendError::File {
         path: path.to_owned(),
-        source,
+        cause,
     })?;
     if !metadata.is_file() {
         return Err(SendError::NotAFile {
@@ -545,9 +541,9 @@ pub fn look_at(path: &Path) -> Result<(String, FileStamp), SendError> {
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
-    LeafName::new(&name).map_err(|source| SendError::Name {
+    LeafName::new(&name).map_err(|cause| SendError::Name {
         path: path.to_owned(),
-        source,
+        cause,
     })?;
     let modified = metadata
         .modified()

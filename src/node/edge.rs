@@ -54,12 +54,12 @@ pub enum NodeError {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// A folder cannot be created.
-    #[error("cannot create the folder {}: {source}", path.display())]
+    #[error("cannot create the folder {}: {cause}", path.display())]
     Folder {
         /// Which one.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// Files cannot be placed.
     #[error(transparent)]
@@ -162,9 +162,9 @@ impl Node {
         for path in [&settings.data_dir, &settings.inbox] {
             // A symlink or a file in the way is the inbox's own error, with better words.
             if path.symlink_metadata().is_err() {
-                std::fs::create_dir_all(path).map_err(|source| NodeError::Folder {
+                std::fs::create_dir_all(path).map_err(|cause| NodeError::Folder {
                     path: path.clone(),
-                    source,
+                    cause,
                 })?;
             }
         }

@@ -33,9 +33,15 @@ pub(super) struct Work {
     pub(super) record: Record,
 }
 
+/// A file that is wanted and how to get it.
+struct Order {
+    work: Work,
+    manifest: Manifest,
+}
+
 /// Payloads that have a task.
 pub(super) struct Fetches {
-    running: Mutex<HashMap<PayloadId, mpsc::UnboundedSender<Work>>>,
+    running: Mutex<HashMap<PayloadId, mpsc::UnboundedSender<Order>>>,
     turns: Arc<Semaphore>,
 }
 
@@ -70,52 +76,53 @@ pub(super) fn take_up_unfinished(shared: &Arc<Shared>) -> Result<(), StateError>
 pub(super) fn start(shared: &Arc<Shared>, manifest: Manifest, work: Work) {
     let id = manifest.id();
     let mut running = shared.fetches.running.lock();
-    let work = match running.get(&id) {
+    let order = Order { work, manifest };
+    let order = match running.get(&id) {
         // The task removes itself under this lock, so a send that works is received.
-        Some(sender) => match sender.send(work) {
+        Some(sender) => match sender.send(order) {
             Ok(()) => return,
             Err(refused) => refused.0,
         },
-        None => work,
+        None => order,
     };
     let (sender, receiver) = mpsc::unbounded_channel();
-    let _ = sender.send(work);
+    let _ = sender.send(order);
     running.insert(id, sender);
     drop(running);
-    shared
-        .tasks
-        .spawn(run(Arc::clone(shared), manifest, receiver));
+    shared.tasks.spawn(run(Arc::clone(shared), id, receiver));
 }
 
-async fn run(shared: Arc<Shared>, manifest: Manifest, mut works: mpsc::UnboundedReceiver<Work>) {
+async fn run(shared: Arc<Shared>, id: PayloadId, mut orders: mpsc::UnboundedReceiver<Order>) {
     let stop = shared.stop.clone();
     tokio::select! {
         () = stop.cancelled() => {}
-        () = fetch_and_serve(&shared, &manifest, &mut works) => {}
+        () = fetch_and_serve(&shared, id, &mut orders) => {}
     }
 }
 
 async fn fetch_and_serve(
     shared: &Arc<Shared>,
-    manifest: &Manifest,
-    works: &mut mpsc::UnboundedReceiver<Work>,
+    id: PayloadId,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
 ) {
     let mut waiting = Vec::new();
-    let turn = Arc::clone(&shared.fetches.turns).acquire_owned().await;
-    let outcome = fetch(shared, manifest, works, &mut waiting).await;
+    let Ok(turn) = Arc::clone(&shared.fetches.turns).acquire_owned().await else {
+        return;
+    };
+    let outcome = fetch(shared, orders, &mut waiting).await;
     drop(turn);
     match outcome {
         Ok(transfer) => {
             for work in waiting {
-                place(shared, manifest, work).await;
+                place(shared, id, work).await;
             }
-            serve(shared, manifest, works).await;
+            serve(shared, id, orders).await;
             drop(transfer);
         }
         Err(reason) => {
-            close(shared, manifest.id(), works);
-            while let Ok(work) = works.try_recv() {
-                waiting.push(work);
+            close(shared, id, orders);
+            while let Ok(order) = orders.try_recv() {
+                waiting.push(order.work);
             }
             for work in waiting {
                 fail(shared, work, &reason);
@@ -125,12 +132,38 @@ async fn fetch_and_serve(
 }
 
 /// Fetches until all pieces are on the disk; collects the work that comes meanwhile.
+///
+/// A manifest under another access key comes from another origin, since the earlier one may be gone
+/// for good: the fetch goes on there, with the pieces that are verified.
 async fn fetch(
     shared: &Arc<Shared>,
-    manifest: &Manifest,
-    works: &mut mpsc::UnboundedReceiver<Work>,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
     waiting: &mut Vec<Work>,
 ) -> Result<SwarmTransfer, String> {
+    let Some(Order { work, mut manifest }) = orders.recv().await else {
+        return Err("the node stops".to_owned());
+    };
+    waiting.push(work);
+    loop {
+        match fetch_under(shared, &manifest, orders, waiting).await? {
+            Fetched::Complete(transfer) => return Ok(transfer),
+            Fetched::OtherKey(other) => manifest = *other,
+        }
+    }
+}
+
+/// How a fetch under one access key ended.
+enum Fetched {
+    Complete(SwarmTransfer),
+    OtherKey(Box<Manifest>),
+}
+
+async fn fetch_under(
+    shared: &Arc<Shared>,
+    manifest: &Manifest,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    waiting: &mut Vec<Work>,
+) -> Result<Fetched, String> {
     let started = Instant::now();
     let transfer = shared
         .swarm
@@ -139,6 +172,42 @@ async fn fetch(
         .map_err(|error| swarm_reason(&error))?;
     let progress = transfer.progress();
     let first = *progress.borrow();
+    say_begin(manifest, first);
+    let mut told = None;
+    let mut ticks = interval(HINT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            ended = transfer.finished() => {
+                ended.map_err(|error| fetch_reason(&error))?;
+                break;
+            }
+            Some(Order { work, manifest: other }) = orders.recv() => {
+                waiting.push(work);
+                told = None;
+                if other.key() != manifest.key() {
+                    return Ok(Fetched::OtherKey(Box::new(other)));
+                }
+                for address in other.peers().iter().filter_map(|peer| peer.parse().ok()) {
+                    transfer.add_peer(address);
+                }
+            }
+            _ = ticks.tick() => {
+                let now = *progress.borrow();
+                if told.replace(now.pieces_held) != Some(now.pieces_held) {
+                    tell(shared, waiting, now);
+                }
+            }
+        }
+    }
+    while let Ok(order) = orders.try_recv() {
+        waiting.push(order.work);
+    }
+    say_end(&transfer, manifest.id(), first, started);
+    Ok(Fetched::Complete(transfer))
+}
+
+fn say_begin(manifest: &Manifest, first: Progress) {
     let payload = manifest.id();
     if first.pieces_held > 0 {
         tracing::info!(
@@ -155,30 +224,9 @@ async fn fetch(
             "fetching"
         );
     }
-    let mut told = None;
-    let mut ticks = interval(HINT_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            ended = transfer.finished() => {
-                ended.map_err(|error| fetch_reason(&error))?;
-                break;
-            }
-            Some(work) = works.recv() => {
-                waiting.push(work);
-                told = None;
-            }
-            _ = ticks.tick() => {
-                let now = *progress.borrow();
-                if told.replace(now.pieces_held) != Some(now.pieces_held) {
-                    tell(shared, waiting, now);
-                }
-            }
-        }
-    }
-    while let Ok(work) = works.try_recv() {
-        waiting.push(work);
-    }
+}
+
+fn say_end(transfer: &SwarmTransfer, payload: PayloadId, first: Progress, started: Instant) {
     let counts = transfer.stats().map(|stats| stats.counts);
     tracing::info!(
         payload = %format_args!("{payload:.10}"),
@@ -189,7 +237,6 @@ async fn fetch(
         seconds = started.elapsed().as_secs_f64(),
         "payload complete"
     );
-    Ok(transfer)
 }
 
 fn tell(shared: &Shared, waiting: &[Work], progress: Progress) {
@@ -203,18 +250,14 @@ fn tell(shared: &Shared, waiting: &[Work], progress: Progress) {
 }
 
 /// Serves the payload on, and places it for whoever asks again; ends when nobody has for a while.
-async fn serve(
-    shared: &Arc<Shared>,
-    manifest: &Manifest,
-    works: &mut mpsc::UnboundedReceiver<Work>,
-) {
+async fn serve(shared: &Arc<Shared>, id: PayloadId, orders: &mut mpsc::UnboundedReceiver<Order>) {
     loop {
         tokio::select! {
-            Some(work) = works.recv() => place(shared, manifest, work).await,
+            Some(order) = orders.recv() => place(shared, id, order.work).await,
             () = sleep(SERVE_TIME) => {
-                close(shared, manifest.id(), works);
-                while let Ok(work) = works.try_recv() {
-                    place(shared, manifest, work).await;
+                close(shared, id, orders);
+                while let Ok(order) = orders.try_recv() {
+                    place(shared, id, order.work).await;
                 }
                 return;
             }
@@ -223,16 +266,15 @@ async fn serve(
 }
 
 /// From now on a message for this payload starts a new task.
-fn close(shared: &Shared, id: PayloadId, works: &mut mpsc::UnboundedReceiver<Work>) {
+fn close(shared: &Shared, id: PayloadId, orders: &mut mpsc::UnboundedReceiver<Order>) {
     let mut running = shared.fetches.running.lock();
-    works.close();
+    orders.close();
     running.remove(&id);
 }
 
 /// Copies the complete payload into the inbox and reports.
-async fn place(shared: &Arc<Shared>, manifest: &Manifest, work: Work) {
+async fn place(shared: &Arc<Shared>, id: PayloadId, work: Work) {
     let shared = Arc::clone(shared);
-    let id = manifest.id();
     let placing = tokio::task::spawn_blocking(move || {
         let outcome = place_stored(&shared, id, &work.record.name);
         finish(&shared, work, outcome);

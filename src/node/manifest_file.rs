@@ -17,13 +17,13 @@ pub const FILE_BYTES_MAX: u64 = 8 << 20;
 #[non_exhaustive]
 pub enum ManifestFileError {
     /// It cannot be read or written.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] std::io::Error),
     /// It is too long.
     #[error("it is longer than {FILE_BYTES_MAX} bytes")]
     TooLong,
     /// It is no JSON of the form.
-    #[error("it is no manifest file: {0}")]
+    #[error("it is no JSON of the form")]
     Form(#[from] serde_json::Error),
     /// What it says cannot be.
     #[error("it is no valid manifest: {0}")]

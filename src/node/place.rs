@@ -156,12 +156,12 @@ pub enum PlaceError {
         name: String,
     },
     /// Another failure of the file system.
-    #[error("cannot place a file into the inbox {}: {source}", inbox.display())]
+    #[error("cannot place a file into the inbox {}: {cause}", inbox.display())]
     Io {
         /// The inbox.
         inbox: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -428,7 +428,7 @@ impl Inbox {
             Some(errno) => io_error(&self.path, errno),
             None => PlaceError::Io {
                 inbox: self.path.clone(),
-                source: error,
+                cause: error,
             },
         }
     }
@@ -439,7 +439,7 @@ fn io_error(inbox: &Path, errno: Errno) -> PlaceError {
         Errno::NOSPC | Errno::DQUOT => PlaceError::Full(inbox.to_owned()),
         _ => PlaceError::Io {
             inbox: inbox.to_owned(),
-            source: errno.into(),
+            cause: errno.into(),
         },
     }
 }

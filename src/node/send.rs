@@ -128,7 +128,7 @@ fn save_manifest(
     options
         .open(&path)
         .and_then(|mut open| open.write_all(manifest_file::to_json(manifest).as_bytes()))
-        .map_err(|source| SendError::File { path, source })
+        .map_err(|cause| SendError::File { path, cause })
 }
 
 /// A sender that has published and stays.

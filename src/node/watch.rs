@@ -45,12 +45,12 @@ pub struct WatchSettings {
 #[non_exhaustive]
 pub enum WatchError {
     /// The folder cannot be read.
-    #[error("cannot read the folder {}: {source}", path.display())]
+    #[error("cannot read the folder {}: {cause}", path.display())]
     Folder {
         /// Which one.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The broker refuses it.
     #[error(transparent)]
@@ -366,9 +366,9 @@ pub(super) fn millis(duration: Duration) -> u64 {
 
 /// Regular files of the folder that could be sent, with what shows that they change.
 fn list(folder: &Path) -> Result<Vec<(String, FileStamp)>, WatchError> {
-    let failed = |source| WatchError::Folder {
+    let failed = |cause| WatchError::Folder {
         path: folder.to_owned(),
-        source,
+        cause,
     };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {

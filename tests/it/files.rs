@@ -14,6 +14,7 @@ use warren::node::message::{FILES_EXCHANGE, FileState, Group, NodeName, REGISTRY
 use warren::node::send::{SendReport, SendSettings, send};
 use warren::node::status::status;
 use warren::node::{Node, NodeHandle, NodeSettings};
+use warren::payload::{AccessKey, Geometry, Manifest, ManifestParts, PayloadHasher};
 
 use crate::engines::{on_both_engines, unique};
 
@@ -375,6 +376,37 @@ async fn garbage_in_the_registry_is_dropped(broker: AmqpUri) {
     assert!(told.nodes.iter().any(|node| node.name == home.name));
 }
 
+/// A payload whose origin died is fetched from the next one, although its access key is another.
+// req: CONTROL-19
+async fn payload_sent_again_after_its_origin_died_arrives(broker: AmqpUri) {
+    let sites = unique("sites");
+    let home = Home::new(&broker, &[&sites]);
+    let node = home.start().await;
+    let bytes = content("again.bin", 2_000_000);
+    let geometry = Geometry::for_payload(bytes.len() as u64).expect("a size");
+    let mut hasher = PayloadHasher::new(geometry);
+    hasher.update(&bytes);
+    let (id, piece_hashes) = hasher.finish().expect("all bytes came");
+    let dead = Manifest::new(ManifestParts {
+        id,
+        geometry,
+        piece_hashes,
+        peers: vec!["127.0.0.1:1".to_owned()],
+        key: AccessKey::from_bytes([3; 32]),
+        name: Some("again.bin".to_owned()),
+        content_type: None,
+    })
+    .expect("valid");
+    let (properties, body) = dead.to_message(&Properties::default());
+    publish_raw(&broker, &sites, properties, &body).await;
+    let report = send_files(&broker, &sites, &[("again.bin", 2_000_000)], None)
+        .await
+        .expect("sent");
+    assert!(report.complete, "{report:?}");
+    assert_eq!(home.file("again.bin"), Some(bytes));
+    node.shutdown().await.expect("stops");
+}
+
 /// An inbox that is a symlink is refused when the node starts.
 // req: CONTROL-9
 async fn symlink_inbox_is_refused(broker: AmqpUri) {
@@ -395,5 +427,6 @@ on_both_engines! {
     ordinary_messages_are_files,
     status_tells_nodes_and_files,
     garbage_in_the_registry_is_dropped,
+    payload_sent_again_after_its_origin_died_arrives,
     symlink_inbox_is_refused,
 }
