@@ -15,7 +15,7 @@ from lab import WARREN, Lab, RABBITMQ, digest, field, until
 PAYLOAD_BYTES = int(os.environ.get("PAYLOAD_MB", "300")) * 1_000_000
 NODES = ["n1", "n2", "n3", "n4"]
 VICTIM = "n3"
-HALF = 0.25
+KILL_AT = 0.5
 
 passed = failed = 0
 
@@ -49,7 +49,7 @@ def plain_consumer(port, got):
 
 def kill_half_way(lab, piece_count):
     """Kills the victim when a part of its pieces is verified; gives how many it had recorded."""
-    wanted = int(piece_count * HALF)
+    wanted = int(piece_count * KILL_AT)
     until(f"{wanted} pieces on {VICTIM}", lambda: lab.verified_pieces(VICTIM) >= wanted)
     lab.nodes[VICTIM].stop(signal.SIGKILL)
     return lab.verified_pieces(VICTIM)
