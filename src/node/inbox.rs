@@ -31,10 +31,12 @@ const PREFETCH_COUNT: u16 = 8;
 const CHUNKS_MAX: usize = 8;
 
 /// How a node consumes its queue: it wants manifests where the broker can give them.
+// req: CONTROL-21
 pub(super) fn consume_settings() -> ConsumeSettings {
     ConsumeSettings {
         prefetch_count: PREFETCH_COUNT,
-        exclusive: false,
+        // Two nodes of one name would each get half of the files.
+        exclusive: true,
         whole_bytes_max: WHOLE_BYTES_MAX,
         arguments: FieldTable::from([("x-payload", FieldValue::from("manifest"))]),
     }

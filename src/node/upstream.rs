@@ -36,6 +36,9 @@ pub(super) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
         let error = match connected {
             Ok(connection) => {
                 let ended = serve(&shared, &connection).await;
+                if *shared.ready.borrow() {
+                    pause = PAUSE_MIN;
+                }
                 connection.close().await;
                 match ended {
                     Ok(()) => return Ok(()),
@@ -44,9 +47,7 @@ pub(super) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
             }
             Err(error) => error,
         };
-        if *shared.ready.borrow() {
-            pause = pause.min(PAUSE_MAX);
-        } else if is_final(&error) {
+        if !*shared.ready.borrow() && is_final(&error) {
             return Err(error.into());
         }
         tracing::warn!(broker = %shared.settings.broker, %error, pause_ms = pause.as_millis(), "not connected to the broker; trying again");
@@ -61,6 +62,9 @@ pub(super) async fn run(shared: Arc<Shared>) -> Result<(), NodeError> {
 /// Whether trying again before the first success would only repeat the answer.
 fn is_final(error: &ClientError) -> bool {
     match error {
+        // Another connection consumes the queue: the broker may not have noticed yet that this node's
+        // earlier one is dead.
+        ClientError::ChannelClosed { code: 403, .. } => false,
         ClientError::ChannelClosed { .. }
         | ClientError::ConnectionClosed { .. }
         | ClientError::Protocol(_)

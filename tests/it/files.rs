@@ -407,6 +407,25 @@ async fn payload_sent_again_after_its_origin_died_arrives(broker: AmqpUri) {
     node.shutdown().await.expect("stops");
 }
 
+/// Of two nodes with one name the second gets nothing while the first is there, and takes over then.
+// req: CONTROL-21
+async fn second_node_of_a_name_waits(broker: AmqpUri) {
+    let sites = unique("sites");
+    let (first, mut second) = (Home::new(&broker, &[&sites]), Home::new(&broker, &[&sites]));
+    second.name = first.name.clone();
+    let node = first.start().await;
+    let mut waiting = Node::start(second.settings()).await.expect("starts");
+    let not_ready = tokio::time::timeout(Duration::from_secs(1), waiting.ready()).await;
+    assert!(not_ready.is_err(), "both nodes are ready");
+    send_files(&broker, &sites, &[("a", 10), ("b", 10)], Some(1))
+        .await
+        .expect("sent");
+    assert!(first.file("a").is_some() && first.file("b").is_some());
+    node.shutdown().await.expect("stops");
+    assert!(waiting.ready().await, "the second does not take over");
+    waiting.shutdown().await.expect("stops");
+}
+
 /// An inbox that is a symlink is refused when the node starts.
 // req: CONTROL-9
 async fn symlink_inbox_is_refused(broker: AmqpUri) {
@@ -428,5 +447,6 @@ on_both_engines! {
     status_tells_nodes_and_files,
     garbage_in_the_registry_is_dropped,
     payload_sent_again_after_its_origin_died_arrives,
+    second_node_of_a_name_waits,
     symlink_inbox_is_refused,
 }
