@@ -1,1 +1,6 @@
-//! The HTTP interface.
+//! The HTTP interface: health and payloads now; the management API and the page come beside them.
+#![allow(clippy::disallowed_methods)]
+
+pub mod http;
+mod payloads;
+mod range;

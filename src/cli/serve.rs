@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{EXIT_OK, EXIT_STORAGE};
+use crate::admin::http::HttpServer;
 use crate::config::{self, ServerSettings, SyncMode};
 use crate::server::Server;
 
@@ -86,15 +89,23 @@ impl Args {
 /// Runs the broker until SIGTERM or Ctrl-C.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings()?;
+    let http_listen = settings.http_listen;
     let server = Server::start(settings).await?;
+    let (broker, store) = (Arc::clone(server.broker()), server.store().clone());
+    let http = HttpServer::bind(http_listen, broker, store).await?;
     println!("AMQP listening on {}", server.amqp_addr());
     if let Some(address) = server.peer_addr() {
         println!("Peers listening on {address}");
     }
+    println!("HTTP listening on {}", http.local_addr());
+    let stopping = CancellationToken::new();
+    let http = tokio::spawn(http.serve(stopping.clone()));
     println!("Server startup complete; 0 plugins started.");
     tokio::select! {
         signal = stop_signal() => {
             tracing::info!(signal = signal?, "stopping");
+            stopping.cancel();
+            http.abort();
             server.shutdown().await?;
             Ok(ExitCode::from(EXIT_OK))
         }
