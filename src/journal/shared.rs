@@ -240,7 +240,11 @@ impl Shared {
                 return Ok(());
             }
             if let Some(failure) = self.failure.get() {
-                return Err(failure.clone().into());
+                // It may have become durable just before the failure, and after the look above.
+                return match lsn <= self.durable_lsn() {
+                    true => Ok(()),
+                    false => Err(failure.clone().into()),
+                };
             }
             if lsn > state.appender.last() {
                 return Err(JournalError::NotFound { lsn });
