@@ -191,14 +191,9 @@ impl Payloads {
                     payloads.seed(scope, id).await;
                     (UploadResult::Stored { id, size_bytes }, Some(reference))
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "a large body cannot be stored");
-                    (
-                        UploadResult::Refused {
-                            reason: error.to_string(),
-                        },
-                        None,
-                    )
+                Err(reason) => {
+                    tracing::warn!(%reason, "a large body cannot be stored");
+                    (UploadResult::Refused { reason }, None)
                 }
             };
             // A connection that is gone wants no answer.
@@ -213,33 +208,34 @@ impl Payloads {
         sender
     }
 
-    /// Writes an upload part by part; none if it ended before it was whole.
+    /// Writes an upload part by part; none if it ended before it was whole. An error is the reason to tell
+    /// the publisher, whose publish waits for it.
     async fn upload(
         &self,
         scope: ScopeId,
         size_bytes: u64,
         mut parts: mpsc::Receiver<Part>,
-    ) -> Option<Result<(PayloadId, PayloadReference), StoreError>> {
+    ) -> Option<Result<(PayloadId, PayloadReference), String>> {
         let mut key = [0; 32];
         if let Err(error) = getrandom::fill(&mut key) {
-            tracing::error!(%error, "the system gives no random bytes");
-            return None;
+            return Some(Err(format!("the system gives no random bytes: {error}")));
         }
         let (store, key) = (self.store.clone(), AccessKey::from_bytes(key));
         let begin = move || store.begin_upload(scope, size_bytes, key);
         let mut upload = match blocking(begin).await? {
             Ok(upload) => upload,
-            Err(error) => return Some(Err(error)),
+            Err(error) => return Some(Err(error.to_string())),
         };
         loop {
             let (gathered, whole) = gather(&mut parts).await?;
             upload = match blocking(move || write_all(upload, &gathered)).await? {
                 Ok(upload) => upload,
-                Err(error) => return Some(Err(error)),
+                Err(error) => return Some(Err(error.to_string())),
             };
             if whole {
                 let stored = blocking(move || upload.finish()).await?;
-                return Some(stored.map(|stored| (stored.id, stored.reference)));
+                let stored = stored.map(|stored| (stored.id, stored.reference));
+                return Some(stored.map_err(|error| error.to_string()));
             }
         }
     }
