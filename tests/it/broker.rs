@@ -4,11 +4,13 @@
 //! against, RabbitMQ for one; what tests Warren's own settings starts its own all the same.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{LazyLock, OnceLock};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use warren::config::ServerSettings;
+use warren::payload::Store;
 use warren::server::{Server, ServerError, ServerHandle};
 
 /// Runs all servers of this test binary, until it ends.
@@ -51,6 +53,25 @@ impl Own {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it serves pieces.
+    pub(crate) fn peer_address(&self) -> SocketAddr {
+        self.server().peer_addr().expect("it serves pieces")
+    }
+
+    /// Its payload store.
+    pub(crate) fn store(&self) -> &Store {
+        self.server().store()
+    }
+
+    /// Where its payload store lies.
+    pub(crate) fn payload_folder(&self) -> PathBuf {
+        self.folder.path().join("data").join("payloads")
+    }
+
+    fn server(&self) -> &ServerHandle {
+        self.server.as_ref().expect("it runs until dropped")
     }
 
     /// Tries to start a second server in the same folder.

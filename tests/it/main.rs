@@ -11,6 +11,7 @@ mod engines;
 mod files;
 mod handshake;
 mod lapin_patterns;
+mod large_payload;
 mod limits;
 mod malformed;
 mod publish;

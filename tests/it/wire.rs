@@ -486,8 +486,9 @@ impl Client {
         }
     }
 
-    /// The next frame, or what stands in its place; `None` when time is up.
-    fn frame(&mut self, patience: Duration) -> Option<Result<frame::Frame, Event>> {
+    /// The next frame, or what stands in its place; `None` when time is up. For tests of how frames of
+    /// several channels mix; [`Self::next`] takes whole messages.
+    pub(crate) fn frame(&mut self, patience: Duration) -> Option<Result<frame::Frame, Event>> {
         loop {
             if !self.greeted && self.input.first() == Some(&b'A') && self.input.len() >= 8 {
                 let octets = self.input.split_to(8);
