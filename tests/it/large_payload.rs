@@ -7,14 +7,14 @@ use bytes::BytesMut;
 use warren::amqp::field::{FieldTable, FieldValue, ShortString};
 use warren::amqp::frame::{self, FrameKind};
 use warren::amqp::header::{ContentHeader, Properties};
-use warren::amqp::method::{Method, basic, exchange, queue};
+use warren::amqp::method::{Method, basic, channel, exchange, queue, tx};
 use warren::payload::message::CONTENT_TYPE;
 use warren::payload::store::PayloadInfo;
 use warren::payload::{Manifest, PayloadId};
 
 use crate::broker::Own;
 use crate::confirm::take_confirms;
-use crate::wire::{Client, Message, Opening, PATIENCE, pattern, persistent, unique};
+use crate::wire::{Client, Message, Opening, PATIENCE, pattern, persistent, published, unique};
 
 /// Bodies of at least this many bytes go to the payload store.
 const THRESHOLD_BYTES: usize = 64 * 1024;
@@ -542,4 +542,119 @@ fn a_restart_keeps_a_large_message() {
     assert_eq!(message.header.raw, properties.encode());
     client.ack(1, message.delivery_tag(), false);
     until_reference_count(&own, SEED_REFERENCE_COUNT);
+}
+
+/// A large body keeps its place among small ones of its channel, though it takes longer.
+#[test]
+fn a_large_body_keeps_its_place() {
+    let own = start();
+    let mut client = connect(&own);
+    let queue = declare(&mut client, "order", FieldTable::EMPTY);
+    let body = pattern(2_000_000);
+    client.publish(1, &queue, b"before");
+    client.publish(1, &queue, &body);
+    client.publish(1, &queue, b"after");
+    take_confirms(&mut client, 1, &mut (1..=3).collect());
+    for expected in [&b"before"[..], &body, b"after"] {
+        let message = client.get(1, &queue, true).expect("published");
+        assert_body(&message, expected);
+    }
+}
+
+/// Large bodies of two channels, whose frames come in turn, are told apart.
+#[test]
+fn bodies_of_two_channels_may_come_in_turn() {
+    let own = start();
+    let mut client = connect(&own);
+    client.open(2);
+    client.confirm_select(2);
+    let queues = ["first", "second"].map(|name| declare(&mut client, name, FieldTable::EMPTY));
+    let mut bodies = [pattern(1_000_000), pattern(1_000_000)];
+    bodies[1].reverse();
+    let mut outputs = Vec::new();
+    for (channel, (queue, body)) in (1..).zip(queues.iter().zip(&bodies)) {
+        let publish = basic::Publish {
+            routing_key: queue.clone(),
+            ..basic::Publish::default()
+        };
+        outputs.push(published(channel, &publish, &typed(), body, 8_192));
+    }
+    while outputs.iter().any(|output| !output.is_empty()) {
+        for output in &mut outputs {
+            let Some(size) = output.get(3..7) else {
+                continue;
+            };
+            let size = u32::from_be_bytes(size.try_into().expect("four octets"));
+            client.send_bytes(&output.split_to(size as usize + 8));
+        }
+    }
+    for (channel, (queue, body)) in (1..).zip(queues.iter().zip(&bodies)) {
+        take_confirms(&mut client, channel, &mut [1].into());
+        let message = client.get(channel, queue, true).expect("published");
+        assert_body(&message, body);
+    }
+    assert_eq!(own.store().list().len(), 2);
+}
+
+/// A large body that no queue takes is returned whole, and nobody needs it then.
+#[test]
+fn an_unroutable_body_is_returned() {
+    let own = start();
+    let mut client = connect(&own);
+    let body = pattern(500_000);
+    let publish = basic::Publish {
+        routing_key: unique("nowhere"),
+        mandatory: true,
+        ..basic::Publish::default()
+    };
+    client.publish_with(1, &publish, &typed(), &body);
+    let message = client.expect_message(1);
+    assert!(matches!(&message.method, Method::BasicReturn(returned) if returned.reply_code == 312));
+    assert_body(&message, &body);
+    take_confirms(&mut client, 1, &mut [1].into());
+    until_reference_count(&own, SEED_REFERENCE_COUNT);
+}
+
+/// A transaction holds the large bodies in it until it is committed, or gives them back.
+#[test]
+fn a_transaction_holds_its_bodies() {
+    let own = start();
+    let mut client = Client::connect(own.address());
+    client.open(1);
+    client.call(1, tx::Select {});
+    let queue = declare(&mut client, "transaction", FieldTable::EMPTY);
+    let body = pattern(400_000);
+    client.publish(1, &queue, &body);
+    client.call(1, tx::Rollback {});
+    assert_eq!(client.depth(1, &queue), 0);
+    until_reference_count(&own, SEED_REFERENCE_COUNT);
+    client.publish(1, &queue, &body);
+    assert_eq!(client.depth(1, &queue), 0);
+    until_reference_count(&own, SEED_REFERENCE_COUNT + 1);
+    client.call(1, tx::Commit {});
+    let message = client.get(1, &queue, true).expect("committed");
+    assert_body(&message, &body);
+    until_reference_count(&own, SEED_REFERENCE_COUNT);
+}
+
+/// A body that the store has no room for closes its channel with the reason, and nothing else.
+#[test]
+fn a_body_without_room_is_refused() {
+    let own = Own::start(|settings| {
+        settings.payload.threshold_bytes = THRESHOLD_BYTES as u64;
+        settings.payload.quota_bytes = Some(1_000_000);
+    });
+    let mut client = connect(&own);
+    let queue = declare(&mut client, "full", FieldTable::EMPTY);
+    client.open(2);
+    let body = pattern(1_000_001);
+    client.publish(2, &queue, &body);
+    let text = client.expect_channel_close(2, 406);
+    assert!(text.contains("no room for 1000001 bytes"), "{text}");
+    assert_eq!(own.store().usage().reserved_bytes, 0);
+    assert_eq!(upload_file_count(&own.payload_folder()), 0);
+    client.call(2, channel::Open {});
+    publish_to(&mut client, 1, &queue, &body[1..]);
+    let message = client.get(2, &queue, true).expect("published");
+    assert_body(&message, &body[1..]);
 }
