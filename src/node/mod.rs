@@ -11,6 +11,7 @@ pub mod board;
 pub mod distributor;
 pub mod edge;
 mod fetch;
+mod folder_events;
 mod inbox;
 pub mod ledger;
 pub mod manifest_file;

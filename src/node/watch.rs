@@ -1,7 +1,8 @@
 //! The loop that distributes a folder: look, wait until files stand still, send, keep account.
 //!
 //! Each round: ask for presence, take what nodes said, look at the folder, send what has stood still,
-//! record every change. Rounds come at the interval; receipts are taken in between.
+//! record every change. Rounds come at the interval, and sooner when the system says that the folder
+//! changed; receipts are taken in between.
 //!
 //! Growing ──unchanged for one round──> Sent (recorded) ──changed──> Growing
 //!
@@ -16,6 +17,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::distributor::{Distributor, DistributorSettings, News, SendError, look_at};
+use super::folder_events::FolderEvents;
 use super::ledger::{Ledger, SentFile};
 use super::message::{Group, Receipt};
 use super::state::StateError;
@@ -24,6 +26,10 @@ use crate::payload::store::FileStamp;
 
 /// Pause before connecting again.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(2);
+/// A change in the folder brings the next rounds so soon: one sees the file, the next that it stands still.
+const EVENT_PAUSE: Duration = Duration::from_millis(500);
+/// Rounds that come sooner after a change.
+const ROUNDS_AFTER_EVENT: u32 = 2;
 /// Most files of the folder that are looked at; further ones wait until some are gone.
 pub const FILES_MAX: usize = 100_000;
 
@@ -188,16 +194,26 @@ impl Watching<'_> {
     ) -> Result<std::convert::Infallible, WatchError> {
         // What was large and may not be everywhere yet is served again after a restart.
         self.serve_again(distributor, tell).await?;
+        let events = FolderEvents::of(&self.settings.folder);
+        let mut soon_count = 0;
         loop {
             distributor
                 .request_presence()
                 .await
                 .map_err(SendError::from)?;
             self.look(distributor, tell).await?;
-            let round_ends = Instant::now() + self.settings.interval;
+            let mut round_ends = Instant::now() + self.settings.interval;
+            if soon_count > 0 {
+                soon_count -= 1;
+                round_ends = round_ends.min(Instant::now() + EVENT_PAUSE);
+            }
             loop {
                 tokio::select! {
                     () = tokio::time::sleep_until(round_ends.into()) => break,
+                    () = events.changed() => {
+                        soon_count = ROUNDS_AFTER_EVENT;
+                        round_ends = round_ends.min(Instant::now() + EVENT_PAUSE);
+                    }
                     news = distributor.news() => {
                         let news = news.map_err(SendError::from)?;
                         self.take(distributor, news, tell)?;
