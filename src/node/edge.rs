@@ -2,7 +2,7 @@
 //!
 //! Owns: what lives as long as the node does: store, swarm, inbox, journal of work. The connection to
 //! the broker comes and goes (`upstream`); work goes on without it.
-//! Bound: [`HINTS_MAX`] progress receipts wait, further ones are dropped.
+//! Bound: `HINTS_MAX` progress receipts wait, further ones are dropped.
 
 use std::path::PathBuf;
 use std::sync::Arc;
