@@ -30,12 +30,13 @@ def until(what, is_so, wait_s=WAIT_S):
 
 
 def free_port():
-    """A port that is free, and so low that RabbitMQ's second port, 20,000 above it, is one too."""
+    """A port that is free, as is RabbitMQ's second one, 20,000 above it: below those the system hands out."""
     for _ in range(100):
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as listener:
+        port = random.randrange(10_100, 12_700)
+        with socket.socket() as listener, socket.socket() as second:
             try:
                 listener.bind(("127.0.0.1", port))
+                second.bind(("127.0.0.1", port + 20_000))
                 return port
             except OSError:
                 continue

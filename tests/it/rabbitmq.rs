@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -46,10 +47,19 @@ pub(crate) fn shared(test: &str) -> Option<&'static str> {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, below those that the system hands out by itself, so that no other
+/// test's connection takes it before RabbitMQ has it.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("bound").port()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id();
+    for _ in 0..10_000 {
+        let step = first.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        let port = u16::try_from(20_000 + step).expect("below 30,000");
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port from 20,000 to 29,999 is free");
 }
 
 fn start() -> Running {
