@@ -142,6 +142,33 @@ impl Default for AdmissionSettings {
     }
 }
 
+/// How much memory the broker may use before publishers wait.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MemoryWatermark {
+    /// A share of the machine's memory, or of the container's: 0.6 is 60 %.
+    Relative(f64),
+    /// So many bytes.
+    Absolute(u64),
+}
+
+impl Default for MemoryWatermark {
+    fn default() -> Self {
+        Self::Relative(0.6)
+    }
+}
+
+impl MemoryWatermark {
+    /// The limit in bytes where `total_bytes` could be had.
+    #[must_use]
+    pub fn limit_bytes(self, total_bytes: u64) -> u64 {
+        match self {
+            // A share that makes no sense saturates: below 0 nothing, above all of it everything.
+            Self::Relative(share) => (total_bytes as f64 * share) as u64,
+            Self::Absolute(bytes) => bytes,
+        }
+    }
+}
+
 /// What a commit of the journal waits for before its confirms go out.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum SyncMode {

@@ -21,6 +21,7 @@
 //! Bounds: [`limits`].
 
 mod access;
+mod alarms;
 mod binding;
 mod consumer;
 mod definitions;
@@ -52,6 +53,7 @@ use crate::journal::{Journal, Recovered};
 use crate::payload::ScopeId;
 
 pub use access::{Access, AuthError, Origin, PasswordHash, PatternError, Permissions, User, Users};
+pub use alarms::{Alarm, Alarms, DiskState, MemoryState};
 pub use binding::{Binding, DestinationName};
 pub use consumer::{AckMode, ChannelLimiter, Consumer};
 pub use definitions::DefinitionError;
@@ -133,6 +135,7 @@ pub struct Broker {
     /// Held while a vhost comes or goes; has the next scope.
     scope_next: Mutex<u32>,
     connection_next: AtomicU64,
+    alarms: Alarms,
 }
 
 impl Broker {
@@ -170,6 +173,7 @@ impl Broker {
             vhosts: DashMap::new(),
             scope_next: Mutex::new(1),
             connection_next: AtomicU64::new(1),
+            alarms: Alarms::default(),
         };
         broker.restore(recovered)?;
         // The account is the last of the defaults to be written: without it a first start was cut short.
@@ -183,6 +187,12 @@ impl Broker {
     #[must_use]
     pub fn users(&self) -> &Users {
         &self.shared.users
+    }
+
+    /// What is short: while anything is, publishers wait.
+    #[must_use]
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
     }
 
     /// The vhost of this name.
