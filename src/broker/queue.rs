@@ -4,7 +4,8 @@
 //! messages came from and where dead ones go is decided above it.
 //! One lock holds all of its state; a publish, a settle of many, or a resume takes it once. Under it,
 //! messages go into consumers' outboxes; wake-ups are noted in [`Wakes`] and happen after it.
-//! Invariant: when the lock is free, either nothing waits or nobody is ready.
+//! Invariant: when the lock is free, nothing waits, or nobody is ready, or the first that waits is being
+//! read from disk.
 //! Bounds: waiting messages by the queue's arguments, unacknowledged ones by prefetch.
 //!
 //! Each message is in one place at a time:
@@ -32,7 +33,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::amqp::field::FieldTable;
-use crate::journal::{Journal, Lsn, QueueId};
+use crate::journal::{Appended, Journal, Location, Lsn, QueueId};
 
 use super::consumer::{AckMode, ChannelLimiter, Consumer};
 use super::ids::ConnectionId;
@@ -42,7 +43,7 @@ use super::outbox::{Delivery, Outbox, Pushed, Wakes};
 
 use arguments::QueueSettings;
 use consumers::{Consumers, Unsettled};
-use ready::Ready;
+use ready::{Front, Ready};
 use unacked::{Out, Unacked};
 
 /// A message's number in its queue: its place in the order, never given twice.
@@ -75,6 +76,8 @@ pub(crate) struct Entry {
     pub(crate) message: Message,
     /// Its number in the journal, [`Lsn::ZERO`] if it is not there.
     pub(crate) lsn: Lsn,
+    /// Where the journal has it; of no meaning without a number.
+    pub(crate) location: Location,
     pub(crate) redelivered: bool,
 }
 
@@ -363,9 +366,7 @@ impl Queue {
     /// Looks at waiting messages without taking them: `count` from `offset` on.
     #[must_use]
     pub fn peek(&self, offset: usize, count: usize) -> Vec<Message> {
-        let state = self.state.lock();
-        let messages = state.ready.iter().map(|(_, entry)| entry.message.clone());
-        messages.skip(offset).take(count).collect()
+        self.state.lock().ready.peek(offset, count)
     }
 
     /// Settles messages that are out, in one go; numbers that are not out are passed over, since the
@@ -433,7 +434,7 @@ impl Queue {
     pub(crate) fn enqueue(
         self: &Arc<Self>,
         message: &mut Message,
-        lsn: Lsn,
+        record: Appended,
         wakes: &mut Wakes,
     ) -> Enqueued {
         let mut left = Left::new();
@@ -452,12 +453,16 @@ impl Queue {
             state.counts.published += 1;
             let entry = Entry {
                 message: message.clone(),
-                lsn,
+                lsn: record.lsn,
+                location: record.location,
                 redelivered: false,
             };
-            // Nobody is ready while something waits, so a message that can go now is the front.
-            if let Some(entry) = self.hand_over(&mut state, seq, entry, &mut left, wakes) {
-                debug_assert!(state.consumers.front().is_none(), "somebody could take it");
+            // Somebody may be ready while something waits only if that is still being read from disk.
+            let kept = match state.ready.is_empty() {
+                true => self.hand_over(&mut state, seq, entry, &mut left, wakes),
+                false => Some(entry),
+            };
+            if let Some(entry) = kept {
                 drop(entry.message);
                 message.detach();
                 let message = message.clone();
@@ -533,7 +538,7 @@ impl Queue {
         let mut left = Left::new();
         let got = {
             let mut state = self.state.lock();
-            let Some((seq, entry)) = state.ready.pop_front() else {
+            let Front::Message(seq, entry) = state.ready.pop_front() else {
                 state.counts.fetched_empty += 1;
                 return None;
             };
@@ -568,7 +573,7 @@ impl Queue {
             let mut state = self.state.lock();
             let ready = std::mem::take(&mut state.ready);
             state.counts.purged += ready.len() as u64;
-            left.extend(ready.iter().map(|(_, entry)| entry.lsn).filter(has_record));
+            left.extend(ready.lsns());
             ready.len()
         };
         self.journal_left(&left);
@@ -619,10 +624,9 @@ impl Queue {
     /// Journal numbers of the waiting and unsettled messages that somebody has seen, for a clean stop.
     pub(crate) fn delivered_lsns(&self) -> Vec<Lsn> {
         let state = self.state.lock();
-        let ready = state.ready.iter().filter(|(_, entry)| entry.redelivered);
-        let ready = ready.map(|(_, entry)| entry.lsn);
         let out = state.unacked.iter().map(|(_, out)| out.entry.lsn);
-        ready.chain(out).filter(has_record).collect()
+        let ready = state.ready.delivered_lsns();
+        ready.chain(out.filter(has_record)).collect()
     }
 
     fn drop_excess(&self, state: &mut State, left: &mut Left) {
@@ -633,7 +637,7 @@ impl Queue {
     /// Restores the invariant: hands over what waits as long as anybody is ready.
     fn dispatch(self: &Arc<Self>, state: &mut State, left: &mut Left, wakes: &mut Wakes) {
         while state.consumers.front().is_some() {
-            let Some((seq, entry)) = state.ready.pop_front() else {
+            let Front::Message(seq, entry) = state.ready.pop_front() else {
                 return;
             };
             if let Some(entry) = self.hand_over(state, seq, entry, left, wakes) {
@@ -655,6 +659,7 @@ impl Queue {
         let Entry {
             mut message,
             lsn,
+            location,
             redelivered,
         } = entry;
         while let Some(consumer) = state.consumers.front() {
@@ -679,6 +684,7 @@ impl Queue {
                             let entry = Entry {
                                 message,
                                 lsn,
+                                location,
                                 redelivered,
                             };
                             let consumer = Some(consumer);
@@ -701,6 +707,7 @@ impl Queue {
         Some(Entry {
             message,
             lsn,
+            location,
             redelivered,
         })
     }

@@ -179,6 +179,7 @@ fn restore_messages(
         home.queue.restore(Entry {
             message,
             lsn: found.lsn,
+            location: found.location,
             redelivered: !clean || found.was_delivered,
         });
     }

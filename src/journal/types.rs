@@ -63,6 +63,17 @@ pub struct Appended {
     pub location: Location,
 }
 
+impl Appended {
+    /// What stands for a message that is not in the journal.
+    pub const NONE: Self = Self {
+        lsn: Lsn::ZERO,
+        location: Location {
+            segment: 0,
+            offset: 0,
+        },
+    };
+}
+
 /// The body of a message to append.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum BodyRecord<'a> {

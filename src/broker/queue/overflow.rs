@@ -7,7 +7,7 @@
 //! dead-lettered with reason `maxlen`.
 
 use super::arguments::{Overflow, QueueSettings};
-use super::ready::Ready;
+use super::ready::{Front, Ready};
 use super::{Left, note_left};
 
 /// Whether a new message must be refused, by the queue's limits before it is added.
@@ -29,7 +29,7 @@ pub(super) fn drop_excess(settings: &QueueSettings, ready: &mut Ready, left: &mu
     }
     let mut dropped_count = 0;
     while is_over(settings, ready.len() as u64, ready.bytes())
-        && let Some((_, entry)) = ready.pop_front()
+        && let Front::Message(_, entry) = ready.pop_front()
     {
         note_left(left, entry.lsn);
         dropped_count += 1;

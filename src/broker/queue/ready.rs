@@ -7,7 +7,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::journal::Lsn;
+
+use super::super::message::Message;
 use super::{Entry, MessageSeq};
+
+/// What stands first.
+#[derive(Debug)]
+pub(crate) enum Front {
+    /// A message; it is taken.
+    Message(MessageSeq, Entry),
+    /// A message that is still on disk: it has been asked for, and the queue goes on when it is there.
+    #[allow(dead_code)] // until pages are written
+    Loading,
+    /// Nothing waits.
+    Empty,
+}
 
 /// Waiting messages, lowest number first.
 #[derive(Debug, Default)]
@@ -59,13 +74,28 @@ impl Ready {
     }
 
     /// Takes the first message.
-    pub(crate) fn pop_front(&mut self) -> Option<(MessageSeq, Entry)> {
+    pub(crate) fn pop_front(&mut self) -> Front {
         let taken = match self.returned.pop_first() {
-            Some(taken) => taken,
-            None => self.pop_fresh()?,
+            Some(taken) => Some(taken),
+            None => self.pop_fresh(),
         };
-        self.bytes -= taken.1.message.size_bytes();
-        Some(taken)
+        match taken {
+            Some((seq, entry)) => {
+                self.bytes -= entry.message.size_bytes();
+                Front::Message(seq, entry)
+            }
+            None => Front::Empty,
+        }
+    }
+
+    /// The first message, left where it is; none if there is none, or if it is still on disk.
+    #[allow(dead_code)] // for expiry
+    pub(crate) fn front(&self) -> Option<(MessageSeq, &Entry)> {
+        if let Some((seq, entry)) = self.returned.first_key_value() {
+            return Some((*seq, entry));
+        }
+        let (seq, entry) = self.fresh.front()?.front()?;
+        Some((*seq, entry))
     }
 
     /// Puts a message that was taken back to its place.
@@ -79,8 +109,26 @@ impl Ready {
         debug_assert!(replaced.is_none(), "a number is given once");
     }
 
-    /// The messages in order, without taking them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (MessageSeq, &Entry)> {
+    /// Copies of `count` messages from the one at `offset` on.
+    pub(crate) fn peek(&self, offset: usize, count: usize) -> Vec<Message> {
+        let messages = self.in_memory().map(|(_, entry)| entry.message.clone());
+        messages.skip(offset).take(count).collect()
+    }
+
+    /// Journal numbers of all messages, in order of the queue; [`Lsn::ZERO`] is left out.
+    pub(crate) fn lsns(&self) -> impl Iterator<Item = Lsn> {
+        let lsns = self.in_memory().map(|(_, entry)| entry.lsn);
+        lsns.filter(|lsn| *lsn != Lsn::ZERO)
+    }
+
+    /// As [`Self::lsns`], of messages that somebody has seen.
+    pub(crate) fn delivered_lsns(&self) -> impl Iterator<Item = Lsn> {
+        let seen = self.in_memory().filter(|(_, entry)| entry.redelivered);
+        seen.map(|(_, entry)| entry.lsn)
+            .filter(|lsn| *lsn != Lsn::ZERO)
+    }
+
+    fn in_memory(&self) -> impl Iterator<Item = (MessageSeq, &Entry)> {
         let returned = self.returned.iter().map(|(seq, entry)| (*seq, entry));
         let fresh = self.fresh.iter().flatten();
         returned.chain(fresh.map(|(seq, entry)| (*seq, entry)))

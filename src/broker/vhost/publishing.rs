@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::amqp::field::FieldTable;
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, PropertiesRef};
-use crate::journal::{BodyRecord, Lsn, NewMessage, PayloadRecord};
+use crate::journal::{Appended, BodyRecord, Lsn, NewMessage, PayloadRecord};
 
 use super::super::access::Access;
 use super::super::error::{Error, ResourceKind};
@@ -145,12 +145,12 @@ impl Vhost {
         now: Instant,
         wakes: &mut Wakes,
     ) -> Result<Published, Error> {
-        let lsn = match &self.shared.journal {
+        let record = match &self.shared.journal {
             Some(journal)
                 if !route.durable.is_empty()
                     && message.traits().persistence == Persistence::Persistent =>
             {
-                let record = NewMessage {
+                let new = NewMessage {
                     exchange: message.exchange(),
                     routing_key: message.routing_key(),
                     header: message.header(),
@@ -159,25 +159,26 @@ impl Vhost {
                     flags: u32::from(message.traits().priority),
                     time_unix_ms: self.shared.clock.unix_ms(now),
                 };
-                journal.append_message(&record)?.lsn
+                journal.append_message(&new)?
             }
-            Some(_) | None => Lsn::ZERO,
+            Some(_) | None => Appended::NONE,
         };
+        let lsn = record.lsn;
         let mut taken_count = 0;
         let mut rejected_count = 0;
         for queue in &route.queues {
-            let queue_lsn = match queue.is_journalled() {
-                true => lsn,
-                false => Lsn::ZERO,
+            let queue_record = match queue.is_journalled() {
+                true => record,
+                false => Appended::NONE,
             };
-            match queue.enqueue(&mut message, queue_lsn, wakes) {
+            match queue.enqueue(&mut message, queue_record, wakes) {
                 Enqueued::Taken => taken_count += 1,
                 refused @ (Enqueued::Rejected | Enqueued::Gone) => {
                     if refused == Enqueued::Rejected {
                         rejected_count += 1;
                     }
-                    if queue_lsn != Lsn::ZERO {
-                        queue.journal_left(&[queue_lsn]);
+                    if queue_record.lsn != Lsn::ZERO {
+                        queue.journal_left(&[queue_record.lsn]);
                     }
                 }
             }
