@@ -77,7 +77,7 @@ impl Client {
         };
         let vhost = self.connection.vhost();
         vhost
-            .queue_declare(&self.connection, &declare)
+            .queue_declare(&self.connection, &declare, self.now)
             .expect("a plain queue");
         let request = BindingRequest {
             source: b"amq.fanout",
@@ -103,7 +103,7 @@ impl Client {
         };
         let vhost = self.connection.vhost();
         vhost
-            .consume(&self.connection, &consume, &mut self.wakes)
+            .consume(&self.connection, &consume, self.now, &mut self.wakes)
             .expect("a plain consumer");
     }
 
@@ -141,9 +141,9 @@ impl Client {
                 }
             }
         }
-        outbox.released(sent_bytes, &mut self.wakes);
+        outbox.released(sent_bytes, self.now, &mut self.wakes);
         if let Some(queue) = queue {
-            queue.settle(&self.seqs, Settle::Ack, &mut self.wakes);
+            queue.settle(&self.seqs, Settle::Ack, self.now, &mut self.wakes);
             self.seqs.clear();
         }
         self.wakes.wake_all();

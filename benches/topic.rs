@@ -46,7 +46,7 @@ fn bind(connection: &Connection, name: &str, pattern: &str) {
     };
     let vhost = connection.vhost();
     vhost
-        .queue_declare(connection, &declare)
+        .queue_declare(connection, &declare, Instant::now())
         .expect("a plain queue");
     let request = BindingRequest {
         source: b"amq.topic",

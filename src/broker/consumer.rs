@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -118,9 +119,9 @@ impl ChannelLimiter {
     }
 
     /// Sets the limit; 0 lifts it. Takes effect at once.
-    pub fn set_count_max(&self, count_max: u32, wakes: &mut Wakes) {
+    pub fn set_count_max(&self, count_max: u32, now: Instant, wakes: &mut Wakes) {
         self.count_max.store(count_max, Ordering::SeqCst);
-        self.resume_stalled(wakes);
+        self.resume_stalled(now, wakes);
     }
 
     /// The limit; 0 for none.
@@ -147,12 +148,12 @@ impl ChannelLimiter {
     }
 
     /// Takes back counts of settled deliveries and lets waiting consumers try again. No lock may be held.
-    pub(crate) fn release(&self, count: u32, wakes: &mut Wakes) {
+    pub(crate) fn release(&self, count: u32, now: Instant, wakes: &mut Wakes) {
         let before = self.used_count.fetch_sub(count, Ordering::SeqCst);
         debug_assert!(before >= count, "released what was never acquired");
         // Nobody waits without a limit: lifting it lets all of them go.
         if self.count_max.load(Ordering::SeqCst) != 0 {
-            self.resume_stalled(wakes);
+            self.resume_stalled(now, wakes);
         }
     }
 
@@ -162,12 +163,12 @@ impl ChannelLimiter {
         stalled.retain(|stalled| !Arc::ptr_eq(stalled, consumer));
     }
 
-    fn resume_stalled(&self, wakes: &mut Wakes) {
+    fn resume_stalled(&self, now: Instant, wakes: &mut Wakes) {
         if !self.has_room() {
             return;
         }
         let resumed = std::mem::take(&mut *self.stalled.lock());
-        queue::resume(resumed, wakes);
+        queue::resume(resumed, now, wakes);
     }
 
     fn has_room(&self) -> bool {

@@ -62,3 +62,6 @@ impl Default for BrokerLimits {
 }
 
 const _: () = assert!(PACKED_BYTES_MAX < BODY_COPY_BYTES_MAX);
+
+/// Most timers that one call of the broker handles; the rest is left to the next call.
+pub(crate) const TIMERS_AT_ONCE_MAX: usize = 256;

@@ -15,6 +15,7 @@
 //! 5. a queue's state
 //! 6. an outbox
 //! 7. a channel's limiter
+//! 8. the timers
 //!
 //! The journal's own lock comes after all of them: it calls nothing back. [`Waker`]s are called with no
 //! lock held, when [`Wakes`] is told to or dropped.
@@ -39,6 +40,7 @@ mod recovery;
 mod route;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod vhost;
 
 use std::fmt;
@@ -75,7 +77,9 @@ pub use vhost::{
 };
 
 use definitions::{DefinitionStore, VhostRecord};
+use limits::TIMERS_AT_ONCE_MAX;
 use names::NameMaker;
+use timers::TimerKind;
 use vhost::{Shared, WallClock};
 
 /// What a broker is made of.
@@ -165,6 +169,7 @@ impl Broker {
                 started,
                 started_unix_ms,
             },
+            timers: Arc::default(),
             queue_id_next: AtomicU64::new(1),
             serial_next: AtomicU64::new(1),
         });
@@ -292,6 +297,32 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.shared.timers.next()
+    }
+
+    /// Sets who is told when [`Self::poll_timeout`] came to be earlier than it was.
+    pub fn set_timeout_waker(&self, waker: Arc<dyn Waker>) {
+        self.shared.timers.set_waker(waker);
+    }
+
+    /// Does what is due: messages and queues expire. What is not done in this call stays due, so that
+    /// no call takes long; call again while [`Self::poll_timeout`] gives a time that has passed.
+    pub fn handle_timeout(&self, now: Instant, wakes: &mut Wakes) {
+        for _ in 0..TIMERS_AT_ONCE_MAX {
+            let Some((_, kind)) = self.shared.timers.pop_due(now) else {
+                return;
+            };
+            // Queues arm none yet.
+            match kind {
+                TimerKind::MessageExpiry(queue) | TimerKind::QueueExpiry(queue) => drop(queue),
+            }
+            wakes.wake_all();
+        }
     }
 
     fn make_defaults(&self, default_user: &DefaultUser) -> Result<(), Error> {

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -115,7 +116,7 @@ impl Outbox {
     /// Gives back room for `bytes` that left for the socket, and lets stalled consumers draw again.
     ///
     /// Called once per batch with the sum of [`Delivery::cost_bytes`].
-    pub fn released(&self, bytes: usize, wakes: &mut Wakes) {
+    pub fn released(&self, bytes: usize, now: Instant, wakes: &mut Wakes) {
         let resumed = {
             let mut state = self.state.lock();
             debug_assert!(bytes <= state.bytes, "released what was never taken");
@@ -126,7 +127,7 @@ impl Outbox {
             }
             std::mem::take(&mut state.stalled)
         };
-        queue::resume(resumed, wakes);
+        queue::resume(resumed, now, wakes);
     }
 
     /// Unsent bytes, as counted against the bound.

@@ -28,6 +28,7 @@ mod unacked;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -371,7 +372,13 @@ impl Queue {
 
     /// Settles messages that are out, in one go; numbers that are not out are passed over, since the
     /// session already knows which tags are outstanding.
-    pub fn settle(self: &Arc<Self>, seqs: &[MessageSeq], how: Settle, wakes: &mut Wakes) {
+    pub fn settle(
+        self: &Arc<Self>,
+        seqs: &[MessageSeq],
+        how: Settle,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) {
         let mut left = Left::new();
         let mut limiters = Releases::new();
         {
@@ -410,13 +417,13 @@ impl Queue {
         }
         self.journal_left(&left);
         for (consumer, count) in limiters {
-            consumer.limiter.release(count, wakes);
+            consumer.limiter.release(count, now, wakes);
         }
     }
 
     /// Consumers of this queue that stalled may have room again. All of them enter the round before
     /// anything is handed over, so that priorities hold.
-    fn resume(self: &Arc<Self>, consumers: &[Arc<Consumer>], wakes: &mut Wakes) {
+    fn resume(self: &Arc<Self>, consumers: &[Arc<Consumer>], now: Instant, wakes: &mut Wakes) {
         let mut left = Left::new();
         {
             let mut state = self.state.lock();
@@ -435,6 +442,7 @@ impl Queue {
         self: &Arc<Self>,
         message: &mut Message,
         record: Appended,
+        now: Instant,
         wakes: &mut Wakes,
     ) -> Enqueued {
         let mut left = Left::new();
@@ -478,6 +486,7 @@ impl Queue {
     pub(crate) fn consume(
         self: &Arc<Self>,
         new: NewConsumer,
+        now: Instant,
         wakes: &mut Wakes,
     ) -> Result<Arc<Consumer>, ConsumeRefused> {
         let mut left = Left::new();
@@ -516,7 +525,7 @@ impl Queue {
 
     /// Takes a consumer out; what it holds unsettled stays out. Says whether it was the last one;
     /// a consumer that was gone already was nobody's last.
-    pub(crate) fn cancel(&self, consumer: &Arc<Consumer>) -> Cancelled {
+    pub(crate) fn cancel(&self, consumer: &Arc<Consumer>, now: Instant) -> Cancelled {
         let mut state = self.state.lock();
         let removed = state.consumers.remove(consumer.id);
         let remaining_count = state.consumers.len();
@@ -534,7 +543,12 @@ impl Queue {
     }
 
     /// Takes the first waiting message without being a consumer.
-    pub(crate) fn get(&self, ack_mode: AckMode) -> Option<Got> {
+    pub(crate) fn get(
+        self: &Arc<Self>,
+        ack_mode: AckMode,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Option<Got> {
         let mut left = Left::new();
         let got = {
             let mut state = self.state.lock();
@@ -746,11 +760,11 @@ pub(crate) enum Cancelled {
 }
 
 /// Lets stalled consumers draw again: whoever made room calls this, without a lock.
-pub(crate) fn resume(mut stalled: Vec<Arc<Consumer>>, wakes: &mut Wakes) {
+pub(crate) fn resume(mut stalled: Vec<Arc<Consumer>>, now: Instant, wakes: &mut Wakes) {
     stalled.sort_by_key(|consumer| consumer.queue.id());
     for of_queue in stalled.chunk_by(|one, other| one.queue.id() == other.queue.id()) {
         if let [first, ..] = of_queue {
-            first.queue.resume(of_queue, wakes);
+            first.queue.resume(of_queue, now, wakes);
         }
     }
 }

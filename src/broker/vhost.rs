@@ -36,6 +36,7 @@ use super::outbox::{Outbox, Wakes};
 use super::payloads::{PayloadBody, PayloadReferences};
 use super::queue::{DeleteConditions, Queue, QueueCounts};
 use super::route::{Directory, Generation};
+use super::timers::Timers;
 
 pub use bindings::BindingRequest;
 pub use consuming::{Consume, Get};
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) payloads: Option<Arc<dyn PayloadReferences>>,
     pub(crate) names: NameMaker,
     pub(crate) clock: WallClock,
+    pub(crate) timers: Arc<Timers>,
     pub(crate) queue_id_next: AtomicU64,
     pub(crate) serial_next: AtomicU64,
 }

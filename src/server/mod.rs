@@ -11,6 +11,7 @@ mod data_dir;
 mod listener;
 mod payloads;
 pub mod peer;
+mod timers;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -152,6 +153,9 @@ impl Server {
         let listener = Listener::bind(settings.listen, &settings.admission).await?;
         let amqp_addr = listener.local_addr();
         shared.tasks.spawn(listener.run(Arc::clone(&shared)));
+        let broker = Arc::clone(&shared.broker);
+        let stopping = shared.stopping.clone();
+        shared.tasks.spawn(timers::keep_time(broker, stopping));
         let payloads = Arc::clone(&shared.payloads);
         shared
             .tasks

@@ -230,7 +230,7 @@ impl Channel {
     /// Tells the broker what was settled since the last call.
     pub(super) fn flush_settled(&mut self, cx: &mut Context<'_>) {
         if let Some((queue, how)) = self.settling.of.take() {
-            queue.settle(&self.settling.seqs, how, cx.wakes);
+            queue.settle(&self.settling.seqs, how, cx.now, cx.wakes);
             self.settling.seqs.clear();
         }
     }
@@ -310,7 +310,14 @@ impl Channel {
         }
         let connection = cx.connection;
         let vhost = connection.vhost();
-        vhost.close_channel(connection, self.number, &consumers, &unsettled, cx.wakes)
+        vhost.close_channel(
+            connection,
+            self.number,
+            &consumers,
+            &unsettled,
+            cx.now,
+            cx.wakes,
+        )
     }
 
     /// The consumer is gone with its queue; `notify` tells the client.

@@ -404,6 +404,7 @@ impl Session {
             let outbox = Arc::clone(connection.outbox());
             outbox.released(
                 std::mem::take(&mut self.encoded_cost_bytes),
+                now,
                 &mut self.wakes,
             );
             self.wakes.wake_all();
@@ -669,7 +670,9 @@ impl Session {
         self.transmit.drop_promise();
         self.unread = Bytes::new();
         if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed)
-            && let Err(error) = connection.vhost().disconnect(&connection, &mut self.wakes)
+            && let Err(error) = connection
+                .vhost()
+                .disconnect(&connection, now, &mut self.wakes)
         {
             tracing::error!(%error, "cannot note the end of a connection");
         }

@@ -207,7 +207,7 @@ impl Run {
         };
         let vhost = self.connection.vhost();
         vhost
-            .queue_declare(&self.connection, &declare)
+            .queue_declare(&self.connection, &declare, self.now)
             .expect("a plain queue");
     }
 
@@ -301,7 +301,7 @@ impl Run {
             limiter: &self.channels[channel].limiter,
         };
         let vhost = self.connection.vhost();
-        match vhost.consume(&self.connection, &consume, &mut self.wakes) {
+        match vhost.consume(&self.connection, &consume, self.now, &mut self.wakes) {
             Ok(handle) => {
                 assert!(!is_refused, "an exclusive consumer has company");
                 self.consumers.push(ModelConsumer {
@@ -331,7 +331,7 @@ impl Run {
         consumer.is_alive = false;
         let vhost = self.connection.vhost();
         vhost
-            .cancel(&consumer.handle, &mut self.wakes)
+            .cancel(&consumer.handle, self.now, &mut self.wakes)
             .expect("no journal to fail");
     }
 
@@ -346,7 +346,7 @@ impl Run {
         };
         let vhost = self.connection.vhost();
         let (handle, got) = vhost
-            .get(&self.connection, get)
+            .get(&self.connection, get, self.now, &mut self.wakes)
             .expect("the queue is there");
         let expected = self.queues[queue].ready.pop_first();
         let found = got
@@ -402,7 +402,7 @@ impl Run {
                 queue.drop_excess();
             }
             let seqs: Vec<_> = of_queue.iter().map(|out| out.seq).collect();
-            handle.settle(&seqs, how, &mut self.wakes);
+            handle.settle(&seqs, how, self.now, &mut self.wakes);
             self.wakes.wake_all();
             self.drain();
         }
@@ -420,7 +420,7 @@ impl Run {
         channel.count_max = count_max as u32;
         channel
             .limiter
-            .set_count_max(count_max as u32, &mut self.wakes);
+            .set_count_max(count_max as u32, self.now, &mut self.wakes);
     }
 
     fn close_channel(&mut self, channel: usize) {
@@ -454,6 +454,7 @@ impl Run {
                 number,
                 &handles,
                 &unsettled,
+                self.now,
                 &mut self.wakes,
             )
             .expect("no journal to fail");
@@ -502,7 +503,7 @@ impl Run {
                     OutboxItem::ConsumerCancelled(consumer) => self.cancelled(&consumer),
                 }
             }
-            outbox.released(sent_bytes, &mut self.wakes);
+            outbox.released(sent_bytes, self.now, &mut self.wakes);
             self.wakes.wake_all();
         }
         assert_eq!(outbox.bytes(), 0, "all was sent");
@@ -648,7 +649,7 @@ impl Run {
         }
         let vhost = Arc::clone(self.connection.vhost());
         vhost
-            .disconnect(&self.connection, &mut self.wakes)
+            .disconnect(&self.connection, self.now, &mut self.wakes)
             .expect("no journal to fail");
         for name in QUEUE_NAMES {
             let depth = vhost.queue(name).expect("the queue is there").depth();

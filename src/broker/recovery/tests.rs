@@ -225,7 +225,7 @@ fn what_was_rejected_dropped_or_sent_without_acknowledgement_does_not_come_back(
     let got = client.get("q", AckMode::Manual).expect("a waits");
     client
         .queue("q")
-        .settle(&[got.seq], Settle::Discard, &mut client.wakes);
+        .settle(&[got.seq], Settle::Discard, client.now, &mut client.wakes);
     let durable = durable.crash();
     let client = durable.client();
     assert_eq!(client.take_all("drops"), ["b"]);

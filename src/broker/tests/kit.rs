@@ -99,7 +99,8 @@ impl Client {
             auto_delete: flags.contains(&Flag::AutoDelete),
             arguments: &arguments,
         };
-        self.vhost().queue_declare(&self.connection, &declare)
+        self.vhost()
+            .queue_declare(&self.connection, &declare, self.now)
     }
 
     pub(crate) fn exchange(
@@ -234,7 +235,7 @@ impl Client {
         };
         let (_, got) = self
             .vhost()
-            .get(&self.connection, get)
+            .get(&self.connection, get, self.now, &mut Wakes::new())
             .expect("the queue is there");
         got
     }
@@ -256,7 +257,7 @@ impl Client {
             limiter: &self.limiter,
         };
         let vhost = Arc::clone(self.connection.vhost());
-        vhost.consume(&self.connection, &consume, &mut self.wakes)
+        vhost.consume(&self.connection, &consume, self.now, &mut self.wakes)
     }
 
     /// What is in the outbox, as sent.
@@ -268,7 +269,7 @@ impl Client {
             OutboxItem::Deliver(delivery) => delivery.cost_bytes(),
             OutboxItem::ConsumerCancelled(_) => 0,
         });
-        outbox.released(sent.sum(), &mut self.wakes);
+        outbox.released(sent.sum(), self.now, &mut self.wakes);
         items.into()
     }
 

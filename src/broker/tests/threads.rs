@@ -50,7 +50,7 @@ impl Life {
                 if let Some(consumer) = self.consumers.pop() {
                     let vhost = client.vhost();
                     vhost
-                        .cancel(&consumer, &mut client.wakes)
+                        .cancel(&consumer, client.now, &mut client.wakes)
                         .expect("no journal");
                 }
             }
@@ -63,12 +63,14 @@ impl Life {
                 let how = [Settle::Ack, Settle::Discard, Settle::Requeue];
                 let how = how[self.numbers.below(3) as usize];
                 if let Some((queue, seq)) = self.owed.pop() {
-                    queue.settle(&[seq], how, &mut client.wakes);
+                    queue.settle(&[seq], how, client.now, &mut client.wakes);
                 }
             }
-            13 => client
-                .limiter
-                .set_count_max(self.numbers.below(4) as u32, &mut client.wakes),
+            13 => client.limiter.set_count_max(
+                self.numbers.below(4) as u32,
+                client.now,
+                &mut client.wakes,
+            ),
             14 => self.own_queue(),
             _ => self.close_channel(),
         }
@@ -101,9 +103,9 @@ impl Life {
         self.take();
         let client = &mut self.client;
         let vhost = client.vhost();
-        let (connection, wakes) = (&client.connection, &mut client.wakes);
+        let (connection, now, wakes) = (&client.connection, client.now, &mut client.wakes);
         vhost
-            .close_channel(connection, 1, &self.consumers, &self.owed, wakes)
+            .close_channel(connection, 1, &self.consumers, &self.owed, now, wakes)
             .expect("no journal");
         self.consumers.clear();
         self.owed.clear();
@@ -129,7 +131,10 @@ fn connections_at_once_neither_lose_nor_repeat_messages() {
                 life.close_channel();
                 let vhost = life.client.vhost();
                 let (connection, wakes) = (&life.client.connection, &mut life.client.wakes);
-                vhost.disconnect(connection, wakes).expect("no journal");
+                let now = life.client.now;
+                vhost
+                    .disconnect(connection, now, wakes)
+                    .expect("no journal");
             });
         }
     });

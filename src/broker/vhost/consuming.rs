@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::amqp::field::FieldTable;
 
@@ -55,6 +56,7 @@ impl Vhost {
         &self,
         by: &Connection,
         consume: &Consume<'_>,
+        now: Instant,
         wakes: &mut Wakes,
     ) -> Result<Arc<Consumer>, Error> {
         let name = &*without_line_ends(consume.queue);
@@ -75,15 +77,17 @@ impl Vhost {
             arguments: consume.arguments.detached(),
             consumer_count_max,
         };
-        queue.consume(new, wakes).map_err(|refused| match refused {
-            ConsumeRefused::InExclusiveUse => Error::ExclusiveUse { resource },
-            ConsumeRefused::Gone => self.no_queue(name),
-            ConsumeRefused::TooMany => Error::LimitReached {
-                resource,
-                limited: "consumer",
-                count_max: consumer_count_max,
-            },
-        })
+        queue
+            .consume(new, now, wakes)
+            .map_err(|refused| match refused {
+                ConsumeRefused::InExclusiveUse => Error::ExclusiveUse { resource },
+                ConsumeRefused::Gone => self.no_queue(name),
+                ConsumeRefused::TooMany => Error::LimitReached {
+                    resource,
+                    limited: "consumer",
+                    count_max: consumer_count_max,
+                },
+            })
     }
 
     /// A consumer tag that was never used.
@@ -96,9 +100,14 @@ impl Vhost {
     ///
     /// Deliveries that were under way are still in the outbox: the session takes them before it sends
     /// `cancel-ok`.
-    pub fn cancel(&self, consumer: &Arc<Consumer>, wakes: &mut Wakes) -> Result<(), Error> {
+    pub fn cancel(
+        &self,
+        consumer: &Arc<Consumer>,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Result<(), Error> {
         let queue = consumer.queue();
-        match queue.cancel(consumer) {
+        match queue.cancel(consumer, now) {
             Cancelled::Last if queue.is_auto_delete() => {
                 self.delete_queue(queue, DeleteConditions::IF_UNUSED, wakes)
                     .map(|_| ())
@@ -113,11 +122,17 @@ impl Vhost {
     }
 
     /// Fetches one message, if any waits.
-    pub fn get(&self, by: &Connection, get: Get<'_>) -> Result<(Arc<Queue>, Option<Got>), Error> {
+    pub fn get(
+        &self,
+        by: &Connection,
+        get: Get<'_>,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Result<(Arc<Queue>, Option<Got>), Error> {
         let name = &*without_line_ends(get.queue);
         self.authorize(by, ResourceKind::Queue, name, Access::Read)?;
         let queue = self.usable_queue(by, name)?;
-        let got = queue.get(get.ack_mode);
+        let got = queue.get(get.ack_mode, now, wakes);
         Ok((queue, got))
     }
 
@@ -131,21 +146,22 @@ impl Vhost {
         channel: u16,
         consumers: &[Arc<Consumer>],
         unsettled: &[(Arc<Queue>, MessageSeq)],
+        now: Instant,
         wakes: &mut Wakes,
     ) -> Result<(), Error> {
         // First all of them, so that nothing that goes back comes again on the same channel.
         let mut result = Ok(());
         let mut last_of = Vec::new();
         for consumer in consumers {
-            if consumer.queue().cancel(consumer) == Cancelled::Last {
+            if consumer.queue().cancel(consumer, now) == Cancelled::Last {
                 last_of.push(Arc::clone(consumer.queue()));
             }
         }
         let withdrawn = by.outbox.withdraw(channel);
         let withdrawn_bytes = withdrawn.iter().map(Delivery::cost_bytes).sum();
         let withdrawn = withdrawn.iter().filter_map(unsettled_of);
-        requeue(unsettled.iter().cloned().chain(withdrawn), wakes);
-        by.outbox.released(withdrawn_bytes, wakes);
+        requeue(unsettled.iter().cloned().chain(withdrawn), now, wakes);
+        by.outbox.released(withdrawn_bytes, now, wakes);
         for queue in last_of.into_iter().filter(|queue| queue.is_auto_delete()) {
             match self.delete_queue(&queue, DeleteConditions::IF_UNUSED, wakes) {
                 Ok(_) | Err(Error::InUse { .. }) => {}
@@ -156,14 +172,19 @@ impl Vhost {
     }
 
     /// Ends a connection, after each of its channels was closed: its exclusive queues go.
-    pub fn disconnect(&self, by: &Connection, wakes: &mut Wakes) -> Result<(), Error> {
+    pub fn disconnect(
+        &self,
+        by: &Connection,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Result<(), Error> {
         let mut result = Ok(());
         let left = by.outbox.close();
         let left = left.iter().filter_map(|item| match item {
             OutboxItem::Deliver(delivery) => unsettled_of(delivery),
             OutboxItem::ConsumerCancelled(_) => None,
         });
-        requeue(left, wakes);
+        requeue(left, now, wakes);
         for queue in std::mem::take(&mut *by.exclusive_queues.lock()) {
             if let Err(error) = self.delete_queue(&queue, DeleteConditions::default(), wakes) {
                 result = Err(error);
@@ -182,7 +203,11 @@ fn unsettled_of(delivery: &Delivery) -> Option<(Arc<Queue>, MessageSeq)> {
 }
 
 /// Puts messages back to their places, with one lock for each queue.
-fn requeue(unsettled: impl Iterator<Item = (Arc<Queue>, MessageSeq)>, wakes: &mut Wakes) {
+fn requeue(
+    unsettled: impl Iterator<Item = (Arc<Queue>, MessageSeq)>,
+    now: Instant,
+    wakes: &mut Wakes,
+) {
     let mut by_queue: HashMap<u64, (Arc<Queue>, Vec<MessageSeq>)> = HashMap::new();
     for (queue, seq) in unsettled {
         let of_queue = by_queue
@@ -193,6 +218,6 @@ fn requeue(unsettled: impl Iterator<Item = (Arc<Queue>, MessageSeq)>, wakes: &mu
     let mut queues: Vec<_> = by_queue.into_values().collect();
     queues.sort_by_key(|(queue, _)| queue.id());
     for (queue, seqs) in queues {
-        queue.settle(&seqs, Settle::Requeue, wakes);
+        queue.settle(&seqs, Settle::Requeue, now, wakes);
     }
 }

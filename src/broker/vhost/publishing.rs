@@ -171,7 +171,7 @@ impl Vhost {
                 true => record,
                 false => Appended::NONE,
             };
-            match queue.enqueue(&mut message, queue_record, wakes) {
+            match queue.enqueue(&mut message, queue_record, now, wakes) {
                 Enqueued::Taken => taken_count += 1,
                 refused @ (Enqueued::Rejected | Enqueued::Gone) => {
                     if refused == Enqueued::Rejected {

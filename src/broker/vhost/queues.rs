@@ -3,6 +3,7 @@
 //! Spec: AMQP 0-9-1, class queue; RabbitMQ's checks in RabbitMQ's order.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::amqp::field::FieldTable;
 use crate::journal::Lsn;
@@ -62,6 +63,7 @@ impl Vhost {
         &self,
         by: &Connection,
         declare: &QueueDeclare<'_>,
+        now: Instant,
     ) -> Result<QueueDeclared, Error> {
         let name = &*without_line_ends(declare.name);
         if declare.passive {

@@ -180,7 +180,7 @@ fn exclusive_queues_are_their_connections_and_go_with_it() {
     assert_eq!(other.publish("", "q", "from elsewhere"), ROUTED);
     owner
         .vhost()
-        .disconnect(&owner.connection, &mut owner.wakes)
+        .disconnect(&owner.connection, owner.now, &mut owner.wakes)
         .unwrap();
     assert!(other.vhost().queue(b"q").is_none());
     assert_eq!(other.publish("", "q", "x"), PublishOutcome::Unroutable);
@@ -497,11 +497,11 @@ fn an_auto_delete_queue_goes_with_its_last_consumer() {
     let one = client.consume("q", "one", 0).unwrap();
     let two = client.consume("q", "two", 0).unwrap();
     let vhost = client.vhost();
-    vhost.cancel(&one, &mut client.wakes).unwrap();
+    vhost.cancel(&one, client.now, &mut client.wakes).unwrap();
     assert!(vhost.queue(b"q").is_some());
-    vhost.cancel(&two, &mut client.wakes).unwrap();
+    vhost.cancel(&two, client.now, &mut client.wakes).unwrap();
     assert!(vhost.queue(b"q").is_none());
-    vhost.cancel(&two, &mut client.wakes).unwrap();
+    vhost.cancel(&two, client.now, &mut client.wakes).unwrap();
 }
 
 #[test]
@@ -527,9 +527,12 @@ fn consumers_take_turns_within_their_prefetch() {
     let Some(OutboxItem::Deliver(second)) = items.get(1) else {
         panic!("four deliveries");
     };
-    client
-        .queue("q")
-        .settle(&[second.seq], Settle::Requeue, &mut client.wakes);
+    client.queue("q").settle(
+        &[second.seq],
+        Settle::Requeue,
+        client.now,
+        &mut client.wakes,
+    );
     // It goes back before what waited all the time.
     assert_eq!(client.drain_texts(), ["two:b"]);
     assert_eq!(client.queue("q").depth().ready_count, 1);
@@ -562,6 +565,7 @@ fn a_closed_channel_gives_back_what_it_had_to_the_others() {
             1,
             &[consumer],
             &unsettled,
+            leaving.now,
             &mut leaving.wakes,
         )
         .unwrap();

@@ -26,7 +26,7 @@ impl Channel {
         }
         if method.global {
             self.limiter
-                .set_count_max(method.prefetch_count.into(), cx.wakes);
+                .set_count_max(method.prefetch_count.into(), cx.now, cx.wakes);
         } else {
             self.prefetch_count_max = method.prefetch_count;
         }
@@ -65,7 +65,7 @@ impl Channel {
         let consumer = cx
             .connection
             .vhost()
-            .consume(cx.connection, &consume, cx.wakes);
+            .consume(cx.connection, &consume, cx.now, cx.wakes);
         let consumer = consumer.map_err(|error| Failure::broker(&error, id))?;
         self.consumers.insert(tag.clone(), consumer);
         self.reply_unless(method.no_wait, &basic::ConsumeOk { consumer_tag: tag }, cx);
@@ -81,7 +81,7 @@ impl Channel {
     ) -> Result<(), Failure> {
         self.flush_settled(cx);
         if let Some(consumer) = self.consumers.remove(&method.consumer_tag) {
-            let result = cx.connection.vhost().cancel(&consumer, cx.wakes);
+            let result = cx.connection.vhost().cancel(&consumer, cx.now, cx.wakes);
             result.map_err(|error| Failure::broker(&error, id_of!(basic::Cancel)))?;
         }
         Ok(())
@@ -102,7 +102,10 @@ impl Channel {
             queue: name.as_bytes(),
             ack_mode: ack_mode(method.no_ack),
         };
-        let got = cx.connection.vhost().get(cx.connection, get);
+        let got = cx
+            .connection
+            .vhost()
+            .get(cx.connection, get, cx.now, cx.wakes);
         let (queue, got) = got.map_err(|error| Failure::broker(&error, id))?;
         let Some(got) = got else {
             self.reply(&basic::GetEmpty {}, cx);

@@ -118,7 +118,10 @@ impl Channel {
             auto_delete: method.auto_delete,
             arguments: &method.arguments,
         };
-        let declared = cx.connection.vhost().queue_declare(cx.connection, &declare);
+        let declared = cx
+            .connection
+            .vhost()
+            .queue_declare(cx.connection, &declare, cx.now);
         let declared = declared.map_err(|error| Failure::broker(&error, id))?;
         let name = ShortString::try_from(declared.name.as_bytes()).unwrap_or(ShortString::EMPTY);
         self.last_queue = name.clone();

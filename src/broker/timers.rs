@@ -1,0 +1,146 @@
+//! What the broker must do at some time: one ordered list of deadlines for everything in it.
+//!
+//! Owns: the deadlines, and who hears that an earlier one came. Reads no clock: the server waits for
+//! [`Broker::poll_timeout`](super::Broker::poll_timeout) and calls
+//! [`Broker::handle_timeout`](super::Broker::handle_timeout).
+//! A timer holds what it is for weakly and is taken out when that ends, so deadlines far ahead keep
+//! nothing. Whoever arms one keeps to one timer for each of its purposes and moves it seldom: a queue's
+//! stays where it is when its front goes, and is set again when it comes up too early.
+//! Bound: a few timers for each queue, exchange and connection.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::outbox::Waker;
+use super::queue::Queue;
+
+/// What a deadline is for.
+#[derive(Clone, Debug)]
+pub(crate) enum TimerKind {
+    /// The first waiting message of a queue expires.
+    MessageExpiry(Weak<Queue>),
+    /// A queue may have been unused for as long as it lives so.
+    QueueExpiry(Weak<Queue>),
+}
+
+/// A timer that was armed; by it, it is taken out.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct TimerKey {
+    at: Instant,
+    serial: u64,
+}
+
+impl TimerKey {
+    /// When it comes up.
+    pub(crate) fn at(self) -> Instant {
+        self.at
+    }
+}
+
+/// The deadlines of a broker.
+#[derive(Default)]
+pub(crate) struct Timers {
+    armed: Mutex<BTreeMap<TimerKey, TimerKind>>,
+    serial_next: AtomicU64,
+    waker: RwLock<Option<Arc<dyn Waker>>>,
+}
+
+/// Whether an armed timer is the first of all, so that who waits must wait shorter.
+#[must_use = "who waits for the next deadline must hear of an earlier one"]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Earliest {
+    /// [`Timers::wake`] is to be called, with no lock held.
+    Yes,
+    /// Another comes first.
+    No,
+}
+
+impl Timers {
+    /// Sets a timer. A queue's lock may be held.
+    pub(crate) fn arm(&self, at: Instant, kind: TimerKind) -> (TimerKey, Earliest) {
+        let serial = self.serial_next.fetch_add(1, Ordering::Relaxed);
+        let key = TimerKey { at, serial };
+        let mut armed = self.armed.lock();
+        let is_earliest = armed.keys().next().is_none_or(|first| at < first.at);
+        armed.insert(key, kind);
+        let earliest = match is_earliest {
+            true => Earliest::Yes,
+            false => Earliest::No,
+        };
+        (key, earliest)
+    }
+
+    /// Takes a timer out; one that came up is out already.
+    pub(crate) fn disarm(&self, key: TimerKey) {
+        self.armed.lock().remove(&key);
+    }
+
+    /// The first deadline.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.armed.lock().keys().next().map(|key| key.at)
+    }
+
+    /// Takes the first timer out, if its time has come.
+    pub(crate) fn pop_due(&self, now: Instant) -> Option<(TimerKey, TimerKind)> {
+        let mut armed = self.armed.lock();
+        let first = armed.first_entry()?;
+        (first.key().at <= now).then(|| first.remove_entry())
+    }
+
+    /// Sets who is told of an earlier deadline.
+    pub(crate) fn set_waker(&self, waker: Arc<dyn Waker>) {
+        *self.waker.write() = Some(waker);
+    }
+
+    /// Tells whoever waits that an earlier deadline came. No lock may be held.
+    pub(crate) fn wake(&self) {
+        let waker = self.waker.read().clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Timers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Timers({})", self.armed.lock().len())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn kind() -> TimerKind {
+        TimerKind::MessageExpiry(Weak::new())
+    }
+
+    /// Timers come up in the order of their deadlines, and only when these have come.
+    #[test]
+    fn timers_come_up_in_order() {
+        let timers = Timers::default();
+        let start = Instant::now();
+        let second = |count| start + Duration::from_secs(count);
+        let (late, _) = timers.arm(second(9), kind());
+        let (early, earliest) = timers.arm(second(3), kind());
+        assert_eq!(earliest, Earliest::Yes);
+        let (same, earliest) = timers.arm(second(3), kind());
+        assert_eq!(earliest, Earliest::No);
+        assert_eq!(timers.next(), Some(second(3)));
+        let due = |now| timers.pop_due(now).map(|(key, _)| key);
+        assert_eq!(due(second(2)), None);
+        assert_eq!(due(second(3)), Some(early));
+        timers.disarm(same);
+        assert_eq!(due(second(8)), None);
+        assert_eq!(due(second(9)), Some(late));
+        assert_eq!(timers.next(), None);
+    }
+}

@@ -1,0 +1,54 @@
+//! Keeps the broker's time: calls it when a deadline has come.
+//!
+//! Owns: the one task that waits for the broker's next deadline.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, Waker, Wakes};
+
+/// Ends the wait when an earlier deadline came.
+#[derive(Debug)]
+struct Earlier(Arc<Notify>);
+
+impl Waker for Earlier {
+    fn wake(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Calls the broker at each of its deadlines until `stopping`.
+pub(super) async fn keep_time(broker: Arc<Broker>, stopping: CancellationToken) {
+    let earlier = Arc::new(Notify::new());
+    broker.set_timeout_waker(Arc::new(Earlier(Arc::clone(&earlier))));
+    loop {
+        let deadline = broker.poll_timeout();
+        let now = Instant::now();
+        match deadline {
+            Some(deadline) if deadline <= now => {
+                broker.handle_timeout(now, &mut Wakes::new());
+                // Connections come in between when much is due.
+                tokio::task::yield_now().await;
+                if stopping.is_cancelled() {
+                    return;
+                }
+            }
+            Some(deadline) => {
+                tokio::select! {
+                    () = tokio::time::sleep_until(deadline.into()) => {}
+                    () = earlier.notified() => {}
+                    () = stopping.cancelled() => return,
+                }
+            }
+            None => {
+                tokio::select! {
+                    () = earlier.notified() => {}
+                    () = stopping.cancelled() => return,
+                }
+            }
+        }
+    }
+}
