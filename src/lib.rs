@@ -5,6 +5,7 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | [`disk`] | file access as a trait |
+//! | [`sabotage`] | deliberate faults for the crash tests; nothing in a release |
 //! | [`config`] | settings as values, with defaults and units |
 //! | [`amqp`] | the wire: frames, methods, field tables, content headers |
 //! | [`payload`] | BLAKE3 pieces, manifests, the content-addressed store |
@@ -24,6 +25,7 @@ pub mod config;
 pub mod disk;
 pub mod journal;
 pub mod payload;
+pub mod sabotage;
 pub mod session;
 pub mod swarm;
 

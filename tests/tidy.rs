@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 /// Every layer, and the layers it may use. What is not listed is refused.
 const LAYERS: &[(&str, &[&str])] = &[
     ("disk", &[]),
+    ("sabotage", &[]),
     ("config", &[]),
     ("amqp", &[]),
-    ("payload", &["amqp", "disk", "config"]),
-    ("journal", &["disk", "config"]),
-    ("broker", &["amqp", "payload", "journal", "config"]),
+    ("payload", &["amqp", "disk", "config", "sabotage"]),
+    ("journal", &["disk", "config", "sabotage"]),
+    (
+        "broker",
+        &["amqp", "payload", "journal", "config", "sabotage"],
+    ),
     (
         "session",
         &["amqp", "payload", "broker", "journal", "config"],
@@ -24,12 +28,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         "testing",
         &[
             "disk", "config", "amqp", "payload", "journal", "broker", "session", "swarm",
+            "sabotage",
         ],
     ),
     (
         "server",
         &[
             "disk", "config", "amqp", "payload", "journal", "broker", "session", "swarm",
+            "sabotage",
         ],
     ),
     ("node", RIM),
@@ -39,7 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// What the outermost layers may use: everything but the command line.
 const RIM: &[&str] = &[
     "disk", "config", "amqp", "payload", "journal", "broker", "session", "swarm", "client",
-    "server", "node", "admin",
+    "server", "node", "admin", "sabotage",
 ];
 
 /// Layers that may not name what reaches outside the process.

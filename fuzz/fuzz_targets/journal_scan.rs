@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
-use warren::journal::sabotage::{Sabotage, plant};
+use warren::sabotage::{Sabotage, plant};
 use warren::journal::{
     BodyRecord, Entry, Journal, JournalSettings, NewMessage, PayloadRecord, QueueId,
 };

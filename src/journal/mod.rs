@@ -28,7 +28,6 @@ mod read;
 mod record;
 mod recover;
 mod runs;
-pub mod sabotage;
 mod segment;
 mod settings;
 mod shared;
@@ -45,6 +44,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::disk::Disk;
+use crate::sabotage;
 
 use append::Appender;
 use record::{Head, Kind, encode_definition, encode_plain, encode_runs, record_bytes};

@@ -32,6 +32,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::payload::geometry::Geometry;
 use crate::payload::id::{AccessKey, PayloadId, ScopeId};
 use crate::payload::manifest::Manifest;
+use crate::sabotage::{self, Sabotage};
 
 pub use adopted::{AdoptedFile, FileStamp, Origin};
 pub use error::StoreError;
@@ -535,6 +536,9 @@ impl Inner {
             .and_then(|()| self.rename(&new_meta, &to_meta))
             .and_then(|()| self.rename(from, &to))
             .and_then(|()| {
+                if sabotage::is(Sabotage::PayloadSkipDirSync) {
+                    return Ok(());
+                }
                 self.disk
                     .sync_dir(&folder)
                     .map_err(|source| StoreError::io("sync", &folder, source))

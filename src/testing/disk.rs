@@ -4,7 +4,10 @@
 //! loss is sure to leave. Between the two lie the changes that were not synced yet; a crash keeps any
 //! part of them, torn at [`SECTOR_BYTES`] and in any order, as a [`CrashVariant`] and a seed say.
 //! Also fails chosen operations, and fills up.
-//! Not modelled: directories are durable as soon as they are made; a sector is old or new, never garbage.
+//! A process may also be killed with the machine going on ([`CrashPoints::kill`]): it leaves the live
+//! image, of which a later power loss still takes what was never synced.
+//! Not modelled: a sector is old or new, never garbage; a directory right below the root is there for
+//! ever, as a mount point is.
 //! Bound: holds everything in memory; files are shared until written, so that images are cheap.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,6 +131,18 @@ impl Change {
     fn is_data(&self) -> bool {
         matches!(self, Self::Write { .. } | Self::SetLen { .. })
     }
+
+    fn inode(&self) -> Option<Inode> {
+        match self {
+            Self::Write { inode, .. }
+            | Self::SetLen { inode, .. }
+            | Self::Link { inode, .. }
+            | Self::Rename { inode, .. }
+            | Self::Unlink { inode, .. }
+            | Self::Sync { inode, .. } => Some(*inode),
+            Self::SyncDir { .. } | Self::MakeDir { .. } => None,
+        }
+    }
 }
 
 /// Files and their names.
@@ -183,8 +198,19 @@ impl Image {
         }
     }
 
-    /// Forgets files without a name.
+    /// Forgets files without a name, and what lies in directories that are not there.
     fn sweep(&mut self) {
+        let dirs = &self.dirs;
+        let has_parents = |path: &Path| path.ancestors().skip(1).all(|dir| dirs.contains(dir));
+        let kept = dirs
+            .iter()
+            .filter(|dir| has_parents(dir))
+            .cloned()
+            .collect();
+        self.dirs = kept;
+        let dirs = &self.dirs;
+        self.names
+            .retain(|path, _| path.ancestors().skip(1).all(|dir| dirs.contains(dir)));
         let named: BTreeSet<Inode> = self.names.values().copied().collect();
         self.contents.retain(|inode, _| named.contains(inode));
     }
@@ -230,6 +256,7 @@ impl Durable {
                     Change::Link { path: name, .. }
                     | Change::Rename { to: name, .. }
                     | Change::Unlink { path: name, .. }
+                    | Change::MakeDir { path: name }
                         if name.parent() == Some(path) =>
                     {
                         image.apply(change);
@@ -238,9 +265,19 @@ impl Durable {
                     _ => true,
                 });
             }
-            Change::MakeDir { .. } => self.image.apply(change),
+            Change::MakeDir { path } if path.components().count() <= 2 => self.image.apply(change),
             other => self.unsynced.push(other.clone()),
         }
+    }
+
+    /// All changes, synced or not: what a process sees.
+    fn live(&self) -> Image {
+        let mut image = self.image.clone();
+        for change in &self.unsynced {
+            image.apply(change);
+        }
+        image.sweep();
+        image
     }
 
     fn crash(&self, variant: CrashVariant, seed: u64) -> Image {
@@ -355,6 +392,12 @@ impl CrashPoints<'_> {
         SimDisk::from_image(self.durable.crash(variant, seed))
     }
 
+    /// The disk that a killed process leaves at this point: all of its changes are seen by the next one,
+    /// and those that were not synced may yet be lost when the power fails.
+    pub fn kill(&self) -> SimDisk {
+        SimDisk::from_parts(self.durable.live(), self.durable.clone())
+    }
+
     /// Goes one change further; `false` at the end.
     pub fn advance(&mut self) -> bool {
         let Some(change) = self.changes.get(self.index) else {
@@ -379,13 +422,21 @@ impl SimDisk {
     }
 
     fn from_image(image: Image) -> Self {
-        let inode_next = image.contents.keys().last().map_or(0, |last| last.0 + 1);
         let durable = Durable {
             image: image.clone(),
             unsynced: Vec::new(),
         };
+        Self::from_parts(image, durable)
+    }
+
+    fn from_parts(live: Image, durable: Durable) -> Self {
+        let inodes = live.contents.keys().chain(durable.image.contents.keys());
+        let inode_next = inodes.map(|inode| inode.0 + 1).max().unwrap_or(0);
+        let inode_next = durable.unsynced.iter().fold(inode_next, |next, change| {
+            change.inode().map_or(next, |inode| next.max(inode.0 + 1))
+        });
         let state = State {
-            live: image,
+            live,
             durable,
             inode_next,
             ..State::default()
@@ -851,6 +902,50 @@ mod tests {
         assert_eq!(
             content(&disk.crash(CrashVariant::KeepAll, 0), "/d/a").unwrap(),
             b""
+        );
+    }
+
+    /// A directory whose entry was never synced is lost with all that was synced in it.
+    #[test]
+    fn unsynced_directory_is_lost_with_its_files() {
+        let disk = disk_with_dir();
+        disk.create_dir_all(Path::new("/d/e/f")).unwrap();
+        let file = disk.open(Path::new("/d/e/f/a"), OpenMode::CreateNew);
+        let file = file.unwrap();
+        file.write_at(b"x", 0).unwrap();
+        file.sync_data().unwrap();
+        disk.sync_dir(Path::new("/d/e/f")).unwrap();
+        disk.sync_dir(Path::new("/d/e")).unwrap();
+        let lost = disk.crash(CrashVariant::LoseAll, 0);
+        assert_eq!(content(&lost, "/d/e/f/a"), None);
+        assert!(lost.list(Path::new("/d/e")).is_err());
+        assert!(lost.list(Path::new("/d")).is_ok());
+        disk.sync_dir(Path::new("/d")).unwrap();
+        let kept = disk.crash(CrashVariant::LoseAll, 0);
+        assert_eq!(content(&kept, "/d/e/f/a").unwrap(), b"x");
+    }
+
+    /// What a killed process had not synced is there for the next, and still not safe.
+    #[test]
+    fn killed_process_leaves_what_it_did_not_sync() {
+        let disk = disk_with_dir();
+        disk.record();
+        let file = disk.open(Path::new("/d/a"), OpenMode::CreateNew).unwrap();
+        file.write_at(b"x", 0).unwrap();
+        let history = disk.history();
+        let mut points = history.crash_points();
+        while points.advance() {}
+        let next = points.kill();
+        assert_eq!(content(&next, "/d/a").unwrap(), b"x");
+        let other = next.open(Path::new("/d/b"), OpenMode::CreateNew).unwrap();
+        other.sync_data().unwrap();
+        assert_eq!(content(&next.crash(CrashVariant::LoseAll, 0), "/d/a"), None);
+        let again = next.open(Path::new("/d/a"), OpenMode::ReadWrite).unwrap();
+        again.sync_data().unwrap();
+        next.sync_dir(Path::new("/d")).unwrap();
+        assert_eq!(
+            content(&next.crash(CrashVariant::LoseAll, 0), "/d/a").unwrap(),
+            b"x"
         );
     }
 

@@ -16,6 +16,7 @@ use crate::payload::store::paths::Key;
 use crate::payload::store::reserve::Reservation;
 use crate::payload::store::{Content, Entry, Inner, PayloadReference, StoredPayload};
 use crate::payload::writer::{PayloadWriter, WriteError};
+use crate::sabotage::{self, Sabotage};
 
 /// A payload being stored; dropped before [`Upload::finish`], it leaves nothing.
 pub struct Upload {
@@ -126,8 +127,10 @@ impl Upload {
                 reference,
             });
         }
-        file.sync_data()
-            .map_err(|source| StoreError::io("sync", &temporary.path, source))?;
+        if !sabotage::is(Sabotage::PayloadUnsynced) {
+            file.sync_data()
+                .map_err(|source| StoreError::io("sync", &temporary.path, source))?;
+        }
         inner.commit(store_key, &manifest, &temporary.path)?;
         temporary.is_moved = true;
         let entry = Entry {
