@@ -13,7 +13,7 @@
 //! | `append`, `shared` | records in memory, numbers and places, who waits |
 //! | `commit`, `files` | the sync thread: write, sync, publish; making and releasing files |
 //! | `ledger`, `runs`, `definitions` | what each segment is still needed for |
-//! | `recover`, `compact`, `read` | from files back to messages |
+//! | `recover`, `compact`, `read`, `read_many` | from files back to messages |
 //! | `inspect` | a look into a store for an operator |
 
 mod append;
@@ -25,6 +25,7 @@ mod files;
 mod inspect;
 mod ledger;
 mod read;
+mod read_many;
 mod record;
 mod recover;
 mod runs;
@@ -56,7 +57,7 @@ pub use inspect::{ListedRecord, Verified, list, verify};
 pub use settings::{JournalSettings, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SyncMode};
 pub use types::{
     Appended, BodyRecord, Entry, Location, Lsn, NewMessage, PayloadRecord, QueueId, Recovered,
-    RecoveredMessage, StoredBody, StoredMessage,
+    RecoveredMessage, StoredBody, StoredMessage, StoredRef,
 };
 
 /// Called by the sync thread with each new durable position; must not append and must not block.
@@ -308,6 +309,20 @@ impl Journal {
         location: Location,
     ) -> Result<StoredMessage, JournalError> {
         read::read_message(self.shared(), lsn, location)
+    }
+
+    /// Shows `visit` the messages at `places` in their order, with few reads of the disk if they lie near
+    /// each other; blocks as [`Journal::read_message`] does. One that cannot be read is shown as its
+    /// error, and the others go on.
+    ///
+    /// # Errors
+    /// If waiting for the last of them failed: then none was shown.
+    pub fn read_messages(
+        &self,
+        places: &[(Lsn, Location)],
+        visit: impl FnMut(usize, Result<StoredRef<'_>, JournalError>),
+    ) -> Result<(), JournalError> {
+        read_many::read_messages(self.shared(), places, visit)
     }
 
     /// Bytes appended and not yet written: a measure of how far the disk is behind.

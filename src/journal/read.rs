@@ -19,7 +19,7 @@ use super::types::{Location, Lsn, StoredMessage};
 /// Segments kept open for reading.
 const OPEN_FILES_MAX: usize = 64;
 /// Read at first, in the hope that the whole record is in it, in bytes.
-const FIRST_READ_BYTES: usize = 4 << 10;
+pub(crate) const FIRST_READ_BYTES: usize = 4 << 10;
 /// How often a message may move between a look and a read before that counts as damage.
 const MOVES_MAX: usize = 16;
 

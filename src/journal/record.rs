@@ -8,7 +8,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::types::{
-    BodyRecord, Lsn, NewMessage, PayloadRecord, QueueId, StoredBody, StoredMessage,
+    BodyRecord, Lsn, NewMessage, PayloadRecord, QueueId, StoredBody, StoredMessage, StoredRef,
 };
 
 /// Bytes before the body of a record.
@@ -467,6 +467,19 @@ impl<'a> MessageView<'a> {
             header: Bytes::copy_from_slice(self.header),
             body,
             queues: self.queues.to_vec(),
+            flags: self.flags,
+            time_unix_ms: self.time_unix_ms,
+        }
+    }
+
+    /// The message as it lies there.
+    pub(crate) fn to_ref(&self) -> StoredRef<'a> {
+        StoredRef {
+            lsn: self.lsn,
+            exchange: self.exchange,
+            routing_key: self.routing_key,
+            header: self.header,
+            body: self.body,
             flags: self.flags,
             time_unix_ms: self.time_unix_ms,
         }

@@ -157,6 +157,26 @@ pub struct StoredMessage {
     pub time_unix_ms: u64,
 }
 
+/// A message as [`Journal::read_messages`](super::Journal::read_messages) shows it, borrowed from what
+/// was read.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredRef<'a> {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Exchange name.
+    pub exchange: &'a [u8],
+    /// Routing key.
+    pub routing_key: &'a [u8],
+    /// Raw content header.
+    pub header: &'a [u8],
+    /// The body, or the name of it.
+    pub body: BodyRecord<'a>,
+    /// What the broker gave.
+    pub flags: u32,
+    /// What the broker gave: milliseconds since 1970.
+    pub time_unix_ms: u64,
+}
+
 /// The body of a stored message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StoredBody {
