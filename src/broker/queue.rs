@@ -17,12 +17,12 @@
 //! ```
 //!
 //! Places for what is not built yet: expiry acts where `enqueue` pushes and `dispatch` takes
-//! (`queue/expiry.rs`); what `Settle::Discard` and `overflow` drop is what dead-lettering picks up;
-//! priorities make `ready` one list per priority.
+//! (`queue/expiry.rs`); what `Settle::Discard` and `overflow` drop is what dead-lettering picks up.
 
 pub(crate) mod arguments;
 mod consumers;
 mod overflow;
+mod priorities;
 mod ready;
 mod unacked;
 
@@ -44,7 +44,8 @@ use super::outbox::{Delivery, Outbox, Pushed, Wakes};
 
 use arguments::QueueSettings;
 use consumers::{Consumers, Unsettled};
-use ready::{Front, Ready};
+use priorities::Priorities;
+use ready::Front;
 use unacked::{Out, Unacked};
 
 /// A message's number in its queue: its place in the order, never given twice.
@@ -107,7 +108,7 @@ pub struct Queue {
 struct State {
     deleted: bool,
     seq_next: u64,
-    ready: Ready,
+    ready: Priorities,
     unacked: Unacked,
     consumers: Consumers,
     counts: QueueCounts,
@@ -275,9 +276,13 @@ type Releases = SmallVec<[(Arc<Consumer>, u32); 2]>;
 
 impl Queue {
     pub(crate) fn new(spec: QueueSpec) -> Self {
+        let state = State {
+            ready: Priorities::new(&spec.settings),
+            ..State::default()
+        };
         Self {
             spec,
-            state: Mutex::default(),
+            state: Mutex::new(state),
         }
     }
 
@@ -585,7 +590,7 @@ impl Queue {
         let mut left = Left::new();
         let count = {
             let mut state = self.state.lock();
-            let ready = std::mem::take(&mut state.ready);
+            let ready = state.ready.take();
             state.counts.purged += ready.len() as u64;
             left.extend(ready.lsns());
             ready.len()
@@ -616,7 +621,7 @@ impl Queue {
                 return Err(DeleteRefused::InUse);
             }
             state.deleted = true;
-            (state.consumers.drain(), std::mem::take(&mut state.ready))
+            (state.consumers.drain(), state.ready.take())
         };
         for consumer in consumers {
             consumer.outbox.forget(&consumer);
@@ -655,7 +660,7 @@ impl Queue {
                 return;
             };
             if let Some(entry) = self.hand_over(state, seq, entry, left, wakes) {
-                state.ready.put_back(seq, entry);
+                state.ready.untake(seq, entry);
                 return;
             }
         }

@@ -7,11 +7,12 @@
 //! dead-lettered with reason `maxlen`.
 
 use super::arguments::{Overflow, QueueSettings};
-use super::ready::{Front, Ready};
+use super::priorities::Priorities;
+use super::ready::Front;
 use super::{Left, note_left};
 
 /// Whether a new message must be refused, by the queue's limits before it is added.
-pub(super) fn refuses(settings: &QueueSettings, ready: &Ready, size_bytes: u64) -> bool {
+pub(super) fn refuses(settings: &QueueSettings, ready: &Priorities, size_bytes: u64) -> bool {
     match settings.overflow {
         Overflow::DropHead => false,
         Overflow::RejectPublish | Overflow::RejectPublishDlx => {
@@ -23,7 +24,7 @@ pub(super) fn refuses(settings: &QueueSettings, ready: &Ready, size_bytes: u64) 
 }
 
 /// Drops from the front what is too much. Gives the number of messages dropped.
-pub(super) fn drop_excess(settings: &QueueSettings, ready: &mut Ready, left: &mut Left) -> u64 {
+pub(super) fn drop_excess(settings: &QueueSettings, ready: &mut Priorities, left: &mut Left) -> u64 {
     if settings.overflow != Overflow::DropHead {
         return 0;
     }
