@@ -24,7 +24,11 @@ pub(super) fn refuses(settings: &QueueSettings, ready: &Priorities, size_bytes: 
 }
 
 /// Drops from the front what is too much. Gives the number of messages dropped.
-pub(super) fn drop_excess(settings: &QueueSettings, ready: &mut Priorities, left: &mut Left) -> u64 {
+pub(super) fn drop_excess(
+    settings: &QueueSettings,
+    ready: &mut Priorities,
+    left: &mut Left,
+) -> u64 {
     if settings.overflow != Overflow::DropHead {
         return 0;
     }
