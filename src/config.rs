@@ -39,6 +39,8 @@ pub struct ServerSettings {
     pub admission: AdmissionSettings,
     /// How durable a confirm is.
     pub sync: SyncMode,
+    /// When publishers must wait for memory or disk.
+    pub alarm: AlarmSettings,
 }
 
 impl Default for ServerSettings {
@@ -54,6 +56,7 @@ impl Default for ServerSettings {
             connection: ConnectionSettings::default(),
             admission: AdmissionSettings::default(),
             sync: SyncMode::Disk,
+            alarm: AlarmSettings::default(),
         }
     }
 }
@@ -167,6 +170,16 @@ impl MemoryWatermark {
             Self::Absolute(bytes) => bytes,
         }
     }
+}
+
+/// When publishers must wait for memory or disk (RELIABILITY section 6).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AlarmSettings {
+    /// Above so much memory they wait; until less than 95 % of it is used.
+    pub memory_watermark: MemoryWatermark,
+    /// Below so many free bytes where the data folder is they wait, until twice as many are free; `None`
+    /// is 512 MiB, or 8 segments of the journal if that is more.
+    pub disk_free_bytes_min: Option<u64>,
 }
 
 /// What a commit of the journal waits for before its confirms go out.

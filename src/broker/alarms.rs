@@ -56,6 +56,10 @@ pub struct DiskState {
     pub limit_bytes: u64,
 }
 
+/// A place among those who wait for all alarms to be off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AlarmWait(u64);
+
 /// The broker's alarms; made by the broker, asked by sessions, fed by the server.
 #[derive(Default)]
 pub struct Alarms {
@@ -69,6 +73,8 @@ struct State {
     memory: MemoryState,
     disk: DiskState,
     waiting: Vec<Weak<dyn Waker>>,
+    /// How often all alarms went off.
+    over_count: u64,
 }
 
 impl Alarms {
@@ -106,7 +112,11 @@ impl Alarms {
     pub fn clear(&self, alarm: Alarm) -> bool {
         let before = self.on.fetch_and(!(alarm as u8), Ordering::AcqRel);
         if before == alarm as u8 {
-            let waiting = std::mem::take(&mut self.state.lock().waiting);
+            let waiting = {
+                let mut state = self.state.lock();
+                state.over_count += 1;
+                std::mem::take(&mut state.waiting)
+            };
             for waker in waiting.iter().filter_map(Weak::upgrade) {
                 waker.wake();
             }
@@ -114,19 +124,26 @@ impl Alarms {
         before & alarm as u8 != 0
     }
 
-    /// Wakes `waker` once no alarm is on; false if none is now, and then nothing is noted.
-    #[must_use]
-    pub fn wake_when_over(&self, waker: &Arc<dyn Waker>) -> bool {
+    /// Wakes `waker` when all alarms are off; none if they are, and then nothing is noted.
+    ///
+    /// They have been off since, if only for a moment, when [`Self::is_over`] says so.
+    pub fn wake_when_over(&self, waker: &Arc<dyn Waker>) -> Option<AlarmWait> {
         let mut state = self.state.lock();
         // Under the lock: who turns the last one off takes the list after this.
         if !self.is_any_on() {
-            return false;
+            return None;
         }
         if state.waiting.len() == state.waiting.capacity() {
             state.waiting.retain(|waker| waker.strong_count() > 0);
         }
         state.waiting.push(Arc::downgrade(waker));
-        true
+        Some(AlarmWait(state.over_count))
+    }
+
+    /// Whether what was waited for has come.
+    #[must_use]
+    pub fn is_over(&self, wait: AlarmWait) -> bool {
+        self.state.lock().over_count != wait.0
     }
 
     /// Sets how much memory the process may use, and decides at once by what was measured last.
@@ -143,6 +160,7 @@ impl Alarms {
     }
 
     /// Takes a measurement of memory, in bytes.
+    // req: ALARM-4
     pub fn report_memory(&self, used_bytes: u64, total_bytes: u64) {
         let limit_bytes = {
             let mut state = self.state.lock();
@@ -246,6 +264,7 @@ mod tests {
     }
 
     /// Memory goes on above the limit and off below its margin only.
+    // req: ALARM-4
     #[test]
     fn memory_alarm_has_a_margin() {
         let alarms = Alarms::default();
@@ -297,18 +316,20 @@ mod tests {
         let alarms = Alarms::default();
         let counting = Arc::new(Counting::default());
         let waker: Arc<dyn Waker> = Arc::clone(&counting) as Arc<dyn Waker>;
-        assert!(!alarms.wake_when_over(&waker));
+        assert_eq!(alarms.wake_when_over(&waker), None);
         alarms.raise(Alarm::Memory);
         alarms.raise(Alarm::Disk);
-        assert!(alarms.wake_when_over(&waker));
+        let wait = alarms.wake_when_over(&waker).expect("alarms are on");
         for _ in 0..1_000 {
             let gone: Arc<dyn Waker> = Arc::new(Counting::default());
-            assert!(alarms.wake_when_over(&gone));
+            assert!(alarms.wake_when_over(&gone).is_some());
         }
         assert!(alarms.state.lock().waiting.len() < 10, "the gone are kept");
         alarms.clear(Alarm::Memory);
         assert_eq!(counting.0.load(Ordering::Relaxed), 0);
+        assert!(!alarms.is_over(wait));
         alarms.clear(Alarm::Disk);
+        assert!(alarms.is_over(wait));
         alarms.clear(Alarm::Disk);
         assert_eq!(counting.0.load(Ordering::Relaxed), 1);
     }

@@ -55,7 +55,7 @@ use crate::journal::{Journal, Recovered};
 use crate::payload::ScopeId;
 
 pub use access::{Access, AuthError, Origin, PasswordHash, PatternError, Permissions, User, Users};
-pub use alarms::{Alarm, Alarms, DiskState, MemoryState};
+pub use alarms::{Alarm, AlarmWait, Alarms, DiskState, MemoryState};
 pub use binding::{Binding, DestinationName};
 pub use consumer::{AckMode, ChannelLimiter, Consumer};
 pub use definitions::DefinitionError;
@@ -139,7 +139,7 @@ pub struct Broker {
     /// Held while a vhost comes or goes; has the next scope.
     scope_next: Mutex<u32>,
     connection_next: AtomicU64,
-    alarms: Alarms,
+    alarms: Arc<Alarms>,
 }
 
 impl Broker {
@@ -178,7 +178,7 @@ impl Broker {
             vhosts: DashMap::new(),
             scope_next: Mutex::new(1),
             connection_next: AtomicU64::new(1),
-            alarms: Alarms::default(),
+            alarms: Arc::default(),
         };
         broker.restore(recovered)?;
         // The account is the last of the defaults to be written: without it a first start was cut short.
@@ -196,7 +196,7 @@ impl Broker {
 
     /// What is short: while anything is, publishers wait.
     #[must_use]
-    pub fn alarms(&self) -> &Alarms {
+    pub fn alarms(&self) -> &Arc<Alarms> {
         &self.alarms
     }
 

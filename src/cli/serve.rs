@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{EXIT_OK, EXIT_STORAGE};
 use crate::admin::http::HttpServer;
-use crate::config::{self, ServerSettings, SyncMode};
+use crate::config::{self, MemoryWatermark, ServerSettings, SyncMode};
 use crate::server::Server;
 
 /// Run the broker.
@@ -39,6 +39,12 @@ pub(crate) struct Args {
     /// Largest message body accepted [default: none, the disk quota decides]
     #[arg(long, env = "WARREN_MAX_MESSAGE_SIZE", value_name = "SIZE", value_parser = config::parse_size)]
     max_message_size: Option<u64>,
+    /// Publishers wait while more memory is used, as in 2GiB [default: 0.6 of the machine's or container's]
+    #[arg(long, env = "WARREN_MEMORY_LIMIT", value_name = "SIZE", value_parser = config::parse_size)]
+    memory_limit: Option<u64>,
+    /// Publishers wait while less disk space is free, as in 2GiB [default: 512MiB]
+    #[arg(long, env = "WARREN_DISK_FREE_MIN", value_name = "SIZE", value_parser = config::parse_size)]
+    disk_free_min: Option<u64>,
     /// What a confirm waits for: the disk (survives power loss) or the operating system (does not)
     #[arg(long, env = "WARREN_SYNC", value_name = "MODE", value_enum)]
     sync: Option<Sync>,
@@ -76,6 +82,12 @@ impl Args {
         }
         if let Some(bytes) = self.max_message_size {
             settings.connection.message_bytes_max = Some(bytes);
+        }
+        if let Some(bytes) = self.memory_limit {
+            settings.alarm.memory_watermark = MemoryWatermark::Absolute(bytes);
+        }
+        if let Some(bytes) = self.disk_free_min {
+            settings.alarm.disk_free_bytes_min = Some(bytes);
         }
         match self.sync {
             Some(Sync::Disk) => settings.sync = SyncMode::Disk,

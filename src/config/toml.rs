@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{ServerSettings, SyncMode, parse_duration, parse_size};
+use super::{MemoryWatermark, ServerSettings, SyncMode, parse_duration, parse_size};
 
 /// Why a settings file was refused.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,15 @@ const KEYS: &[(&str, Setter)] = &[
     }),
     ("sync", |settings, value| {
         set(&mut settings.sync, sync_mode(value))
+    }),
+    ("alarm.memory_watermark", |settings, value| {
+        set(&mut settings.alarm.memory_watermark, watermark(value))
+    }),
+    ("alarm.disk_free_min", |settings, value| {
+        set(
+            &mut settings.alarm.disk_free_bytes_min,
+            size(value).map(Some),
+        )
     }),
     ("payload.threshold", |settings, value| {
         set(&mut settings.payload.threshold_bytes, size(value))
@@ -169,6 +178,17 @@ fn duration(value: &Value) -> Result<Duration, String> {
     }
 }
 
+/// A share as a number below or at 1, or a size.
+fn watermark(value: &Value) -> Result<MemoryWatermark, String> {
+    match value {
+        Value::Float(share) if *share > 0.0 && *share <= 1.0 => {
+            Ok(MemoryWatermark::Relative(*share))
+        }
+        Value::Float(_) => Err("expected a share above 0 and at most 1.0, as in 0.6".to_owned()),
+        size_or_text => size(size_or_text).map(MemoryWatermark::Absolute),
+    }
+}
+
 fn sync_mode(value: &Value) -> Result<SyncMode, String> {
     match text(value)? {
         "disk" => Ok(SyncMode::Disk),
@@ -222,12 +242,18 @@ mod tests {
     fn keys_are_set_over_the_defaults() {
         let settings = parse(
             "data_dir = '/srv/w'\nlisten = '127.0.0.1:1'\nsync = 'os'\n\
-             [payload]\nthreshold = '2MiB'\nquota = 1000\n[connection]\nheartbeat = '30s'\n",
+             [payload]\nthreshold = '2MiB'\nquota = 1000\n[connection]\nheartbeat = '30s'\n\
+             [alarm]\nmemory_watermark = '1GiB'\ndisk_free_min = '2GB'\n",
         )
         .expect("a valid file");
         assert_eq!(settings.data_dir.to_str(), Some("/srv/w"));
         assert_eq!(settings.listen.port(), 1);
         assert_eq!(settings.sync, SyncMode::Os);
+        assert_eq!(
+            settings.alarm.memory_watermark,
+            MemoryWatermark::Absolute(1 << 30)
+        );
+        assert_eq!(settings.alarm.disk_free_bytes_min, Some(2_000_000_000));
         assert_eq!(settings.payload.threshold_bytes, 2 << 20);
         assert_eq!(settings.payload.quota_bytes, Some(1000));
         assert_eq!(settings.connection.heartbeat, Duration::from_secs(30));
@@ -262,6 +288,7 @@ mod tests {
             ("[connection]\nframe_max = 100", "from 4096 to"),
             ("[payload]\nquota = -1", "negative"),
             ("sync = 'maybe'", "\"disk\" or \"os\""),
+            ("[alarm]\nmemory_watermark = 1.5", "at most 1.0"),
             ("listen = ", "line 1"),
         ];
         for (text, expected) in cases {

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod admission;
+mod alarm;
 mod connection;
 mod data_dir;
 mod listener;
@@ -29,6 +30,7 @@ use crate::journal::{Journal, JournalError, JournalSettings, Lsn, StorageFailure
 use crate::payload::{Store, StoreError};
 use crate::session::SessionSettings;
 
+use alarm::AlarmWatch;
 use data_dir::DataDir;
 use listener::Listener;
 use payloads::{Payloads, StoreReferences, open_store};
@@ -127,7 +129,12 @@ impl Server {
             let (path, settings) = (data_dir.path().to_owned(), settings.clone());
             move || open(broker_settings, &path, &settings, seed)
         });
-        let (journal, store, broker) = opened
+        let Opened {
+            journal,
+            store,
+            broker,
+            alarm_watch,
+        } = opened
             .await
             .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         let swarm = SwarmSettings {
@@ -153,6 +160,7 @@ impl Server {
         let listener = Listener::bind(settings.listen, &settings.admission).await?;
         let amqp_addr = listener.local_addr();
         shared.tasks.spawn(listener.run(Arc::clone(&shared)));
+        shared.tasks.spawn(alarm_watch.run(shared.stopping.clone()));
         let broker = Arc::clone(&shared.broker);
         let stopping = shared.stopping.clone();
         shared.tasks.spawn(timers::keep_time(broker, stopping));
@@ -170,25 +178,44 @@ impl Server {
     }
 }
 
+/// What the data folder held, and what looks after it.
+struct Opened {
+    journal: Journal,
+    store: Store,
+    broker: Arc<Broker>,
+    alarm_watch: AlarmWatch,
+}
+
 /// Opens journal, payload store and broker; reads the disk.
 fn open(
     broker_settings: BrokerSettings,
     data_dir: &Path,
     settings: &ServerSettings,
     seed: [u8; 32],
-) -> Result<(Journal, Store, Arc<Broker>), ServerError> {
+) -> Result<Opened, ServerError> {
     let journal_settings = JournalSettings {
         sync: settings.sync,
         seed,
         ..JournalSettings::default()
     };
+    let segment_bytes = u64::from(journal_settings.segment_bytes);
     let journal_dir = data_dir.join("journal");
     let (journal, recovered) = Journal::open(Arc::new(OsDisk), &journal_dir, journal_settings)?;
     let store = open_store(data_dir, &settings.payload)?;
     let references = Arc::new(StoreReferences(store.clone()));
     let journal_state = Some((journal.clone(), recovered));
     let broker = Broker::open(broker_settings, journal_state, Some(references))?;
-    Ok((journal, store, broker))
+    let alarms = Arc::clone(broker.alarms());
+    let alarm_watch = AlarmWatch::start(&alarms, &settings.alarm, data_dir, segment_bytes);
+    journal.set_space_listener(Box::new(move |is_short| {
+        alarms.report_journal_space(is_short);
+    }));
+    Ok(Opened {
+        journal,
+        store,
+        broker,
+        alarm_watch,
+    })
 }
 
 /// How far the journal is durable, for tasks to wait on.

@@ -44,6 +44,8 @@ pub(super) struct Client {
     pub(super) frame_bytes_max: u32,
     /// Wants `basic.cancel` when its consumer's queue goes.
     pub(super) consumer_cancel_notify: bool,
+    /// Wants `connection.blocked` when its publishes must wait.
+    pub(super) connection_blocked: bool,
     /// Wants `connection.close` when its login is refused.
     pub(super) authentication_failure_close: bool,
 }
@@ -113,6 +115,7 @@ pub(super) fn authenticate(
     if let Some(FieldValue::Table(capabilities)) = start_ok.client_properties.get("capabilities") {
         let can = |name: &str| capabilities.get(name).and_then(|can| can.as_bool()) == Some(true);
         client.consumer_cancel_notify = can("consumer_cancel_notify");
+        client.connection_blocked = can("connection.blocked");
         client.authentication_failure_close = can("authentication_failure_close");
     }
     let response = start_ok.response.expose();

@@ -61,8 +61,8 @@ impl Session {
         input.advance(input.len() - kept);
     }
 
-    /// Handles complete frames; stops where a body must be stored first, an answer be made durable, or the
-    /// client take what is unsent.
+    /// Handles complete frames; stops where a body must be stored first, an answer be made durable, the
+    /// client take what is unsent, or an alarm be over.
     pub(super) fn handle_frames(&mut self, frames: &Bytes, now: Instant) {
         let frame_bytes_max = self.frame_bytes_max();
         let mut start = 0;
@@ -155,6 +155,7 @@ impl Session {
                 if let Some(Action::PayloadEnd { upload }) = self.actions.back() {
                     self.storing = Some(*upload);
                 }
+                self.block_if_short();
                 Ok(())
             }
         }

@@ -13,9 +13,10 @@
 //! ```
 //! Bounds: `frame_bytes_max`, channels, the outbox; while a body is stored or an answer about the topology
 //! waits for the disk, no more is read; nor while
-//! `UNSENT_BYTES_MAX` are unsent.
+//! `UNSENT_BYTES_MAX` are unsent, nor from a publisher while an alarm is on (`blocked.rs`).
 //! Spec: AMQP 0-9-1 §2.2, §4; `spec/amqp.md`.
 
+mod blocked;
 mod channel;
 mod confirm;
 mod content;
@@ -42,7 +43,7 @@ use crate::amqp::frame;
 use crate::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
 use crate::amqp::method::{Method, channel as channel_method, connection};
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{Broker, Connection, Origin, OutboxItem, Waker, Wakes};
+use crate::broker::{AlarmWait, Broker, Connection, Origin, OutboxItem, Waker, Wakes};
 use crate::config::{AdmissionSettings, ConnectionSettings};
 use crate::journal::Lsn;
 use crate::payload::{PayloadId, ScopeId};
@@ -203,6 +204,8 @@ pub struct Session {
     upload_next: u64,
     /// A body is being stored: what was read behind it waits.
     storing: Option<UploadId>,
+    /// Something is short: the client's publishes wait, and all that is behind them.
+    blocked: Option<AlarmWait>,
     /// The client must take what is unsent before more is handled.
     choked: bool,
     /// What was read and waits, see [`Self::is_waiting`].
@@ -248,6 +251,7 @@ impl Session {
             actions: VecDeque::new(),
             upload_next: 0,
             storing: None,
+            blocked: None,
             choked: false,
             unread: Bytes::new(),
         }
@@ -276,8 +280,9 @@ impl Session {
         self.finish_batch(now);
     }
 
-    /// The outbox has something.
+    /// The outbox has something, or no alarm is on any more.
     pub fn handle_wake(&mut self, now: Instant) {
+        self.unblock_if_over(now);
         self.deliver_pending(now);
         self.wakes.wake_all();
     }
@@ -333,9 +338,10 @@ impl Session {
         self.choked || self.is_busy()
     }
 
-    /// Whether the store must take a body, or the journal make an answer true, before more is handled.
+    /// Whether the store must take a body, the journal make an answer true, or something that is short be
+    /// there again, before more is handled.
     fn is_busy(&self) -> bool {
-        self.storing.is_some() || self.transmit.has_promise()
+        self.storing.is_some() || self.transmit.has_promise() || self.blocked.is_some()
     }
 
     /// A streamed body cannot be read back: the client cannot be told within its frames.
@@ -447,8 +453,8 @@ impl Session {
         }
     }
 
-    /// Whether more bytes may be read: not while a body is being stored, an answer waits for the disk, or
-    /// too much is unsent.
+    /// Whether more bytes may be read: not while a body is being stored, an answer waits for the disk, an
+    /// alarm blocks a publisher, or too much is unsent.
     #[must_use]
     pub fn wants_bytes(&self) -> bool {
         !self.is_waiting() && !matches!(self.state, State::Closed)
@@ -666,6 +672,7 @@ impl Session {
             }
         }
         self.storing = None;
+        self.blocked = None;
         self.choked = false;
         self.transmit.drop_promise();
         self.unread = Bytes::new();

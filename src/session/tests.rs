@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::{Action, Chunk, Session, SessionSettings, UploadId, UploadResult};
-use crate::amqp::field::{Secret, ShortString};
+use crate::amqp::field::{FieldTable, Secret, ShortString};
 use crate::amqp::frame::{self, FrameKind, ProtocolHeader};
 use crate::amqp::header::{ContentHeader, Properties};
 use crate::amqp::method::{Encode, Method, basic, channel, confirm, connection, queue, tx};
 use crate::broker::{Broker, BrokerSettings, Origin, Waker};
 use crate::payload::PayloadId;
+
+mod blocked;
 
 /// Bodies from this size on leave the sessions of these tests as uploads.
 const THRESHOLD_BYTES: usize = 10_000;
@@ -70,11 +72,17 @@ impl Driven {
 
     /// A session behind the handshake, with channels 1 and 2 and a queue `q`.
     fn opened(heartbeat: u16) -> Self {
+        Self::opened_as(heartbeat, FieldTable::EMPTY)
+    }
+
+    /// The same, of a client that says so of itself.
+    fn opened_as(heartbeat: u16, client_properties: FieldTable) -> Self {
         let mut driven = Self::new();
         driven.bytes(&ProtocolHeader::ANSWER);
         driven.method(
             0,
             connection::StartOk {
+                client_properties,
                 mechanism: short("PLAIN"),
                 response: Secret::from(Bytes::from_static(b"\0guest\0guest")),
                 ..connection::StartOk::default()

@@ -5,10 +5,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use warren::broker::Alarms;
 use warren::config::ServerSettings;
 use warren::payload::Store;
 use warren::server::{Server, ServerError, ServerHandle};
@@ -58,6 +59,11 @@ impl Own {
     /// Where it serves pieces.
     pub(crate) fn peer_address(&self) -> SocketAddr {
         self.server().peer_addr().expect("it serves pieces")
+    }
+
+    /// What is short there.
+    pub(crate) fn alarms(&self) -> &Arc<Alarms> {
+        self.server().broker().alarms()
     }
 
     /// Its payload store.

@@ -148,6 +148,7 @@ impl Client {
         let capabilities = FieldTable::from([
             ("authentication_failure_close", yes()),
             ("basic.nack", yes()),
+            ("connection.blocked", yes()),
             ("consumer_cancel_notify", yes()),
             ("publisher_confirms", yes()),
         ]);
