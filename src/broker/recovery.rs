@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::amqp::field::{FieldError, FieldTable};
-use crate::journal::{
-    Journal, JournalError, Lsn, QueueId, Recovered, RecoveredMessage, StoredBody, StoredMessage,
-};
+use crate::journal::{Journal, JournalError, Lsn, QueueId, Recovered, StoredBody, StoredMessage};
 use crate::payload::PayloadId;
 
 use super::Broker;
@@ -88,11 +86,9 @@ impl Broker {
             return Ok(());
         };
         let mut shared = SharedMessages::new();
-        for (id, messages) in recovered.queues {
+        for id in recovered.queues.into_keys() {
             match by_id.get(&id) {
-                Some(home) => {
-                    restore_messages(&journal, home, &messages, recovered.clean, &mut shared)?;
-                }
+                Some(home) => restore_messages(&journal, home, &mut shared)?,
                 // Its deletion was the last thing that was noted of it.
                 None => drop(journal.append_queue_delete(id)?),
             }
@@ -156,34 +152,43 @@ impl Broker {
 /// Messages that several queues hold, so that each is read and kept once.
 type SharedMessages = HashMap<Lsn, Message>;
 
+/// Messages read from the journal in one go, and the bytes of their bodies.
+const READ_COUNT_MAX: usize = 4_096;
+const READ_BYTES_MAX: usize = 1 << 20;
+
 fn restore_messages(
     journal: &Journal,
     home: &Home,
-    found: &[RecoveredMessage],
-    clean: bool,
     shared: &mut SharedMessages,
 ) -> Result<(), OpenError> {
-    for found in found {
-        let message = match shared.get(&found.lsn) {
-            Some(message) => message.clone(),
-            None => {
-                let stored = journal.read_message(found.lsn, found.location)?;
-                let is_shared = stored.queues.len() > 1;
-                let message = message(&home.vhost, stored);
-                if is_shared {
-                    shared.insert(found.lsn, message.clone());
+    let mut after = Lsn::ZERO;
+    loop {
+        let backlog =
+            journal.read_backlog(home.queue.id(), after, READ_COUNT_MAX, READ_BYTES_MAX)?;
+        if backlog.is_empty() {
+            return Ok(());
+        }
+        for found in backlog {
+            after = found.lsn;
+            let message = match shared.get(&found.lsn) {
+                Some(message) => message.clone(),
+                None => {
+                    let is_shared = found.message.queues.len() > 1;
+                    let message = message(&home.vhost, found.message);
+                    if is_shared {
+                        shared.insert(found.lsn, message.clone());
+                    }
+                    message
                 }
-                message
-            }
-        };
-        home.queue.restore(Entry {
-            message,
-            lsn: found.lsn,
-            location: found.location,
-            redelivered: !clean || found.was_delivered,
-        });
+            };
+            home.queue.restore(Entry {
+                message,
+                lsn: found.lsn,
+                location: found.location,
+                redelivered: found.was_delivered,
+            });
+        }
     }
-    Ok(())
 }
 
 fn message(vhost: &Vhost, stored: StoredMessage) -> Message {

@@ -28,7 +28,7 @@ pub struct Verified {
     /// Queues that hold messages.
     pub queue_count: usize,
     /// Messages in queues; one that is in two queues counts twice.
-    pub message_count: usize,
+    pub message_count: u64,
     /// Definitions.
     pub definition_count: usize,
     /// Whether the last run ended cleanly.
@@ -119,6 +119,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::CleanStop => "clean stop",
         Kind::Delivered => "delivered",
         Kind::Started => "started",
+        Kind::Noted => "noted",
     }
 }
 
@@ -141,14 +142,18 @@ fn content(record: &Record<'_>) -> String {
             }
             None => "makes no sense".to_owned(),
         },
-        Kind::Acks | Kind::Delivered => {
+        Kind::Acks | Kind::Delivered | Kind::Noted => {
             let runs: Vec<String> = Runs::new(record.body)
                 .map(|(Lsn(first), len)| match len {
                     1 => first.to_string(),
                     _ => format!("{first}-{}", first.saturating_add(len - 1)),
                 })
                 .collect();
-            format!("queue {}: {}", head.queue, runs.join(" "))
+            let note = match head.kind {
+                Kind::Noted => format!(" note {}", head.extra),
+                _ => String::new(),
+            };
+            format!("queue {}: {}{note}", head.queue, runs.join(" "))
         }
         Kind::QueueDelete => format!("queue {}", head.queue),
         Kind::DefinitionPut | Kind::DefinitionRemove => match decode_definition(record.body) {

@@ -217,7 +217,7 @@ impl Ledger {
                 self.apply_acks(head.queue, record.body, location.segment);
                 true
             }
-            Kind::Delivered => true,
+            Kind::Delivered | Kind::Noted => true,
             Kind::QueueDelete => {
                 self.apply_queue_delete(head.queue, location.segment);
                 true

@@ -17,6 +17,7 @@
 //! | `inspect` | a look into a store for an operator |
 
 mod append;
+mod backlog;
 mod commit;
 mod compact;
 mod definitions;
@@ -56,8 +57,8 @@ pub use error::{JournalError, StorageFailure};
 pub use inspect::{ListedRecord, Verified, list, verify};
 pub use settings::{JournalSettings, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SyncMode};
 pub use types::{
-    Appended, BodyRecord, Entry, Location, Lsn, NewMessage, PayloadRecord, QueueId, Recovered,
-    RecoveredMessage, StoredBody, StoredMessage, StoredRef,
+    Appended, BacklogMessage, BodyRecord, Entry, Location, Lsn, NewMessage, PayloadRecord, QueueId,
+    Recovered, RecoveredQueue, StoredBody, StoredMessage, StoredRef,
 };
 
 /// Called by the sync thread with each new durable position; must not append and must not block.
@@ -180,22 +181,41 @@ impl Journal {
     /// `lsns` in any order, each at most once in the queue's life; runs of numbers take a few bytes, so
     /// that a purge is simply the acks of all that was ready. Gives the number of the last record.
     pub fn append_acks(&self, queue: QueueId, lsns: &[Lsn]) -> Result<Lsn, JournalError> {
-        self.append_runs(Kind::Acks, queue, lsns)
+        self.append_runs(Kind::Acks, queue, lsns, 0)
     }
 
     /// Notes which messages of a queue have been delivered at least once; called before a clean stop.
     pub fn append_delivered(&self, queue: QueueId, lsns: &[Lsn]) -> Result<Lsn, JournalError> {
-        self.append_runs(Kind::Delivered, queue, lsns)
+        self.append_runs(Kind::Delivered, queue, lsns, 0)
     }
 
-    fn append_runs(&self, kind: Kind, queue: QueueId, lsns: &[Lsn]) -> Result<Lsn, JournalError> {
+    /// Notes a small number of messages of a queue, such as how often they were given back.
+    ///
+    /// The greatest number noted of a message counts. It is kept until the message leaves the queue and
+    /// given back with it by [`Journal::read_backlog`]. `lsns` in any order.
+    pub fn append_noted(
+        &self,
+        queue: QueueId,
+        lsns: &[Lsn],
+        note: u32,
+    ) -> Result<Lsn, JournalError> {
+        self.append_runs(Kind::Noted, queue, lsns, note)
+    }
+
+    fn append_runs(
+        &self,
+        kind: Kind,
+        queue: QueueId,
+        lsns: &[Lsn],
+        extra: u32,
+    ) -> Result<Lsn, JournalError> {
         let mut last = Lsn::ZERO;
         for lsns in lsns.chunks(self.runs_per_record()) {
             let body = runs_body(lsns);
             (last, _) = self
                 .shared()
                 .append_one(record_bytes(body.len()), |out, lsn| {
-                    encode_runs_record(out, kind, lsn, false, queue, &body);
+                    encode_runs_record(out, (kind, extra), lsn, false, queue, &body);
                 })?;
         }
         Ok(last)
@@ -208,7 +228,7 @@ impl Journal {
     /// Appends that a queue and all its messages are gone; its id must not be used again.
     pub fn append_queue_delete(&self, queue: QueueId) -> Result<Lsn, JournalError> {
         let (lsn, _) = self.shared().append_one(record_bytes(0), |out, lsn| {
-            encode_runs_record(out, Kind::QueueDelete, lsn, false, queue, &[]);
+            encode_runs_record(out, (Kind::QueueDelete, 0), lsn, false, queue, &[]);
         })?;
         Ok(lsn)
     }
@@ -248,11 +268,19 @@ impl Journal {
             },
             Entry::Acks { queue, lsns } => Prepared::Plain {
                 kind: Kind::Acks,
+                extra: 0,
+                queue: *queue,
+                body: runs_body(lsns).to_vec(),
+            },
+            Entry::Noted { queue, lsns, note } => Prepared::Plain {
+                kind: Kind::Noted,
+                extra: *note,
                 queue: *queue,
                 body: runs_body(lsns).to_vec(),
             },
             Entry::QueueDelete(queue) => Prepared::Plain {
                 kind: Kind::QueueDelete,
+                extra: 0,
                 queue: *queue,
                 body: Vec::new(),
             },
@@ -268,6 +296,7 @@ impl Journal {
                 encode_definition(&mut body, key, *value);
                 Prepared::Plain {
                     kind,
+                    extra: 0,
                     queue: QueueId(0),
                     body,
                 }
@@ -325,6 +354,21 @@ impl Journal {
         read_many::read_messages(self.shared(), places, visit)
     }
 
+    /// The next messages of a queue behind the number `after`, in the order of their numbers.
+    ///
+    /// At most `max_count`, and no more once their bodies are together over `max_bytes`, but one at least;
+    /// none means that there are no more. A message that was acknowledged before the call is not among
+    /// them, if its ack is durable. Any number of readers may read at once. Blocks on the disk.
+    pub fn read_backlog(
+        &self,
+        queue: QueueId,
+        after: Lsn,
+        max_count: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<BacklogMessage>, JournalError> {
+        backlog::read(self.shared(), queue, after, max_count, max_bytes)
+    }
+
     /// Bytes appended and not yet written: a measure of how far the disk is behind.
     pub fn pending_bytes(&self) -> usize {
         self.shared().lock().appender.pending_bytes()
@@ -364,6 +408,7 @@ enum Prepared<'a> {
     },
     Plain {
         kind: Kind,
+        extra: u32,
         queue: QueueId,
         body: Vec<u8>,
     },
@@ -385,8 +430,13 @@ impl Prepared<'_> {
             } => {
                 record::encode_message(out, lsn, more, message, *body_bytes);
             }
-            Self::Plain { kind, queue, body } => {
-                encode_runs_record(out, *kind, lsn, more, *queue, body);
+            Self::Plain {
+                kind,
+                extra,
+                queue,
+                body,
+            } => {
+                encode_runs_record(out, (*kind, *extra), lsn, more, *queue, body);
             }
         })
     }
@@ -400,7 +450,7 @@ fn runs_body(lsns: &[Lsn]) -> SmallVec<[u8; 64]> {
 
 fn encode_runs_record(
     out: &mut Vec<u8>,
-    kind: Kind,
+    (kind, extra): (Kind, u32),
     lsn: Lsn,
     more: bool,
     queue: QueueId,
@@ -408,6 +458,7 @@ fn encode_runs_record(
 ) {
     let mut head = Head::new(kind, lsn, body.len());
     head.more = more;
+    head.extra = extra;
     head.queue = queue;
     encode_plain(out, &head, body);
 }

@@ -47,6 +47,7 @@ pub(crate) enum Kind {
     CleanStop = 11,
     Delivered = 13,
     Started = 14,
+    Noted = 15,
 }
 
 impl Kind {
@@ -65,6 +66,7 @@ impl Kind {
             11 => Self::CleanStop,
             13 => Self::Delivered,
             14 => Self::Started,
+            15 => Self::Noted,
             _ => return None,
         })
     }
@@ -83,7 +85,8 @@ impl Kind {
             | Self::Released
             | Self::CleanStop
             | Self::Delivered
-            | Self::Started => true,
+            | Self::Started
+            | Self::Noted => true,
         }
     }
 }
@@ -451,6 +454,14 @@ impl<'a> MessageView<'a> {
         match self.body {
             BodyRecord::Inline(bytes) => Some(bytes.len()),
             BodyRecord::Payload(_) => None,
+        }
+    }
+
+    /// The payload that is its body, if it is one.
+    pub(crate) fn payload(&self) -> Option<PayloadRecord> {
+        match self.body {
+            BodyRecord::Inline(_) => None,
+            BodyRecord::Payload(payload) => Some(payload),
         }
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::disk::{Disk, OpenMode};
 
 use super::append::Appender;
+use super::backlog::Backlog;
 use super::commit::Committer;
 use super::error::JournalError;
 use super::files::{Files, Made, Plan};
@@ -28,7 +29,7 @@ use super::sabotage::{self, Sabotage};
 use super::segment::{FileRole, OpenSegment, Scan, Scanned, SegmentDir, io_error, records_at};
 use super::settings::{JournalSettings, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use super::shared::Shared;
-use super::types::{Location, Lsn, QueueId, Recovered, RecoveredMessage};
+use super::types::{Found, Location, Lsn, PayloadRecord, QueueId, Recovered, RecoveredQueue};
 
 /// Opens or creates the store and gives the sync thread's state and what was found.
 pub(crate) fn open(
@@ -193,12 +194,12 @@ impl Store {
             }
             self.replay.ledger.end_records(number, last.next());
         }
-        let recovered = self.replay.recovered();
+        let (recovered, _) = self.replay.recovered();
         Ok(Verified {
             segment_count: self.catalog.len() + usize::from(self.last.is_some()),
             last,
             queue_count: recovered.queues.len(),
-            message_count: recovered.queues.values().map(Vec::len).sum(),
+            message_count: recovered.queues.values().map(|queue| queue.count).sum(),
             definition_count: recovered.definitions.len(),
             clean: recovered.clean,
             end: self
@@ -333,8 +334,10 @@ impl Store {
 /// Applies records in order and keeps a list of each queue's messages.
 struct Replay {
     ledger: Ledger,
-    queues: HashMap<QueueId, Vec<RecoveredMessage>>,
+    queues: HashMap<QueueId, Vec<Found>>,
+    payloads: HashMap<Lsn, PayloadRecord>,
     delivered: HashMap<QueueId, RunSet>,
+    notes: HashMap<(QueueId, Lsn), u32>,
     /// The records of an atomic batch whose end has not come yet.
     held: Vec<Held>,
     last_kind: Option<Kind>,
@@ -345,7 +348,9 @@ impl Replay {
         Self {
             ledger: Ledger::new(moved),
             queues: HashMap::new(),
+            payloads: HashMap::new(),
             delivered: HashMap::new(),
+            notes: HashMap::new(),
             held: Vec::new(),
             last_kind: None,
         }
@@ -429,13 +434,15 @@ impl Replay {
                     segment.damaged(u64::from(location.offset), "a message makes no sense")
                 })?;
                 let bytes = view.inline_bytes();
-                let message = RecoveredMessage {
+                let message = Found {
                     lsn: view.lsn,
                     location,
                     body_bytes: bytes.and_then(|len| u32::try_from(len).ok()).unwrap_or(0),
-                    is_payload: bytes.is_none(),
                     was_delivered: false,
                 };
+                if let Some(payload) = view.payload() {
+                    self.payloads.insert(view.lsn, payload);
+                }
                 for queue in &view.queues {
                     self.queues.entry(*queue).or_default().push(message);
                 }
@@ -444,6 +451,14 @@ impl Replay {
                 let delivered = self.delivered.entry(record.head.queue).or_default();
                 for (first, len) in Runs::new(record.body) {
                     delivered.insert_run(first, len);
+                }
+            }
+            Kind::Noted => {
+                for (Lsn(first), len) in Runs::new(record.body) {
+                    for lsn in first..first.saturating_add(len) {
+                        let note = self.notes.entry((record.head.queue, Lsn(lsn))).or_default();
+                        *note = (*note).max(record.head.extra);
+                    }
                 }
             }
             Kind::Mark
@@ -461,7 +476,13 @@ impl Replay {
     }
 
     /// What is alive, in order.
-    fn recovered(&mut self) -> Recovered {
+    fn recovered(&mut self) -> (Recovered, Backlog) {
+        let mut backlog = Backlog {
+            // req: JOURNAL-15
+            clean: self.last_kind == Some(Kind::CleanStop),
+            notes: std::mem::take(&mut self.notes),
+            ..Backlog::default()
+        };
         let mut queues = HashMap::with_capacity(self.queues.len());
         for (queue, mut messages) in std::mem::take(&mut self.queues) {
             let delivered = self.delivered.get(&queue);
@@ -472,18 +493,32 @@ impl Replay {
             if !messages.is_sorted_by_key(|message| message.lsn) {
                 messages.sort_unstable_by_key(|message| message.lsn);
             }
-            if !messages.is_empty() {
-                messages.shrink_to_fit();
-                queues.insert(queue, messages);
+            let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
+                continue;
+            };
+            let mut recovered = RecoveredQueue {
+                count: messages.len() as u64,
+                first: first.lsn,
+                last: last.lsn,
+                ..RecoveredQueue::default()
+            };
+            for message in &messages {
+                recovered.body_bytes += u64::from(message.body_bytes);
+                if let Some(payload) = self.payloads.get(&message.lsn) {
+                    recovered.payloads.push((message.lsn, *payload));
+                }
             }
+            messages.shrink_to_fit();
+            queues.insert(queue, recovered);
+            backlog.queues.insert(queue, messages);
         }
-        Recovered {
+        let recovered = Recovered {
             definitions: self.ledger.definitions.to_vec(),
             queues,
-            // req: JOURNAL-15
-            clean: self.last_kind == Some(Kind::CleanStop),
+            clean: backlog.clean,
             queue_id_max: self.ledger.queue_max,
-        }
+        };
+        (recovered, backlog)
     }
 }
 
@@ -594,7 +629,7 @@ fn restart(
         offset += u32::try_from(held.bytes.len()).expect("a record is at most half a segment");
         replay.take_held(&segment, held)?;
     }
-    let recovered = replay.recovered();
+    let (recovered, backlog) = replay.recovered();
     let mut ledger = replay.ledger;
     ledger.end_records(number, started.next());
 
@@ -602,7 +637,9 @@ fn restart(
     let count = ledger.segment_count();
     let appender = Appender::new(started.next(), number, end, settings.segment_bytes, count);
     let readers = ReadFiles::new(dir);
-    let shared = Arc::new(Shared::new(settings, appender, started, moved, readers));
+    let shared = Arc::new(Shared::new(
+        settings, appender, started, moved, readers, backlog,
+    ));
     let marked = Lsn(cut.0 - 1);
     Ok((
         Committer::new(shared, ledger, files, current, started, marked),

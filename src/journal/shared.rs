@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::append::{Appender, Part};
+use super::backlog::Backlog;
 use super::error::{JournalError, StorageFailure};
 use super::ledger::MovedMap;
 use super::read::ReadFiles;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) space_listener: Listener<bool>,
     pub(crate) moved: MovedMap,
     pub(crate) files: ReadFiles,
+    pub(crate) backlog: Backlog,
 }
 
 impl std::fmt::Debug for Shared {
@@ -69,6 +71,7 @@ impl Shared {
         durable: Lsn,
         moved: MovedMap,
         files: ReadFiles,
+        backlog: Backlog,
     ) -> Self {
         Self {
             settings,
@@ -86,6 +89,7 @@ impl Shared {
             space_listener: RwLock::new(None),
             moved,
             files,
+            backlog,
         }
     }
 

@@ -125,6 +125,16 @@ pub enum Entry<'a> {
         /// The messages, in any order, each once.
         lsns: &'a [Lsn],
     },
+    /// A small number is noted of messages of a queue: see
+    /// [`Journal::append_noted`](super::Journal::append_noted).
+    Noted {
+        /// The queue that holds them.
+        queue: QueueId,
+        /// The messages, in any order.
+        lsns: &'a [Lsn],
+        /// What is noted.
+        note: u32,
+    },
     /// A queue and all of its messages are gone.
     QueueDelete(QueueId),
     /// A definition is set (`Some`) or removed (`None`).
@@ -186,20 +196,45 @@ pub enum StoredBody {
     Payload(PayloadRecord),
 }
 
-/// A message found by recovery; 24 bytes, so that a long backlog costs little memory.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct RecoveredMessage {
-    /// Its number: acknowledge and read it by this.
+/// What a queue held when the store was opened. The messages themselves stay on disk:
+/// [`Journal::read_backlog`](super::Journal::read_backlog) reads them in order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RecoveredQueue {
+    /// How many messages; never 0.
+    pub count: u64,
+    /// Length of their inline bodies together, in bytes.
+    pub body_bytes: u64,
+    /// The lowest number among them.
+    pub first: Lsn,
+    /// The highest number among them.
+    pub last: Lsn,
+    /// Those whose body is a payload, in order: the broker must take a reference to each.
+    pub payloads: Vec<(Lsn, PayloadRecord)>,
+}
+
+/// A message of a queue as [`Journal::read_backlog`](super::Journal::read_backlog) gives it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BacklogMessage {
+    /// Its number: acknowledge it by this.
     pub lsn: Lsn,
     /// Where it lies.
     pub location: Location,
-    /// Length of an inline body in bytes; 0 for a payload.
-    pub body_bytes: u32,
-    /// Whether the body is a payload, which the broker must take a reference to.
-    pub is_payload: bool,
-    /// Whether a clean stop noted that the message had been delivered before. After an unclean stop
-    /// the broker must assume it of every message.
+    /// Whether it may have been delivered before: noted at a clean stop, or, of a message that is older
+    /// than this open of the store, because the last run did not end cleanly.
     pub was_delivered: bool,
+    /// The greatest value that was noted of it for this queue; 0 if none was.
+    pub note: u32,
+    /// The message.
+    pub message: StoredMessage,
+}
+
+/// A message found by recovery.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) lsn: Lsn,
+    pub(crate) location: Location,
+    pub(crate) body_bytes: u32,
+    pub(crate) was_delivered: bool,
 }
 
 /// What a store held when it was opened.
@@ -207,9 +242,9 @@ pub struct RecoveredMessage {
 pub struct Recovered {
     /// Definitions, ordered by key.
     pub definitions: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Messages of each queue in the order of their numbers. A queue without messages has no entry;
-    /// a queue that the definitions do not know is to be deleted by the broker.
-    pub queues: HashMap<QueueId, Vec<RecoveredMessage>>,
+    /// What each queue holds. A queue without messages has no entry; a queue that the definitions do not
+    /// know is to be deleted by the broker.
+    pub queues: HashMap<QueueId, RecoveredQueue>,
     /// Whether the last run ended with [`Journal::close`](super::Journal::close).
     pub clean: bool,
     /// Highest number of any queue id met in the segments; ids above it are free.

@@ -350,23 +350,39 @@ pub(crate) fn found(journal: &Journal, recovered: &Recovered) -> Result<State, S
         definitions: recovered.definitions.iter().cloned().collect(),
         ..State::default()
     };
-    for (queue, messages) in &recovered.queues {
-        for message in messages {
-            let stored = journal
-                .read_message(message.lsn, message.location)
-                .map_err(|error| format!("{} cannot be read: {error}", message.lsn))?;
-            let StoredBody::Inline(body) = stored.body else {
-                return Err(format!("{} is no inline message", message.lsn));
-            };
-            if !stored.queues.contains(queue) {
-                return Err(format!("{} does not know its queue {queue}", message.lsn));
+    for (queue, summary) in &recovered.queues {
+        let mut found = BTreeMap::new();
+        let mut body_bytes = 0;
+        loop {
+            let after = found.keys().next_back().copied().unwrap_or(Lsn::ZERO);
+            let read = journal
+                .read_backlog(*queue, after, 7, 3_000)
+                .map_err(|error| format!("queue {queue} behind {after}: {error}"))?;
+            if read.is_empty() {
+                break;
             }
-            state
-                .queues
-                .entry(*queue)
-                .or_default()
-                .insert(message.lsn, body.to_vec());
+            for message in read {
+                let lsn = message.lsn;
+                let StoredBody::Inline(body) = message.message.body else {
+                    return Err(format!("{lsn} is no inline message"));
+                };
+                if !message.message.queues.contains(queue) {
+                    return Err(format!("{lsn} does not know its queue {queue}"));
+                }
+                if found.keys().next_back().is_some_and(|last| *last >= lsn) {
+                    return Err(format!("{lsn} comes out of order in queue {queue}"));
+                }
+                body_bytes += body.len() as u64;
+                found.insert(lsn, body.to_vec());
+            }
         }
+        let ends = (found.keys().next(), found.keys().next_back());
+        if (summary.count, summary.body_bytes) != (found.len() as u64, body_bytes)
+            || ends != (Some(&summary.first), Some(&summary.last))
+        {
+            return Err(format!("queue {queue} is not as announced: {summary:?}"));
+        }
+        state.queues.insert(*queue, found);
     }
     Ok(state)
 }
