@@ -68,7 +68,9 @@ pub use name::Name;
 pub use outbox::{Delivery, Outbox, OutboxItem, Waker, Wakes};
 pub use payloads::{PayloadBody, PayloadReferences};
 pub use queue::arguments::{Overflow, QueueKind, QueueSettings};
-pub use queue::{Durability, Got, MessageSeq, Queue, QueueCounts, QueueDepth, Settle};
+pub use queue::{
+    Activity, ConsumerState, Durability, Got, MessageSeq, Queue, QueueCounts, QueueDepth, Settle,
+};
 pub use recovery::OpenError;
 pub use route::Publisher;
 pub use vhost::{

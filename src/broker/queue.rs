@@ -43,7 +43,8 @@ use super::name::Name;
 use super::outbox::{Delivery, Outbox, Pushed, Wakes};
 
 use arguments::QueueSettings;
-use consumers::{Consumers, Unsettled};
+pub use consumers::{Activity, ConsumerState};
+use consumers::{Consumers, Removed, Unsettled};
 use priorities::Priorities;
 use ready::Front;
 use unacked::{Out, Unacked};
@@ -278,6 +279,7 @@ impl Queue {
     pub(crate) fn new(spec: QueueSpec) -> Self {
         let state = State {
             ready: Priorities::new(&spec.settings),
+            consumers: Consumers::new(spec.settings.single_active_consumer),
             ..State::default()
         };
         Self {
@@ -369,6 +371,12 @@ impl Queue {
         self.state.lock().consumers.iter().cloned().collect()
     }
 
+    /// Its consumers now with what they are to it, in no order.
+    #[must_use]
+    pub fn consumer_states(&self) -> Vec<ConsumerState> {
+        self.state.lock().consumers.states().collect()
+    }
+
     /// Looks at waiting messages without taking them: `count` from `offset` on.
     #[must_use]
     pub fn peek(&self, offset: usize, count: usize) -> Vec<Message> {
@@ -424,6 +432,11 @@ impl Queue {
         for (consumer, count) in limiters {
             consumer.limiter.release(count, now, wakes);
         }
+    }
+
+    /// Hands over what can go, after another consumer became the active one.
+    pub(crate) fn draw(self: &Arc<Self>, now: Instant, wakes: &mut Wakes) {
+        self.resume(&[], now, wakes);
     }
 
     /// Consumers of this queue that stalled may have room again. All of them enter the round before
@@ -500,7 +513,8 @@ impl Queue {
             if state.deleted {
                 return Err(ConsumeRefused::Gone);
             }
-            let is_alone = state.consumers.len() == 0;
+            let is_single_active = self.spec.settings.single_active_consumer;
+            let is_alone = state.consumers.len() == 0 && !is_single_active;
             if state.consumers.has_exclusive() || (new.exclusive && !is_alone) {
                 return Err(ConsumeRefused::InExclusiveUse);
             }
@@ -535,15 +549,15 @@ impl Queue {
         let removed = state.consumers.remove(consumer.id);
         let remaining_count = state.consumers.len();
         drop(state);
-        if !removed {
+        if removed == Removed::Unknown {
             return Cancelled::Unknown;
         }
         consumer.outbox.forget(consumer);
         consumer.limiter.forget(consumer);
-        if remaining_count == 0 {
-            Cancelled::Last
-        } else {
-            Cancelled::OthersRemain
+        match (remaining_count, removed) {
+            (0, _) => Cancelled::Last,
+            (_, Removed::Active) => Cancelled::TakenOver,
+            (_, Removed::Other | Removed::Unknown) => Cancelled::OthersRemain,
         }
     }
 
@@ -760,6 +774,9 @@ pub(crate) enum Cancelled {
     Last,
     /// The consumer is gone; there are others.
     OthersRemain,
+    /// It was the one that was served, and another took its place: let it draw ([`Queue::draw`]) once
+    /// what comes back is back.
+    TakenOver,
     /// It was not there.
     Unknown,
 }

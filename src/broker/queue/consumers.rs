@@ -1,6 +1,7 @@
 //! Whose turn it is: the consumers of one queue, their prefetch counts and the round among them.
 //!
-//! Owns: which consumers could take a message now, by priority and then in turn.
+//! Owns: which consumers could take a message now, by priority and then in turn; with
+//! `x-single-active-consumer`, which one is served and who comes after it.
 //! Bound: `consumers_per_queue_max`.
 //!
 //! ```text
@@ -39,9 +40,42 @@ struct Round {
     turn: VecDeque<u32>,
 }
 
+/// Who is served.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Service {
+    /// Everybody, by priority and then in turn.
+    #[default]
+    All,
+    /// Only the consumer in this slot, even while it can take nothing; none if there is no consumer.
+    Single { active: Option<u32> },
+}
+
+/// What a consumer is to its queue, as RabbitMQ's `activity_status` has it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Activity {
+    /// It is the one that is served (`single_active`).
+    SingleActive,
+    /// It is served (`up`).
+    Up,
+    /// Another one is served (`waiting`).
+    Waiting,
+}
+
+/// A consumer as its queue sees it at one moment.
+#[derive(Clone, Debug)]
+pub struct ConsumerState {
+    /// The consumer.
+    pub consumer: Arc<Consumer>,
+    /// Whether it is served.
+    pub activity: Activity,
+    /// Deliveries that it has not settled; what it held when it was cancelled is not counted.
+    pub unacked_count: u32,
+}
+
 /// The consumers of one queue.
 #[derive(Debug, Default)]
 pub(crate) struct Consumers {
+    service: Service,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     serial: u32,
@@ -53,6 +87,17 @@ pub(crate) struct Consumers {
 }
 
 impl Consumers {
+    /// Nobody yet, in a queue that serves all of them or one.
+    pub(crate) fn new(single_active: bool) -> Self {
+        Self {
+            service: match single_active {
+                true => Service::Single { active: None },
+                false => Service::All,
+            },
+            ..Self::default()
+        }
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.count
@@ -90,15 +135,21 @@ impl Consumers {
             });
         }
         self.enter_round(slot, priority);
+        if let Service::Single {
+            active: active @ None,
+        } = &mut self.service
+        {
+            *active = Some(slot);
+        }
     }
 
-    /// Takes out a consumer; false if it is not there any more.
-    pub(crate) fn remove(&mut self, id: ConsumerId) -> bool {
+    /// Takes out a consumer.
+    pub(crate) fn remove(&mut self, id: ConsumerId) -> Removed {
         let Some(slot) = self.slots.get_mut(id.slot as usize) else {
-            return false;
+            return Removed::Unknown;
         };
         let Some(removed) = slot.take_if(|slot| slot.consumer.id == id) else {
-            return false;
+            return Removed::Unknown;
         };
         if removed.place == Place::Ready {
             self.leave_round(id.slot, removed.consumer.priority);
@@ -107,7 +158,17 @@ impl Consumers {
         self.count -= 1;
         // An exclusive consumer is the only one.
         self.exclusive = false;
-        true
+        match self.service {
+            Service::Single { active } if active == Some(id.slot) => {
+                // Those that wait have never been served, so all of them are in the round.
+                let next = self.rounds.first().and_then(|round| round.turn.front());
+                self.service = Service::Single {
+                    active: next.copied(),
+                };
+                Removed::Active
+            }
+            Service::Single { .. } | Service::All => Removed::Other,
+        }
     }
 
     /// Takes out all of them.
@@ -117,6 +178,9 @@ impl Consumers {
         self.rounds.clear();
         self.count = 0;
         self.exclusive = false;
+        if let Service::Single { active } = &mut self.service {
+            *active = None;
+        }
         slots
             .into_iter()
             .flatten()
@@ -126,16 +190,20 @@ impl Consumers {
 
     /// Whose turn it is, if anybody can take a message.
     pub(crate) fn front(&self) -> Option<&Arc<Consumer>> {
-        let index = *self.rounds.first()?.turn.front()?;
-        self.slot(index).map(|slot| &slot.consumer)
+        self.slot(self.front_index()?).map(|slot| &slot.consumer)
+    }
+
+    fn front_index(&self) -> Option<u32> {
+        match self.service {
+            Service::All => self.rounds.first()?.turn.front().copied(),
+            Service::Single { active } => active
+                .filter(|active| self.slot(*active).map(|slot| slot.place) == Some(Place::Ready)),
+        }
     }
 
     /// The front one took a message: the next of its priority has the turn.
     pub(crate) fn front_took(&mut self, unsettled: Unsettled) {
-        let Some(round) = self.rounds.first_mut() else {
-            return;
-        };
-        let Some(index) = round.turn.front().copied() else {
+        let Some(index) = self.front_index() else {
             return;
         };
         let mut spent = false;
@@ -150,17 +218,22 @@ impl Consumers {
             }
         }
         if spent {
-            self.pop_front();
-        } else if round.turn.len() > 1 {
+            self.drop_from_round(index);
+        } else if self.service == Service::All
+            && let Some(round) = self.rounds.first_mut()
+            && round.turn.len() > 1
+        {
             round.turn.rotate_left(1);
         }
     }
 
     /// The front one can take nothing now; somebody will resume it.
     pub(crate) fn front_stalled(&mut self) {
-        if let Some(index) = self.pop_front()
-            && let Some(Some(slot)) = self.slots.get_mut(index as usize)
-        {
+        let Some(index) = self.front_index() else {
+            return;
+        };
+        self.drop_from_round(index);
+        if let Some(Some(slot)) = self.slots.get_mut(index as usize) {
             slot.place = Place::Stalled;
         }
     }
@@ -185,6 +258,25 @@ impl Consumers {
             let priority = slot.consumer.priority;
             self.enter_round(id.slot, priority);
         }
+    }
+
+    /// All of them with what they are now, in no order.
+    pub(crate) fn states(&self) -> impl Iterator<Item = ConsumerState> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(at, slot)| {
+            let slot = slot.as_ref()?;
+            Some(ConsumerState {
+                consumer: Arc::clone(&slot.consumer),
+                activity: match self.service {
+                    Service::All => Activity::Up,
+                    Service::Single { active } if active == u32::try_from(at).ok() => {
+                        Activity::SingleActive
+                    }
+                    Service::Single { .. } => Activity::Waiting,
+                },
+                unacked_count: slot.unacked_count,
+            })
+        })
     }
 
     /// The consumers, in no order.
@@ -234,10 +326,21 @@ impl Consumers {
         }
     }
 
-    fn pop_front(&mut self) -> Option<u32> {
-        let index = self.rounds.first_mut()?.turn.pop_front();
-        self.drop_empty_round(0);
-        index
+    /// Takes the front one, which is in slot `index`, out of its round.
+    fn drop_from_round(&mut self, index: u32) {
+        match self.service {
+            Service::All => {
+                if let Some(round) = self.rounds.first_mut() {
+                    round.turn.pop_front();
+                }
+                self.drop_empty_round(0);
+            }
+            Service::Single { .. } => {
+                if let Some(priority) = self.slot(index).map(|slot| slot.consumer.priority) {
+                    self.leave_round(index, priority);
+                }
+            }
+        }
     }
 
     fn drop_empty_round(&mut self, at: usize) {
@@ -251,6 +354,17 @@ impl Consumers {
             self.rounds.remove(at);
         }
     }
+}
+
+/// What was taken out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Removed {
+    /// The single active consumer: the next one, if there is any, is served now.
+    Active,
+    /// A consumer that no other one waited for.
+    Other,
+    /// It was not there.
+    Unknown,
 }
 
 /// Whether a delivery counts against the prefetch of who takes it.

@@ -117,6 +117,10 @@ impl Vhost {
                         other => Err(other),
                     })
             }
+            Cancelled::TakenOver => {
+                queue.draw(now, wakes);
+                Ok(())
+            }
             Cancelled::Last | Cancelled::OthersRemain | Cancelled::Unknown => Ok(()),
         }
     }
@@ -152,15 +156,21 @@ impl Vhost {
         // First all of them, so that nothing that goes back comes again on the same channel.
         let mut result = Ok(());
         let mut last_of = Vec::new();
+        let mut taken_over = Vec::new();
         for consumer in consumers {
-            if consumer.queue().cancel(consumer, now) == Cancelled::Last {
-                last_of.push(Arc::clone(consumer.queue()));
+            match consumer.queue().cancel(consumer, now) {
+                Cancelled::Last => last_of.push(Arc::clone(consumer.queue())),
+                Cancelled::TakenOver => taken_over.push(Arc::clone(consumer.queue())),
+                Cancelled::OthersRemain | Cancelled::Unknown => {}
             }
         }
         let withdrawn = by.outbox.withdraw(channel);
         let withdrawn_bytes = withdrawn.iter().map(Delivery::cost_bytes).sum();
         let withdrawn = withdrawn.iter().filter_map(unsettled_of);
         requeue(unsettled.iter().cloned().chain(withdrawn), now, wakes);
+        for queue in taken_over {
+            queue.draw(now, wakes);
+        }
         by.outbox.released(withdrawn_bytes, now, wakes);
         for queue in last_of.into_iter().filter(|queue| queue.is_auto_delete()) {
             match self.delete_queue(&queue, DeleteConditions::IF_UNUSED, wakes) {
