@@ -55,7 +55,7 @@ fn bind(connection: &Connection, name: &str, pattern: &str) {
         arguments: &FieldTable::EMPTY,
     };
     vhost
-        .queue_bind(connection, &request)
+        .queue_bind(connection, &request, now, &mut Wakes::new())
         .expect("both are there");
 }
 

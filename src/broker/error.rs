@@ -215,6 +215,12 @@ pub enum Error {
         /// The exchange.
         resource: Resource,
     },
+    /// An argument or a binding that an exchange of this type does not take, in its plugin's words.
+    #[error("{problem}")]
+    Unacceptable {
+        /// What is wrong.
+        problem: String,
+    },
     /// An exchange type that nobody knows.
     #[error("unknown exchange type '{kind}'")]
     UnknownExchangeType {
@@ -269,7 +275,8 @@ impl Error {
             | Self::InvalidProperty { .. }
             | Self::LimitReached { .. }
             | Self::NotEmpty { .. }
-            | Self::ServerNamedType { .. } => ReplyCode::PreconditionFailed,
+            | Self::ServerNamedType { .. }
+            | Self::Unacceptable { .. } => ReplyCode::PreconditionFailed,
             Self::InvalidExchangeType | Self::UnknownExchangeType { .. } => {
                 ReplyCode::CommandInvalid
             }

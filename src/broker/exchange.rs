@@ -6,10 +6,17 @@
 //! they looked up (`route.rs`), so a busy publisher takes no lock here at all.
 //! Spec: AMQP 0-9-1 §3.1; `spec/amqp.md`.
 
+mod consistent_hash;
 pub(crate) mod destinations;
 mod direct;
 mod fanout;
+mod hash;
 mod headers;
+mod kind;
+mod modulus_hash;
+mod random;
+pub(crate) mod recent_history;
+pub(crate) mod settings;
 pub(crate) mod topic;
 
 use std::fmt;
@@ -18,65 +25,26 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::amqp::field::FieldTable;
+use crate::amqp::header::PropertiesRef;
 
-use super::binding::Binding;
+use super::binding::{Binding, DestinationName};
 use super::error::Error;
+use super::message::Message;
 use super::name::Name;
 use super::queue::Durability;
 
+use consistent_hash::ConsistentHashTable;
 use destinations::Destination;
 use direct::DirectTable;
 use fanout::FanoutTable;
 use headers::HeadersTable;
+use modulus_hash::ModulusHashTable;
+use random::RandomTable;
+use recent_history::History;
+use settings::{ExchangeSettings, HashOn};
 use topic::TopicTable;
 
-pub(crate) use headers::check_arguments as check_headers_arguments;
-
-/// How an exchange chooses.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum ExchangeKind {
-    /// By equality of the routing key.
-    Direct,
-    /// Everything that is bound.
-    Fanout,
-    /// By the message's headers.
-    Headers,
-    /// By the words of the routing key, with wildcards.
-    Topic,
-}
-
-impl ExchangeKind {
-    /// The type that `exchange.declare` names.
-    pub fn from_name(name: &[u8]) -> Result<Self, Error> {
-        match name {
-            b"direct" => Ok(Self::Direct),
-            b"fanout" => Ok(Self::Fanout),
-            b"headers" => Ok(Self::Headers),
-            b"topic" => Ok(Self::Topic),
-            b"" => Err(Error::InvalidExchangeType),
-            other => Err(Error::UnknownExchangeType {
-                kind: Name::new(other),
-            }),
-        }
-    }
-
-    /// Its name on the wire.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Fanout => "fanout",
-            Self::Headers => "headers",
-            Self::Topic => "topic",
-        }
-    }
-}
-
-impl fmt::Display for ExchangeKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
+pub use kind::ExchangeKind;
 
 /// What never changes about an exchange.
 #[derive(Clone, Debug)]
@@ -89,6 +57,10 @@ pub(crate) struct ExchangeSpec {
     pub(crate) auto_delete: bool,
     pub(crate) internal: bool,
     pub(crate) arguments: FieldTable,
+    /// What the arguments mean.
+    pub(crate) settings: ExchangeSettings,
+    /// Where the choices of a random exchange begin.
+    pub(crate) seed: u64,
 }
 
 /// An exchange of one vhost.
@@ -96,13 +68,17 @@ pub struct Exchange {
     spec: ExchangeSpec,
     alternate: Option<Name>,
     table: RwLock<Table>,
+    history: Option<History>,
 }
 
 #[derive(Debug)]
 enum Table {
+    ConsistentHash(ConsistentHashTable),
     Direct(DirectTable),
     Fanout(FanoutTable),
     Headers(HeadersTable),
+    ModulusHash(ModulusHashTable),
+    Random(RandomTable),
     Topic(TopicTable),
 }
 
@@ -112,22 +88,54 @@ pub(crate) struct RouteInput<'a> {
     /// The routing key and what `CC` and `BCC` add; at least one.
     pub(crate) keys: &'a [&'a [u8]],
     pub(crate) headers: Option<&'a FieldTable>,
+    /// The properties, for what hashes one of them.
+    pub(crate) properties: Option<&'a PropertiesRef<'a>>,
+    /// The message itself, for what tells duplicates by content.
+    pub(crate) message: Option<&'a Message>,
+    /// The time by the calendar, in milliseconds since 1970.
+    pub(crate) unix_ms: u64,
+}
+
+impl<'a> RouteInput<'a> {
+    /// Keys and headers alone; the rest counts as absent.
+    pub(crate) fn new(keys: &'a [&'a [u8]], headers: Option<&'a FieldTable>) -> Self {
+        Self {
+            keys,
+            headers,
+            properties: None,
+            message: None,
+            unix_ms: 0,
+        }
+    }
 }
 
 impl Exchange {
     pub(crate) fn new(spec: ExchangeSpec) -> Self {
-        let table = match spec.kind {
+        let table = match spec.settings.lookup {
+            ExchangeKind::ConsistentHash => {
+                Table::ConsistentHash(ConsistentHashTable::new(spec.settings.hash_on.clone()))
+            }
             ExchangeKind::Direct => Table::Direct(DirectTable::default()),
-            ExchangeKind::Fanout => Table::Fanout(FanoutTable::default()),
             ExchangeKind::Headers => Table::Headers(HeadersTable::default()),
+            ExchangeKind::LocalRandom | ExchangeKind::Random => {
+                Table::Random(RandomTable::new(spec.seed))
+            }
+            ExchangeKind::ModulusHash => Table::ModulusHash(ModulusHashTable::default()),
             ExchangeKind::Topic => Table::Topic(TopicTable::default()),
+            ExchangeKind::Deduplication
+            | ExchangeKind::Delayed
+            | ExchangeKind::Fanout
+            | ExchangeKind::RecentHistory => Table::Fanout(FanoutTable::default()),
         };
+        let history = (spec.settings.lookup == ExchangeKind::RecentHistory)
+            .then(|| History::new(spec.settings.history_count_max));
         let alternate = spec.arguments.get("alternate-exchange");
         let alternate = alternate.and_then(|value| value.as_bytes().map(|name| Name::new(name)));
         Self {
             spec,
             alternate,
             table: RwLock::new(table),
+            history,
         }
     }
 
@@ -179,20 +187,69 @@ impl Exchange {
         self.alternate.as_ref()
     }
 
-    /// Whether the same key always leads to the same destinations, until a binding changes.
+    /// What its arguments mean.
+    pub(crate) fn settings(&self) -> &ExchangeSettings {
+        &self.spec.settings
+    }
+
+    /// The last messages, if it keeps them for who binds later.
+    pub(crate) fn history(&self) -> Option<&History> {
+        self.history.as_ref()
+    }
+
+    /// Whether the same key always leads to the same destinations, until a binding changes, and
+    /// nothing else happens on the way.
     pub(crate) fn routes_by_key_alone(&self) -> bool {
-        match self.spec.kind {
-            ExchangeKind::Direct | ExchangeKind::Fanout | ExchangeKind::Topic => true,
-            ExchangeKind::Headers => false,
+        let settings = &self.spec.settings;
+        if settings.delays || settings.dedup.is_some() {
+            return false;
+        }
+        match settings.lookup {
+            ExchangeKind::Direct
+            | ExchangeKind::Fanout
+            | ExchangeKind::ModulusHash
+            | ExchangeKind::Topic => true,
+            ExchangeKind::ConsistentHash => settings.hash_on == HashOn::RoutingKey,
+            ExchangeKind::Deduplication
+            | ExchangeKind::Delayed
+            | ExchangeKind::Headers
+            | ExchangeKind::LocalRandom
+            | ExchangeKind::Random
+            | ExchangeKind::RecentHistory => false,
+        }
+    }
+
+    /// Refuses a binding from here that its type does not take.
+    pub(crate) fn check_binding(
+        &self,
+        key: &[u8],
+        destination: &DestinationName,
+        arguments: &FieldTable,
+    ) -> Result<(), Error> {
+        match self.spec.settings.lookup {
+            ExchangeKind::ConsistentHash => consistent_hash::check_binding(key),
+            ExchangeKind::Headers => headers::check_arguments(arguments),
+            ExchangeKind::LocalRandom => random::check_local_binding(key, destination),
+            ExchangeKind::Deduplication
+            | ExchangeKind::Delayed
+            | ExchangeKind::Direct
+            | ExchangeKind::Fanout
+            | ExchangeKind::ModulusHash
+            | ExchangeKind::Random
+            | ExchangeKind::RecentHistory
+            | ExchangeKind::Topic => Ok(()),
         }
     }
 
     /// Adds a binding from here; one that is there already counts once more.
     pub(crate) fn bind(&self, binding: &Arc<Binding>, destination: Destination) {
         match &mut *self.table.write() {
+            Table::ConsistentHash(table) => table.bind(binding, destination),
             Table::Direct(table) => table.bind(binding.routing_key(), destination),
             Table::Fanout(table) => table.bind(destination),
             Table::Headers(table) => table.bind(binding, destination),
+            Table::ModulusHash(table) => table.bind(binding, destination),
+            Table::Random(table) => table.bind(binding, destination),
             Table::Topic(table) => table.bind(binding.routing_key().as_bytes(), destination),
         }
     }
@@ -201,9 +258,12 @@ impl Exchange {
     pub(crate) fn unbind(&self, binding: &Binding) {
         let destination = binding.target;
         match &mut *self.table.write() {
+            Table::ConsistentHash(table) => table.unbind(binding),
             Table::Direct(table) => table.unbind(binding.routing_key(), destination),
             Table::Fanout(table) => table.unbind(destination),
             Table::Headers(table) => table.unbind(binding),
+            Table::ModulusHash(table) => table.unbind(binding),
+            Table::Random(table) => table.unbind(binding),
             Table::Topic(table) => table.unbind(binding.routing_key().as_bytes(), destination),
         }
     }
@@ -211,6 +271,7 @@ impl Exchange {
     /// Adds where the message goes from here to `found`; one destination may be added more than once.
     pub(crate) fn route(&self, input: RouteInput<'_>, found: &mut Vec<Destination>) {
         match &*self.table.read() {
+            Table::ConsistentHash(table) => table.route(input, found),
             Table::Direct(table) => {
                 for key in input.keys {
                     table.route(key, found);
@@ -218,6 +279,11 @@ impl Exchange {
             }
             Table::Fanout(table) => table.route(found),
             Table::Headers(table) => table.route(input.headers, found),
+            // Only the routing key itself is hashed, as in RabbitMQ.
+            Table::ModulusHash(table) => {
+                table.route(input.keys.first().copied().unwrap_or_default(), found);
+            }
+            Table::Random(table) => table.route(found),
             Table::Topic(table) => {
                 for key in input.keys {
                     table.route(key, found);
@@ -234,6 +300,38 @@ impl fmt::Debug for Exchange {
             .field("name", &self.spec.name)
             .field("kind", &self.spec.kind)
             .finish_non_exhaustive()
+    }
+}
+
+/// What the tests of the tables share.
+#[cfg(test)]
+mod tests_kit {
+    use super::super::binding::{BindingKey, DestinationName};
+    use super::super::error::ResourceKind;
+    use super::destinations::DestinationId;
+    use super::*;
+
+    pub(super) fn queue(id: u64) -> Destination {
+        Destination::Queue(test_queue(id))
+    }
+
+    /// A binding with this id and key to the queue `qID`.
+    pub(super) fn binding(id: u64, queue: u64, key: &str) -> Binding {
+        let destination = DestinationName {
+            kind: ResourceKind::Queue,
+            name: Name::from(format!("q{queue}").as_str()),
+        };
+        Binding {
+            key: BindingKey::new(
+                Name::from("x"),
+                destination,
+                Name::from(key),
+                &FieldTable::EMPTY,
+            ),
+            id,
+            target: DestinationId::Queue(queue),
+            durability: Durability::Transient,
+        }
     }
 }
 

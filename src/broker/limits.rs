@@ -22,6 +22,18 @@ pub const OUTBOX_BYTES_DEFAULT: usize = 512 * 1_024;
 /// Exchanges that one message may pass on its way; more are not looked at.
 pub const ROUTE_EXCHANGES_MAX: usize = 10_000;
 
+/// Messages that a recent-history exchange keeps unless it says otherwise (the plugin's default).
+pub const HISTORY_COUNT_DEFAULT: usize = 20;
+
+/// What a recent-history exchange keeps in memory, in bytes; beyond it the oldest messages go.
+pub const HISTORY_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+
+/// Keys that an exchange or queue remembers to tell duplicates, unless it says otherwise.
+pub const DEDUP_KEYS_DEFAULT: usize = 10_000;
+
+/// Most keys that one exchange or queue may remember, about 100 bytes each; beyond it 406.
+pub const DEDUP_KEYS_MAX: usize = 10_000_000;
+
 /// Routes that one channel remembers.
 pub const ROUTE_CACHE_SLOTS: usize = 32;
 

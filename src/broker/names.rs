@@ -48,6 +48,12 @@ impl NameMaker {
         [a, b, c, d]
     }
 
+    /// A number that nobody can guess, for a generator of choices.
+    pub(crate) fn seed(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     fn bytes(&self) -> [u8; 32] {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         *blake3::keyed_hash(&self.seed, &count.to_le_bytes()).as_bytes()

@@ -14,6 +14,7 @@ use crate::payload::PayloadId;
 use super::Broker;
 use super::definitions::{BindingRecord, DefinitionError, ExchangeRecord, QueueRecord, Record};
 use super::error::{Error, Resource, ResourceKind};
+use super::exchange::settings::ExchangeSettings;
 use super::exchange::{ExchangeKind, ExchangeSpec};
 use super::message::{Body, Message, MessageTraits, Persistence};
 use super::name::Name;
@@ -100,14 +101,18 @@ impl Broker {
         let Some(vhost) = self.vhost(&record.vhost) else {
             return Ok(());
         };
+        let kind = ExchangeKind::from_name(record.kind.as_bytes())?;
+        let arguments = table(&record.arguments)?;
         vhost.insert_exchange(ExchangeSpec {
             id: self.shared.serial(),
             name: Name::new(&record.name),
-            kind: ExchangeKind::from_name(record.kind.as_bytes())?,
+            kind,
             durability: Durability::Durable,
             auto_delete: record.auto_delete,
             internal: record.internal,
-            arguments: table(&record.arguments)?,
+            settings: ExchangeSettings::from_arguments(kind, &arguments)?,
+            arguments,
+            seed: self.shared.names.seed(),
         });
         Ok(())
     }

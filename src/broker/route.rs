@@ -17,6 +17,7 @@ use crate::journal::QueueId;
 
 use super::error::Error;
 use super::exchange::destinations::Destination;
+use super::exchange::recent_history::asks_not_to_be_kept;
 use super::exchange::{Exchange, RouteInput};
 use super::limits::{ROUTE_CACHE_SLOTS, ROUTE_EXCHANGES_MAX};
 use super::name::Name;
@@ -54,8 +55,17 @@ pub(crate) trait Directory {
 pub(crate) enum Repeatable {
     /// The next message with this exchange and key goes the same way.
     Yes,
-    /// The headers decided.
+    /// Something else than exchange and key decided, or more happened than finding queues.
     No,
+}
+
+/// What a walk found.
+#[derive(Debug)]
+pub(crate) struct Walked {
+    pub(crate) route: Route,
+    pub(crate) repeatable: Repeatable,
+    /// Exchanges on the way that keep the message for who binds later.
+    pub(crate) histories: Vec<Arc<Exchange>>,
 }
 
 /// Walks from `start` to all queues.
@@ -63,8 +73,9 @@ pub(crate) fn walk(
     directory: &impl Directory,
     start: &Arc<Exchange>,
     input: RouteInput<'_>,
-) -> (Route, Repeatable) {
+) -> Walked {
     let mut queues = Vec::new();
+    let mut histories = Vec::new();
     let mut repeatable = Repeatable::Yes;
     // Only made when exchanges are bound to exchanges, which most are not.
     let mut seen: Option<HashSet<u64>> = None;
@@ -81,6 +92,9 @@ pub(crate) fn walk(
         }
         if !exchange.routes_by_key_alone() {
             repeatable = Repeatable::No;
+        }
+        if exchange.history().is_some() && !asks_not_to_be_kept(input.headers) {
+            histories.push(Arc::clone(&exchange));
         }
         exchange.route(input, &mut found);
         if found.is_empty()
@@ -103,7 +117,11 @@ pub(crate) fn walk(
             }
         }
     }
-    (Route::new(queues), repeatable)
+    Walked {
+        route: Route::new(queues),
+        repeatable,
+        histories,
+    }
 }
 
 /// The octets that the name of a routing header begins with in a table: size and name.

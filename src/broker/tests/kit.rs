@@ -151,8 +151,10 @@ impl Client {
         key: &str,
         arguments: &FieldTable,
     ) -> Result<(), Error> {
+        let request = request(source, queue, key, arguments);
+        let mut wakes = Wakes::new();
         self.vhost()
-            .queue_bind(&self.connection, &request(source, queue, key, arguments))
+            .queue_bind(&self.connection, &request, self.now, &mut wakes)
     }
 
     pub(crate) fn unbind(&self, source: &str, queue: &str, key: &str) -> Result<(), Error> {
@@ -162,7 +164,9 @@ impl Client {
 
     pub(crate) fn bind_exchange(&self, source: &str, target: &str, key: &str) -> Result<(), Error> {
         let request = request(source, target, key, &NO_ARGUMENTS);
-        self.vhost().exchange_bind(&self.connection, &request)
+        let mut wakes = Wakes::new();
+        self.vhost()
+            .exchange_bind(&self.connection, &request, self.now, &mut wakes)
     }
 
     /// Publishes a short body without properties.

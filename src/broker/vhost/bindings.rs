@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::amqp::field::FieldTable;
 
@@ -12,9 +13,11 @@ use super::super::binding::{Binding, BindingKey, Bindings, DestinationName};
 use super::super::definitions::BindingRecord;
 use super::super::error::{Error, ResourceKind};
 use super::super::exchange::destinations::Destination;
-use super::super::exchange::{Exchange, ExchangeKind, check_headers_arguments};
+use super::super::exchange::{Exchange, RouteInput};
 use super::super::name::Name;
+use super::super::outbox::Wakes;
 use super::super::queue::Durability;
+use super::super::route::{Route, walk};
 use super::exchanges::refuse_default;
 use super::{Connection, Vhost, without_line_ends};
 
@@ -39,8 +42,16 @@ struct Ends<'a> {
 
 impl Vhost {
     /// Binds a queue; an equal binding changes nothing.
-    pub fn queue_bind(&self, by: &Connection, request: &BindingRequest<'_>) -> Result<(), Error> {
-        self.bind(by, ResourceKind::Queue, request)
+    ///
+    /// A recent-history exchange gives the queue its last messages at once.
+    pub fn queue_bind(
+        &self,
+        by: &Connection,
+        request: &BindingRequest<'_>,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Result<(), Error> {
+        self.bind(by, ResourceKind::Queue, request, now, wakes)
     }
 
     /// Undoes [`Self::queue_bind`]; what is not bound is unbound already.
@@ -53,8 +64,10 @@ impl Vhost {
         &self,
         by: &Connection,
         request: &BindingRequest<'_>,
+        now: Instant,
+        wakes: &mut Wakes,
     ) -> Result<(), Error> {
-        self.bind(by, ResourceKind::Exchange, request)
+        self.bind(by, ResourceKind::Exchange, request, now, wakes)
     }
 
     /// Undoes [`Self::exchange_bind`]; what is not bound is unbound already.
@@ -71,6 +84,8 @@ impl Vhost {
         by: &Connection,
         kind: ResourceKind,
         request: &BindingRequest<'_>,
+        now: Instant,
+        wakes: &mut Wakes,
     ) -> Result<(), Error> {
         let Ends {
             source,
@@ -84,10 +99,8 @@ impl Vhost {
         if let Destination::Queue(queue) = &target {
             self.check_owner(by, queue)?;
         }
-        if exchange.kind() == ExchangeKind::Headers {
-            check_headers_arguments(request.arguments)?;
-        }
         let key = self.binding_key(kind, &source, &destination, request);
+        exchange.check_binding(request.routing_key, &key.destination, request.arguments)?;
         if topology.contains(&key) {
             return Ok(());
         }
@@ -99,8 +112,33 @@ impl Vhost {
                 count_max,
             });
         }
-        self.add_binding(&mut topology, key, &exchange, target)?;
+        self.add_binding(&mut topology, key, &exchange, target.clone())?;
         self.topology_changed();
+        drop(topology);
+        self.give_history(&exchange, target, now, wakes)
+    }
+
+    /// What a recent-history exchange kept goes to who is bound now.
+    fn give_history(
+        &self,
+        source: &Exchange,
+        target: Destination,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Result<(), Error> {
+        let Some(history) = source.history() else {
+            return Ok(());
+        };
+        for message in history.messages() {
+            let route = match &target {
+                Destination::Queue(queue) => Route::new(vec![Arc::clone(queue)]),
+                Destination::Exchange(exchange) => {
+                    let keys = [message.routing_key()];
+                    walk(self, exchange, RouteInput::new(&keys, None)).route
+                }
+            };
+            self.deliver(message, &route, now, wakes)?;
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use super::super::access::Access;
 use super::super::binding::{Bindings, DestinationName};
 use super::super::definitions::ExchangeRecord;
 use super::super::error::{Error, ResourceKind};
+use super::super::exchange::settings::ExchangeSettings;
 use super::super::exchange::{Exchange, ExchangeKind, ExchangeSpec};
 use super::super::name::Name;
 use super::super::queue::Durability;
@@ -31,7 +32,7 @@ pub struct ExchangeDeclare<'a> {
     pub auto_delete: bool,
     /// Takes messages from exchanges only.
     pub internal: bool,
-    /// `alternate-exchange` means something; others are kept and ignored.
+    /// `alternate-exchange` and what its type knows mean something; others are kept and ignored.
     pub arguments: &'a FieldTable,
 }
 
@@ -89,6 +90,7 @@ impl Vhost {
             let alternate = alternate.as_bytes().map_or(&b""[..], |name| name);
             self.authorize(by, ResourceKind::Exchange, alternate, Access::Write)?;
         }
+        let settings = ExchangeSettings::from_arguments(kind, declare.arguments)?;
         let topology = self.lock_topology_to_add()?;
         if let Some(exchange) = self.exchange(name) {
             // Somebody was faster.
@@ -113,6 +115,8 @@ impl Vhost {
             auto_delete: declare.auto_delete,
             internal: declare.internal,
             arguments: declare.arguments.detached(),
+            settings,
+            seed: self.shared.names.seed(),
         };
         if spec.durability == Durability::Durable {
             self.shared
@@ -157,6 +161,7 @@ impl Vhost {
     /// Puts the exchanges there that every vhost has.
     pub(crate) fn declare_predeclared(&self) {
         for (name, kind) in PREDECLARED {
+            let arguments = FieldTable::default();
             self.insert_exchange(ExchangeSpec {
                 id: self.shared.serial(),
                 name: Name::from(name),
@@ -164,7 +169,10 @@ impl Vhost {
                 durability: Durability::Durable,
                 auto_delete: false,
                 internal: name == "amq.rabbitmq.trace",
-                arguments: FieldTable::default(),
+                settings: ExchangeSettings::from_arguments(kind, &arguments)
+                    .expect("the standard's types need no arguments"),
+                arguments,
+                seed: 0,
             });
         }
     }

@@ -20,7 +20,9 @@ use super::super::exchange::{Exchange, RouteInput};
 use super::super::message::{Body, BodyRef, Message, MessageTraits, Persistence};
 use super::super::outbox::Wakes;
 use super::super::queue::Enqueued;
-use super::super::route::{Publisher, Repeatable, Route, may_have_more_keys, more_keys, walk};
+use super::super::route::{
+    Publisher, Repeatable, Route, Walked, may_have_more_keys, more_keys, walk,
+};
 use super::{Connection, Vhost, without_line_ends};
 
 /// A message to publish. The session has checked its properties.
@@ -98,13 +100,17 @@ impl Vhost {
         let input = RouteInput {
             keys: &[key],
             headers: headers.as_ref(),
+            properties: Some(publish.properties),
+            message: Some(&message),
+            unix_ms: self.shared.clock.unix_ms(now),
         };
-        match walk(self, &source, input) {
-            (route, Repeatable::Yes) => {
-                let route = publisher.remember(exchange, key, generation, route);
+        let walked = walk(self, &source, input);
+        match walked.repeatable {
+            Repeatable::Yes => {
+                let route = publisher.remember(exchange, key, generation, walked.route);
                 self.deliver(message, route, now, wakes)
             }
-            (route, Repeatable::No) => self.deliver(message, &route, now, wakes),
+            Repeatable::No => self.deliver_walked(message, &walked, now, wakes),
         }
     }
 
@@ -123,22 +129,41 @@ impl Vhost {
         let first = publish.routing_key;
         let mut keys: SmallVec<[&[u8]; 8]> = SmallVec::from_slice(&[first]);
         keys.extend(more.iter().map(|key| key.as_bytes()));
-        let input = RouteInput {
-            keys: &keys,
-            headers: Some(&headers),
-        };
-        let (route, _) = walk(self, &source, input);
         let header = match has_bcc {
             true => without_bcc(publish.header),
             false => publish.header.clone(),
         };
         let message = Message::new(publish.exchange, first, &header, traits, publish.body);
-        self.deliver(message, &route, now, wakes)
+        let input = RouteInput {
+            keys: &keys,
+            headers: Some(&headers),
+            properties: Some(publish.properties),
+            message: Some(&message),
+            unix_ms: self.shared.clock.unix_ms(now),
+        };
+        let walked = walk(self, &source, input);
+        self.deliver_walked(message, &walked, now, wakes)
+    }
+
+    /// Delivers a message, and does what exchanges on its way want besides.
+    fn deliver_walked(
+        &self,
+        message: Message,
+        walked: &Walked,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Result<Published, Error> {
+        for exchange in &walked.histories {
+            if let Some(history) = exchange.history() {
+                history.record(&message);
+            }
+        }
+        self.deliver(message, &walked.route, now, wakes)
     }
 
     /// Puts a message into the queues of a route, and into the journal first if any of them needs it:
     /// so no acknowledgement of it can come before it there.
-    fn deliver(
+    pub(super) fn deliver(
         &self,
         mut message: Message,
         route: &Route,

@@ -73,7 +73,8 @@ impl Channel {
             routing_key: method.routing_key.as_bytes(),
             arguments: &method.arguments,
         };
-        let result = cx.connection.vhost().exchange_bind(cx.connection, &request);
+        let vhost = cx.connection.vhost();
+        let result = vhost.exchange_bind(cx.connection, &request, cx.now, cx.wakes);
         result.map_err(|error| Failure::broker(&error, id_of!(exchange::Bind)))?;
         self.promise_unless(method.no_wait, &exchange::BindOk {}, cx);
         Ok(())
@@ -149,7 +150,8 @@ impl Channel {
                 .as_bytes(),
             arguments: &method.arguments,
         };
-        let result = cx.connection.vhost().queue_bind(cx.connection, &request);
+        let vhost = cx.connection.vhost();
+        let result = vhost.queue_bind(cx.connection, &request, cx.now, cx.wakes);
         result.map_err(|error| Failure::broker(&error, id))?;
         self.promise_unless(method.no_wait, &queue::BindOk {}, cx);
         Ok(())
