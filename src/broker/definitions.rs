@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::{Journal, Lsn};
 
-use super::access::Permissions;
+use super::access::{Limits, Permissions, TopicPermissions};
 use super::error::Error;
 use super::name::Name;
+use super::policy::PolicyValue;
+use super::vhost::VhostDetails;
 
 /// A vhost.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -52,6 +54,70 @@ impl PermissionRecord {
             read: permissions.read().to_owned(),
         }
     }
+}
+
+/// What a user may do at a topic exchange.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct TopicPermissionRecord {
+    pub(crate) user: Vec<u8>,
+    pub(crate) vhost: Vec<u8>,
+    pub(crate) exchange: Vec<u8>,
+    pub(crate) write: String,
+    pub(crate) read: String,
+}
+
+impl TopicPermissionRecord {
+    pub(crate) fn new(
+        user: &Name,
+        vhost: &Name,
+        exchange: &Name,
+        permissions: &TopicPermissions,
+    ) -> Self {
+        Self {
+            user: user.as_bytes().to_vec(),
+            vhost: vhost.as_bytes().to_vec(),
+            exchange: exchange.as_bytes().to_vec(),
+            write: permissions.write().to_owned(),
+            read: permissions.read().to_owned(),
+        }
+    }
+}
+
+/// How many connections and channels a user may have.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct UserLimitsRecord {
+    pub(crate) user: Vec<u8>,
+    pub(crate) limits: Limits,
+}
+
+/// A policy or an operator policy.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct PolicyRecord {
+    pub(crate) vhost: Vec<u8>,
+    pub(crate) name: Vec<u8>,
+    pub(crate) is_operator: bool,
+    pub(crate) pattern: String,
+    pub(crate) applies_to: String,
+    pub(crate) priority: i64,
+    pub(crate) definition: Vec<(String, PolicyValue)>,
+}
+
+/// A parameter of a vhost, or of the whole broker: a value that is kept and given back.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct ParameterRecord {
+    /// None for a global parameter.
+    pub(crate) vhost: Option<Vec<u8>>,
+    pub(crate) component: String,
+    pub(crate) name: String,
+    /// As JSON.
+    pub(crate) value: String,
+}
+
+/// What is said of a vhost beside its name.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct VhostDetailsRecord {
+    pub(crate) name: Vec<u8>,
+    pub(crate) details: VhostDetails,
 }
 
 /// A durable exchange.
@@ -100,6 +166,11 @@ enum Kind {
     Exchange = b'4',
     Queue = b'5',
     Binding = b'6',
+    Parameter = b'A',
+    Policy = b'P',
+    TopicPermission = b'T',
+    UserLimits = b'U',
+    VhostDetails = b'V',
 }
 
 /// One record, read back.
@@ -115,6 +186,11 @@ pub(crate) enum Record {
     Exchange(ExchangeRecord),
     Queue(QueueRecord),
     Binding(BindingRecord),
+    Parameter(ParameterRecord),
+    Policy(PolicyRecord),
+    TopicPermission(TopicPermissionRecord),
+    UserLimits(UserLimitsRecord),
+    VhostDetails(VhostDetailsRecord),
 }
 
 /// A definition that cannot be read: damage, or a later version.
@@ -138,6 +214,11 @@ impl Record {
             Some(b'4') => postcard::from_bytes(value).map(Self::Exchange),
             Some(b'5') => postcard::from_bytes(value).map(Self::Queue),
             Some(b'6') => postcard::from_bytes(value).map(Self::Binding),
+            Some(b'A') => postcard::from_bytes(value).map(Self::Parameter),
+            Some(b'P') => postcard::from_bytes(value).map(Self::Policy),
+            Some(b'T') => postcard::from_bytes(value).map(Self::TopicPermission),
+            Some(b'U') => postcard::from_bytes(value).map(Self::UserLimits),
+            Some(b'V') => postcard::from_bytes(value).map(Self::VhostDetails),
             Some(_) | None => Err(postcard::Error::DeserializeBadEnum),
         };
         read.map_err(|source| DefinitionError {
@@ -208,6 +289,87 @@ impl DefinitionStore {
         self.delete(key(Kind::Permission, &[user.as_bytes(), vhost.as_bytes()]))
     }
 
+    pub(crate) fn put_topic_permissions(
+        &self,
+        record: &TopicPermissionRecord,
+    ) -> Result<Lsn, Error> {
+        let names: [&[u8]; 3] = [&record.user, &record.vhost, &record.exchange];
+        self.put(key(Kind::TopicPermission, &names), record)
+    }
+
+    pub(crate) fn delete_topic_permissions(
+        &self,
+        user: &Name,
+        vhost: &Name,
+        exchange: &Name,
+    ) -> Result<Lsn, Error> {
+        let names = [user.as_bytes(), vhost.as_bytes(), exchange.as_bytes()];
+        self.delete(key(Kind::TopicPermission, &names))
+    }
+
+    /// Limits that limit nothing are forgotten.
+    pub(crate) fn put_user_limits(&self, user: &Name, limits: &Limits) -> Result<Lsn, Error> {
+        if limits.is_empty() {
+            return self.delete_user_limits(user);
+        }
+        let record = UserLimitsRecord {
+            user: user.as_bytes().to_vec(),
+            limits: limits.clone(),
+        };
+        self.put(key(Kind::UserLimits, &[&record.user]), &record)
+    }
+
+    pub(crate) fn delete_user_limits(&self, user: &Name) -> Result<Lsn, Error> {
+        self.delete(key(Kind::UserLimits, &[user.as_bytes()]))
+    }
+
+    pub(crate) fn put_vhost_details(
+        &self,
+        vhost: &Name,
+        details: &VhostDetails,
+    ) -> Result<Lsn, Error> {
+        let record = VhostDetailsRecord {
+            name: vhost.as_bytes().to_vec(),
+            details: details.clone(),
+        };
+        self.put(key(Kind::VhostDetails, &[&record.name]), &record)
+    }
+
+    pub(crate) fn delete_vhost_details(&self, vhost: &Name) -> Result<Lsn, Error> {
+        self.delete(key(Kind::VhostDetails, &[vhost.as_bytes()]))
+    }
+
+    pub(crate) fn put_policy(&self, record: &PolicyRecord) -> Result<Lsn, Error> {
+        let kind = policy_kind(record.is_operator);
+        let names: [&[u8]; 3] = [&record.vhost, kind, &record.name];
+        self.put(key(Kind::Policy, &names), record)
+    }
+
+    pub(crate) fn delete_policy(
+        &self,
+        vhost: &Name,
+        is_operator: bool,
+        name: &Name,
+    ) -> Result<Lsn, Error> {
+        let names = [vhost.as_bytes(), policy_kind(is_operator), name.as_bytes()];
+        self.delete(key(Kind::Policy, &names))
+    }
+
+    pub(crate) fn put_parameter(&self, record: &ParameterRecord) -> Result<Lsn, Error> {
+        let vhost = record.vhost.as_deref();
+        let key = parameter_key(vhost, &record.component, &record.name);
+        self.put(key, record)
+    }
+
+    pub(crate) fn delete_parameter(
+        &self,
+        vhost: Option<&Name>,
+        component: &str,
+        name: &str,
+    ) -> Result<Lsn, Error> {
+        self.delete(parameter_key(vhost.map(Name::as_bytes), component, name))
+    }
+
     pub(crate) fn put_exchange(&self, record: &ExchangeRecord) -> Result<Lsn, Error> {
         self.put(key(Kind::Exchange, &[&record.vhost, &record.name]), record)
     }
@@ -259,6 +421,23 @@ fn key(kind: Kind, names: &[&[u8]]) -> Vec<u8> {
         key.extend_from_slice(name);
     }
     key
+}
+
+fn policy_kind(is_operator: bool) -> &'static [u8] {
+    match is_operator {
+        true => b"operator",
+        false => b"user",
+    }
+}
+
+fn parameter_key(vhost: Option<&[u8]>, component: &str, name: &str) -> Vec<u8> {
+    match vhost {
+        Some(vhost) => key(
+            Kind::Parameter,
+            &[vhost, component.as_bytes(), name.as_bytes()],
+        ),
+        None => key(Kind::Parameter, &[component.as_bytes(), name.as_bytes()]),
+    }
 }
 
 fn binding_key(record: &BindingRecord) -> Vec<u8> {

@@ -59,6 +59,14 @@ pub enum Error {
         /// Who wanted to.
         user: Name,
     },
+    /// There are as many accounts, or other things of the whole broker, as there may be.
+    #[error("cannot create {limited}: the limit of {count_max} is reached")]
+    AccountLimitReached {
+        /// What there are too many of.
+        limited: &'static str,
+        /// The bound.
+        count_max: usize,
+    },
     /// The default exchange cannot be declared, deleted, bound or unbound.
     #[error("operation not permitted on the default exchange")]
     DefaultExchange,
@@ -215,6 +223,16 @@ pub enum Error {
         /// The exchange.
         resource: Resource,
     },
+    /// No right to publish or bind with this routing key.
+    #[error("access to topic '{routing_key}' in {exchange} refused for user '{user}'")]
+    TopicRefused {
+        /// The routing key.
+        routing_key: Name,
+        /// The topic exchange.
+        exchange: Resource,
+        /// Who wanted to.
+        user: Name,
+    },
     /// An argument or a binding that an exchange of this type does not take, in its plugin's words.
     #[error("{problem}")]
     Unacceptable {
@@ -261,7 +279,8 @@ impl Error {
             | Self::ExclusiveUse { .. }
             | Self::InternalExchange { .. }
             | Self::ReservedPrefix { .. }
-            | Self::SystemExchange { .. } => ReplyCode::AccessRefused,
+            | Self::SystemExchange { .. }
+            | Self::TopicRefused { .. } => ReplyCode::AccessRefused,
             Self::NotFound { .. } => ReplyCode::NotFound,
             Self::Locked { .. } => ReplyCode::ResourceLocked,
             Self::InUse { .. }
@@ -280,7 +299,8 @@ impl Error {
             Self::InvalidExchangeType | Self::UnknownExchangeType { .. } => {
                 ReplyCode::CommandInvalid
             }
-            Self::VhostAccessRefused { .. }
+            Self::AccountLimitReached { .. }
+            | Self::VhostAccessRefused { .. }
             | Self::VhostLimitReached { .. }
             | Self::VhostNotFound { .. } => ReplyCode::NotAllowed,
             Self::Storage(_) => ReplyCode::InternalError,

@@ -66,7 +66,9 @@ pub(crate) struct ExchangeSpec {
 /// An exchange of one vhost.
 pub struct Exchange {
     spec: ExchangeSpec,
+    /// By its arguments; a policy has no say then.
     alternate: Option<Name>,
+    alternate_by_policy: RwLock<Option<Name>>,
     table: RwLock<Table>,
     history: Option<History>,
 }
@@ -134,6 +136,7 @@ impl Exchange {
         Self {
             spec,
             alternate,
+            alternate_by_policy: RwLock::default(),
             table: RwLock::new(table),
             history,
         }
@@ -183,8 +186,19 @@ impl Exchange {
 
     /// Where messages go that it has no destination for.
     #[must_use]
-    pub fn alternate(&self) -> Option<&Name> {
-        self.alternate.as_ref()
+    pub fn alternate(&self) -> Option<Name> {
+        match &self.alternate {
+            Some(alternate) => Some(alternate.clone()),
+            None => self.alternate_by_policy.read().clone(),
+        }
+    }
+
+    /// Sets where a policy sends those messages; says whether that is another place than before.
+    pub(crate) fn set_policy_alternate(&self, alternate: Option<Name>) -> bool {
+        let mut current = self.alternate_by_policy.write();
+        let changes = *current != alternate;
+        *current = alternate;
+        changes
     }
 
     /// What its arguments mean.

@@ -8,8 +8,8 @@
 //!
 //! # The order of locks
 //! A lock may be taken only while locks of smaller number are held, and never two of one number:
-//! 1. users, or the broker's list of vhosts
-//! 2. a vhost's topology
+//! 1. users, parameters, or the broker's list of vhosts
+//! 2. a vhost's topology, then its policies or its details
 //! 3. a shard of a vhost's exchanges or queues; released before anything else is called
 //! 4. an exchange's table
 //! 5. a queue's state
@@ -34,7 +34,9 @@ mod message;
 mod name;
 mod names;
 mod outbox;
+mod parameters;
 mod payloads;
+pub mod policy;
 mod queue;
 mod recovery;
 mod route;
@@ -51,10 +53,14 @@ use std::time::Instant;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use crate::journal::{Journal, Recovered};
+use crate::journal::{Journal, Lsn, Recovered};
 use crate::payload::ScopeId;
 
-pub use access::{Access, AuthError, Origin, PasswordHash, PatternError, Permissions, User, Users};
+pub use access::{
+    Access, AuthError, HashAlgorithm, Limits, Origin, PATTERN_BYTES_MAX, PasswordHash, Pattern,
+    PatternError, Permissions, SALT_BYTES, TAGS_MAX, TopicPermissionEntry, TopicPermissions, User,
+    Users,
+};
 pub use alarms::{Alarm, AlarmWait, Alarms, DiskState, MemoryState};
 pub use binding::{Binding, DestinationName};
 pub use consumer::{AckMode, ChannelLimiter, Consumer};
@@ -66,6 +72,7 @@ pub use limits::BrokerLimits;
 pub use message::{Body, BodyRef, Message, MessageTraits, Persistence};
 pub use name::Name;
 pub use outbox::{Delivery, Outbox, OutboxItem, Waker, Wakes};
+pub use parameters::{Parameter, Parameters};
 pub use payloads::{PayloadBody, PayloadReferences};
 pub use queue::arguments::{Overflow, QueueKind, QueueSettings};
 pub use queue::{
@@ -75,7 +82,7 @@ pub use recovery::OpenError;
 pub use route::Publisher;
 pub use vhost::{
     BindingRequest, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Publish,
-    PublishOutcome, Published, QueueDeclare, QueueDeclared, QueueDelete, Vhost,
+    PublishOutcome, Published, Put, QueueDeclare, QueueDeclared, QueueDelete, Vhost, VhostDetails,
 };
 
 use definitions::{DefinitionStore, VhostRecord};
@@ -163,6 +170,7 @@ impl Broker {
         let shared = Arc::new(Shared {
             limits: settings.limits,
             users: Users::new(settings.loopback_users, store.clone()),
+            parameters: Parameters::new(store.clone()),
             journal,
             store,
             payloads,
@@ -200,6 +208,24 @@ impl Broker {
     #[must_use]
     pub fn alarms(&self) -> &Arc<Alarms> {
         &self.alarms
+    }
+
+    /// Values that are kept for plugins and tools.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.shared.parameters
+    }
+
+    /// A fresh salt for a password's hash.
+    #[must_use]
+    pub fn salt(&self) -> [u8; SALT_BYTES] {
+        self.shared.names.salt()
+    }
+
+    /// What an answer about definitions must wait for, so that a crash cannot belie it.
+    #[must_use]
+    pub fn pending_definitions(&self) -> Option<Lsn> {
+        self.shared.store.pending()
     }
 
     /// The vhost of this name.
@@ -247,7 +273,10 @@ impl Broker {
             return Ok(false);
         };
         vhost.clear(wakes)?;
+        vhost.forget_policies()?;
+        self.shared.parameters.forget_vhost(vhost.name())?;
         self.shared.users.forget_vhost(vhost.name())?;
+        self.shared.store.delete_vhost_details(vhost.name())?;
         self.shared.store.delete_vhost(vhost.name())?;
         Ok(true)
     }

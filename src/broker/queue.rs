@@ -94,6 +94,7 @@ pub(crate) struct QueueSpec {
     pub(crate) auto_delete: bool,
     pub(crate) owner: Option<ConnectionId>,
     pub(crate) arguments: FieldTable,
+    /// Those at the beginning; [`Queue::settings`] has those in effect.
     pub(crate) settings: QueueSettings,
     /// Where settled messages are noted; only for durable queues.
     pub(crate) journal: Option<Journal>,
@@ -107,6 +108,8 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
+    /// What the arguments and the policies in effect mean.
+    settings: Arc<QueueSettings>,
     deleted: bool,
     seq_next: u64,
     ready: Priorities,
@@ -278,6 +281,7 @@ type Releases = SmallVec<[(Arc<Consumer>, u32); 2]>;
 impl Queue {
     pub(crate) fn new(spec: QueueSpec) -> Self {
         let state = State {
+            settings: Arc::new(spec.settings.clone()),
             ready: Priorities::new(&spec.settings),
             consumers: Consumers::new(spec.settings.single_active_consumer),
             ..State::default()
@@ -335,10 +339,28 @@ impl Queue {
         self.spec.journal.is_some()
     }
 
-    /// What its arguments mean.
+    /// What its arguments and the policies in effect mean.
     #[must_use]
-    pub fn settings(&self) -> &QueueSettings {
-        &self.spec.settings
+    pub fn settings(&self) -> Arc<QueueSettings> {
+        Arc::clone(&self.state.lock().settings)
+    }
+
+    /// Puts other settings in effect, as a policy asks for: what waits beyond a lower limit goes. The type
+    /// stays as it is.
+    pub(crate) fn apply_settings(
+        self: &Arc<Self>,
+        settings: Arc<QueueSettings>,
+        _now: Instant,
+        _wakes: &mut Wakes,
+    ) {
+        debug_assert_eq!(settings.kind, self.settings().kind, "a type never changes");
+        let mut left = Left::new();
+        {
+            let mut state = self.state.lock();
+            state.settings = settings;
+            self.drop_excess(&mut state, &mut left);
+        }
+        self.journal_left(&left);
     }
 
     /// Its size now.
@@ -469,8 +491,7 @@ impl Queue {
             if state.deleted {
                 return Enqueued::Gone;
             }
-            let settings = &self.spec.settings;
-            if overflow::refuses(settings, &state.ready, message.size_bytes()) {
+            if overflow::refuses(&state.settings, &state.ready, message.size_bytes()) {
                 state.counts.rejected += 1;
                 return Enqueued::Rejected;
             }
@@ -663,7 +684,7 @@ impl Queue {
     }
 
     fn drop_excess(&self, state: &mut State, left: &mut Left) {
-        let dropped = overflow::drop_excess(&self.spec.settings, &mut state.ready, left);
+        let dropped = overflow::drop_excess(&state.settings, &mut state.ready, left);
         state.counts.dropped += dropped;
     }
 

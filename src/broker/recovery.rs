@@ -12,12 +12,15 @@ use crate::journal::{Journal, JournalError, Lsn, QueueId, Recovered, StoredBody,
 use crate::payload::PayloadId;
 
 use super::Broker;
-use super::definitions::{BindingRecord, DefinitionError, ExchangeRecord, QueueRecord, Record};
+use super::definitions::{
+    BindingRecord, DefinitionError, ExchangeRecord, PolicyRecord, QueueRecord, Record,
+};
 use super::error::{Error, Resource, ResourceKind};
 use super::exchange::settings::ExchangeSettings;
 use super::exchange::{ExchangeKind, ExchangeSpec};
 use super::message::{Body, Message, MessageTraits, Persistence};
 use super::name::Name;
+use super::policy::Policy;
 use super::queue::arguments::QueueSettings;
 use super::queue::{Durability, Entry, Queue, QueueSpec};
 use super::vhost::Vhost;
@@ -49,6 +52,7 @@ struct Home {
 impl Broker {
     /// Puts everything back that was recovered.
     pub(super) fn restore(&self, recovered: Recovered) -> Result<(), OpenError> {
+        let (mut policies, mut details) = (Vec::new(), Vec::new());
         let mut exchanges = Vec::new();
         let mut queues = Vec::new();
         let mut bindings = Vec::new();
@@ -61,10 +65,28 @@ impl Broker {
                 Record::Vhost(record) => drop(self.insert_vhost(&record)),
                 Record::User(record) => self.shared.users.restore_user(record),
                 Record::Permission(record) => self.shared.users.restore_permissions(&record),
+                Record::TopicPermission(record) => {
+                    self.shared.users.restore_topic_permissions(&record);
+                }
+                Record::UserLimits(record) => {
+                    let users = &self.shared.users;
+                    users.restore_user_limits(&record.user, record.limits);
+                }
+                Record::Parameter(record) => self.shared.parameters.restore(record),
+                Record::Policy(record) => policies.push(record),
+                Record::VhostDetails(record) => details.push(record),
                 Record::Exchange(record) => exchanges.push(record),
                 Record::Queue(record) => queues.push(record),
                 Record::Binding(record) => bindings.push(record),
             }
+        }
+        for record in details {
+            if let Some(vhost) = self.vhost(&record.name) {
+                vhost.restore_details(record.details);
+            }
+        }
+        for record in policies {
+            self.restore_policy(record);
         }
         for record in &exchanges {
             self.restore_exchange(record)?;
@@ -95,6 +117,18 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    fn restore_policy(&self, record: PolicyRecord) {
+        let name = String::from_utf8_lossy(&record.name).into_owned();
+        match (self.vhost(&record.vhost), Policy::from_record(record)) {
+            (Some(vhost), Ok(policy)) => vhost.restore_policy(policy),
+            (None, _) => {}
+            // Written by another version.
+            (Some(vhost), Err(error)) => {
+                tracing::error!(vhost = %vhost.name(), policy = name, %error, "policy dropped");
+            }
+        }
     }
 
     fn restore_exchange(&self, record: &ExchangeRecord) -> Result<(), OpenError> {
@@ -128,6 +162,8 @@ impl Broker {
             vhost: vhost.name().clone(),
             name: name.clone(),
         };
+        let declared = QueueSettings::from_arguments(&arguments, &resource)?;
+        let settings = vhost.settings_with_policy(&name, declared, &arguments);
         let queue = vhost.insert_queue(QueueSpec {
             id: QueueId(record.id),
             vhost: vhost.name().clone(),
@@ -135,7 +171,7 @@ impl Broker {
             durability: Durability::Durable,
             auto_delete: record.auto_delete,
             owner: None,
-            settings: QueueSettings::from_arguments(&arguments, &resource)?,
+            settings,
             arguments,
             journal: self.shared.journal.clone(),
         });

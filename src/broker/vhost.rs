@@ -7,7 +7,9 @@
 
 mod bindings;
 mod consuming;
+mod details;
 mod exchanges;
+mod policies;
 mod publishing;
 mod queues;
 
@@ -18,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use dashmap::DashMap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::journal::{Journal, Lsn, QueueId};
 use crate::payload::{PayloadId, ScopeId};
@@ -27,20 +29,24 @@ use super::access::{Access, User, Users};
 use super::binding::{Binding, Bindings};
 use super::definitions::DefinitionStore;
 use super::error::{Error, Resource, ResourceKind};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, ExchangeKind};
 use super::ids::ConnectionId;
 use super::limits::BrokerLimits;
 use super::name::Name;
 use super::names::NameMaker;
 use super::outbox::{Outbox, Wakes};
+use super::parameters::Parameters;
 use super::payloads::{PayloadBody, PayloadReferences};
+use super::policy::Policies;
 use super::queue::{DeleteConditions, Queue, QueueCounts};
 use super::route::{Directory, Generation};
 use super::timers::Timers;
 
 pub use bindings::BindingRequest;
 pub use consuming::{Consume, Get};
+pub use details::VhostDetails;
 pub use exchanges::{ExchangeDeclare, ExchangeDelete};
+pub use policies::Put;
 pub use publishing::{Publish, PublishOutcome, Published};
 pub use queues::{QueueDeclare, QueueDeclared, QueueDelete};
 
@@ -49,6 +55,7 @@ pub use queues::{QueueDeclare, QueueDeclared, QueueDelete};
 pub(crate) struct Shared {
     pub(crate) limits: BrokerLimits,
     pub(crate) users: Users,
+    pub(crate) parameters: Parameters,
     pub(crate) journal: Option<Journal>,
     pub(crate) store: DefinitionStore,
     pub(crate) payloads: Option<Arc<dyn PayloadReferences>>,
@@ -157,6 +164,8 @@ pub struct Vhost {
     exchanges: DashMap<Name, Arc<Exchange>>,
     queues: DashMap<Name, Arc<Queue>>,
     topology: Mutex<Bindings>,
+    policies: RwLock<Policies>,
+    details: Mutex<Arc<VhostDetails>>,
     /// What happened in queues that are gone.
     counts_of_gone: Mutex<QueueCounts>,
     unroutable_count: AtomicU64,
@@ -175,6 +184,8 @@ impl Vhost {
             exchanges: DashMap::new(),
             queues: DashMap::new(),
             topology: Mutex::default(),
+            policies: RwLock::default(),
+            details: Mutex::default(),
             counts_of_gone: Mutex::default(),
             unroutable_count: AtomicU64::new(0),
             is_deleted: AtomicBool::new(false),
@@ -331,6 +342,28 @@ impl Vhost {
         };
         Err(Error::AccessRefused {
             resource: self.resource(kind, name),
+            user: user.clone(),
+        })
+    }
+
+    /// Refuses routing keys that the connection's user has no right to, at topic exchanges.
+    fn authorize_topic(
+        &self,
+        by: &Connection,
+        exchange: &Exchange,
+        routing_key: &[u8],
+        access: Access,
+    ) -> Result<(), Error> {
+        if exchange.kind() != ExchangeKind::Topic {
+            return Ok(());
+        }
+        let (users, user) = (&self.shared.users, by.user.name());
+        if users.authorize_topic(user, &self.name, exchange.name(), routing_key, access) {
+            return Ok(());
+        }
+        Err(Error::TopicRefused {
+            routing_key: Name::new(routing_key),
+            exchange: self.exchange_resource(exchange.name().as_bytes()),
             user: user.clone(),
         })
     }

@@ -284,7 +284,7 @@ fn durable_topology_comes_back_and_nothing_else_does() {
         assert!(client.vhost().queue(gone.as_bytes()).is_none(), "{gone}");
     }
     let kept = client.vhost().exchange(b"kept").expect("it is durable");
-    assert_eq!(kept.alternate(), Some(&Name::from("amq.fanout")));
+    assert_eq!(kept.alternate(), Some(Name::from("amq.fanout")));
     client.publish("amq.topic", "b.c", "lost in kept");
     client.publish("kept", "a.b", "over kept");
     let properties = Properties {
@@ -431,4 +431,72 @@ fn first_start_that_was_cut_short_is_completed() {
             .permissions(&Name::from("guest"), vhost.name());
         assert!(rights.is_some());
     }
+}
+
+/// Topic rights, limits, policies, parameters and what is said of vhosts are there again, and policies act
+/// on the queues that were restored.
+#[test]
+fn rules_survive_a_crash() {
+    use super::super::policy::{Definition, PolicyKind, PolicyValue};
+    let durable = Durable::new();
+    let mut client = durable.client();
+    let (guest, vhost) = (Name::from("guest"), Name::from("/"));
+    let users = durable.broker.users();
+    let rights = TopicPermissions::new("^ok", ".*", "guest", "/").expect("patterns");
+    users
+        .put_topic_permissions(&guest, &vhost, &Name::from("amq.topic"), rights)
+        .unwrap();
+    let limits = Limits {
+        channel_count_max: Some(3),
+        ..Limits::default()
+    };
+    assert!(users.put_user_limits(b"guest", limits.clone()).unwrap());
+    let definition = Definition::from([("max-length".to_owned(), PolicyValue::Integer(2))]);
+    for (kind, name) in [(PolicyKind::User, "kept"), (PolicyKind::Operator, "gone")] {
+        let policy = Policy::new(
+            kind,
+            &Name::from(name),
+            "^q",
+            "queues",
+            -1,
+            definition.clone(),
+        );
+        client
+            .vhost()
+            .put_policy(policy.unwrap(), client.now, &mut client.wakes)
+            .unwrap();
+    }
+    client
+        .vhost()
+        .delete_policy(PolicyKind::Operator, b"gone", client.now, &mut client.wakes)
+        .unwrap();
+    let parameter = Parameter {
+        vhost: None,
+        component: String::new(),
+        name: "cluster_name".to_owned(),
+        value: "\"here\"".to_owned(),
+    };
+    durable.broker.parameters().put(parameter).unwrap();
+    let described = client
+        .vhost()
+        .change_details(|details| details.tracing = true);
+    described.unwrap();
+    client.declare("q", &[Flag::Durable]).unwrap();
+    drop(client);
+    let durable = durable.crash();
+    let mut client = durable.client();
+    for body in ["a", "b", "c"] {
+        client.publish("", "q", body);
+    }
+    assert_eq!(client.take_all("q"), ["b", "c"]);
+    let kept = client.vhost().policies(PolicyKind::User);
+    assert_eq!(kept.len(), 1);
+    assert_eq!((kept[0].priority(), kept[0].pattern()), (-1, "^q"));
+    assert!(client.vhost().policies(PolicyKind::Operator).is_empty());
+    let users = durable.broker.users();
+    assert_eq!(users.topic_permissions().len(), 1);
+    assert_eq!(users.user(b"guest").unwrap().limits(), &limits);
+    let value = durable.broker.parameters().get(None, "", "cluster_name");
+    assert_eq!(value.as_deref(), Some("\"here\""));
+    assert!(client.vhost().details().tracing);
 }

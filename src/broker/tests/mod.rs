@@ -2,4 +2,5 @@
 
 mod exchange_types;
 pub(crate) mod kit;
+mod rules;
 mod threads;

@@ -268,6 +268,9 @@ impl Vhost {
         }
         self.authorize(by, kind, &destination, Access::Write)?;
         self.authorize(by, ResourceKind::Exchange, &source, Access::Read)?;
+        if let Some(exchange) = self.exchange(&source) {
+            self.authorize_topic(by, &exchange, request.routing_key, Access::Read)?;
+        }
         Ok(Ends {
             source,
             destination,

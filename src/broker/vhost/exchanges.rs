@@ -178,8 +178,10 @@ impl Vhost {
     }
 
     pub(crate) fn insert_exchange(&self, spec: ExchangeSpec) {
+        let exchange = Exchange::new(spec);
+        exchange.set_policy_alternate(self.alternate_by_policy(exchange.name()));
         self.exchanges
-            .insert(spec.name.clone(), Arc::new(Exchange::new(spec)));
+            .insert(exchange.name().clone(), Arc::new(exchange));
     }
 
     /// Deletes an exchange, the bindings from and to it, and the auto-delete exchanges which had

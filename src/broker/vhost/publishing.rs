@@ -96,6 +96,7 @@ impl Vhost {
             return self.deliver(message, route, now, wakes);
         }
         let source = self.exchange_to_publish(by, exchange)?;
+        self.authorize_topic(by, &source, key, Access::Write)?;
         let headers = headers.1.and_then(|elements| table_in(headers.0, elements));
         let input = RouteInput {
             keys: &[key],
@@ -124,6 +125,7 @@ impl Vhost {
         wakes: &mut Wakes,
     ) -> Result<Published, Error> {
         let source = self.exchange_to_publish(by, publish.exchange)?;
+        self.authorize_topic(by, &source, publish.routing_key, Access::Write)?;
         let headers = table_in(publish.header, elements).unwrap_or_default();
         let (more, has_bcc) = more_keys(&headers)?;
         let first = publish.routing_key;

@@ -103,6 +103,7 @@ impl Vhost {
                 count_max,
             });
         }
+        let settings = self.settings_with_policy(&name, settings, declare.arguments);
         let is_durable = declare.durable && !declare.exclusive;
         let id = self.shared.queue_id();
         if is_durable {
