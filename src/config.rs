@@ -7,6 +7,7 @@
 #[cfg(feature = "cli")]
 pub mod toml;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct ServerSettings {
     pub sync: SyncMode,
     /// When publishers must wait for memory or disk.
     pub alarm: AlarmSettings,
+    /// The first account, and who may log in from where.
+    pub access: AccessSettings,
 }
 
 impl Default for ServerSettings {
@@ -57,7 +60,44 @@ impl Default for ServerSettings {
             admission: AdmissionSettings::default(),
             sync: SyncMode::Disk,
             alarm: AlarmSettings::default(),
+            access: AccessSettings::default(),
         }
+    }
+}
+
+/// The account that an empty store begins with, and who may log in from where.
+#[derive(Clone)]
+pub struct AccessSettings {
+    /// Name of the first account; it has the tag `administrator` and all rights in the first vhost.
+    pub default_user: String,
+    /// Its password.
+    pub default_password: String,
+    /// The first vhost.
+    pub default_vhost: String,
+    /// Users who may log in from this machine's loopback addresses only.
+    pub loopback_users: Vec<String>,
+}
+
+impl Default for AccessSettings {
+    fn default() -> Self {
+        Self {
+            default_user: "guest".to_owned(),
+            default_password: "guest".to_owned(),
+            default_vhost: "/".to_owned(),
+            loopback_users: vec!["guest".to_owned()],
+        }
+    }
+}
+
+/// Without the password.
+impl fmt::Debug for AccessSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("AccessSettings")
+            .field("default_user", &self.default_user)
+            .field("default_vhost", &self.default_vhost)
+            .field("loopback_users", &self.loopback_users)
+            .finish_non_exhaustive()
     }
 }
 

@@ -96,8 +96,10 @@ use vhost::{Shared, WallClock};
 pub struct BrokerSettings {
     /// Bounds that an operator may change.
     pub limits: BrokerLimits,
-    /// The account that a broker without any account makes, with all rights in vhost `/`.
+    /// The account that a broker without any account makes, with all rights in the first vhost.
     pub default_user: DefaultUser,
+    /// The vhost that such a broker makes.
+    pub default_vhost: Name,
     /// Users who may log in from this machine's loopback addresses only.
     pub loopback_users: Vec<Name>,
     /// Fresh secret bytes; names and salts are made from them.
@@ -116,6 +118,7 @@ impl BrokerSettings {
                 name: Name::from("guest"),
                 password: b"guest".to_vec(),
             },
+            default_vhost: Name::from("/"),
             loopback_users: vec![Name::from("guest")],
             seed,
             started: (started, started_unix_ms),
@@ -154,7 +157,7 @@ pub struct Broker {
 impl Broker {
     /// Makes a broker from what its journal recovered; without a journal nothing is durable.
     ///
-    /// Without any account, as at the first start, it makes vhost `/` and the default user. Reads messages
+    /// Without any account, as at the first start, it makes the default vhost and the default user. Reads messages
     /// back and so may block.
     pub fn open(
         settings: BrokerSettings,
@@ -193,7 +196,7 @@ impl Broker {
         broker.restore(recovered)?;
         // The account is the last of the defaults to be written: without it a first start was cut short.
         if broker.users().users().is_empty() {
-            broker.make_defaults(&settings.default_user)?;
+            broker.make_defaults(&settings.default_user, &settings.default_vhost)?;
         }
         Ok(Arc::new(broker))
     }
@@ -356,8 +359,8 @@ impl Broker {
         }
     }
 
-    fn make_defaults(&self, default_user: &DefaultUser) -> Result<(), Error> {
-        let vhost = self.create_vhost(&Name::from("/"))?;
+    fn make_defaults(&self, default_user: &DefaultUser, vhost: &Name) -> Result<(), Error> {
+        let vhost = self.create_vhost(vhost)?;
         let users = &self.shared.users;
         let password = PasswordHash::new(&default_user.password, self.shared.names.salt());
         let tags = vec!["administrator".to_owned()];

@@ -48,6 +48,15 @@ pub(crate) struct Args {
     /// What a confirm waits for: the disk (survives power loss) or the operating system (does not)
     #[arg(long, env = "WARREN_SYNC", value_name = "MODE", value_enum)]
     sync: Option<Sync>,
+    /// Name of the first account of an empty store [default: guest]
+    #[arg(long, env = "RABBITMQ_DEFAULT_USER", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    default_user: Option<String>,
+    /// Its password [default: guest]
+    #[arg(long, env = "RABBITMQ_DEFAULT_PASS", value_name = "PASSWORD", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    default_pass: Option<String>,
+    /// The first vhost of an empty store [default: /]
+    #[arg(long, env = "RABBITMQ_DEFAULT_VHOST", value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    default_vhost: Option<String>,
     /// Settings as TOML; see `docs/warren.example.toml`
     #[arg(long, env = "WARREN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -88,6 +97,17 @@ impl Args {
         }
         if let Some(bytes) = self.disk_free_min {
             settings.alarm.disk_free_bytes_min = Some(bytes);
+        }
+        let access = &mut settings.access;
+        let given = [
+            (&mut access.default_user, &self.default_user),
+            (&mut access.default_password, &self.default_pass),
+            (&mut access.default_vhost, &self.default_vhost),
+        ];
+        for (place, given) in given {
+            if let Some(given) = given {
+                place.clone_from(given);
+            }
         }
         match self.sync {
             Some(Sync::Disk) => settings.sync = SyncMode::Disk,

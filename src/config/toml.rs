@@ -65,6 +65,18 @@ const KEYS: &[(&str, Setter)] = &[
             size(value).map(Some),
         )
     }),
+    ("access.default_user", |settings, value| {
+        set(&mut settings.access.default_user, name(value))
+    }),
+    ("access.default_pass", |settings, value| {
+        set(&mut settings.access.default_password, name(value))
+    }),
+    ("access.default_vhost", |settings, value| {
+        set(&mut settings.access.default_vhost, name(value))
+    }),
+    ("access.loopback_users", |settings, value| {
+        set(&mut settings.access.loopback_users, names(value))
+    }),
     ("payload.threshold", |settings, value| {
         set(&mut settings.payload.threshold_bytes, size(value))
     }),
@@ -150,6 +162,20 @@ fn text(value: &Value) -> Result<&str, String> {
     value
         .as_str()
         .ok_or_else(|| "expected a text in quotes".to_owned())
+}
+
+fn name(value: &Value) -> Result<String, String> {
+    match text(value)? {
+        "" => Err("expected a text that is not empty".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn names(value: &Value) -> Result<Vec<String>, String> {
+    let Value::Array(values) = value else {
+        return Err("expected a list of names, as in [\"guest\"]".to_owned());
+    };
+    values.iter().map(name).collect()
 }
 
 fn address(value: &Value) -> Result<SocketAddr, String> {
@@ -243,7 +269,8 @@ mod tests {
         let settings = parse(
             "data_dir = '/srv/w'\nlisten = '127.0.0.1:1'\nsync = 'os'\n\
              [payload]\nthreshold = '2MiB'\nquota = 1000\n[connection]\nheartbeat = '30s'\n\
-             [alarm]\nmemory_watermark = '1GiB'\ndisk_free_min = '2GB'\n",
+             [alarm]\nmemory_watermark = '1GiB'\ndisk_free_min = '2GB'\n\
+             [access]\ndefault_user = 'admin'\ndefault_pass = 'hush'\nloopback_users = []\n",
         )
         .expect("a valid file");
         assert_eq!(settings.data_dir.to_str(), Some("/srv/w"));
@@ -254,6 +281,11 @@ mod tests {
             MemoryWatermark::Absolute(1 << 30)
         );
         assert_eq!(settings.alarm.disk_free_bytes_min, Some(2_000_000_000));
+        assert_eq!(settings.access.default_user, "admin");
+        assert_eq!(settings.access.loopback_users, Vec::<String>::new());
+        assert_eq!(settings.access.default_vhost, "/");
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("hush"), "a password is shown: {shown}");
         assert_eq!(settings.payload.threshold_bytes, 2 << 20);
         assert_eq!(settings.payload.quota_bytes, Some(1000));
         assert_eq!(settings.connection.heartbeat, Duration::from_secs(30));
@@ -287,6 +319,8 @@ mod tests {
             ("listen = 'nowhere'", "expected an address"),
             ("[connection]\nframe_max = 100", "from 4096 to"),
             ("[payload]\nquota = -1", "negative"),
+            ("[access]\ndefault_pass = ''", "not empty"),
+            ("[access]\nloopback_users = 'guest'", "a list of names"),
             ("sync = 'maybe'", "\"disk\" or \"os\""),
             ("[alarm]\nmemory_watermark = 1.5", "at most 1.0"),
             ("listen = ", "line 1"),

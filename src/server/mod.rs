@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, BrokerSettings, Error as BrokerError, OpenError};
+use crate::broker::{Broker, BrokerSettings, DefaultUser, Error as BrokerError, Name, OpenError};
 use crate::config::ServerSettings;
 use crate::disk::OsDisk;
 use crate::journal::{Journal, JournalError, JournalSettings, Lsn, StorageFailure};
@@ -123,7 +123,20 @@ impl Server {
             .elapsed()
             .map_or(0, |since| since.as_millis());
         let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
-        let broker_settings = BrokerSettings::new(seed, Instant::now(), unix_ms);
+        let access = &settings.access;
+        let broker_settings = BrokerSettings {
+            default_user: DefaultUser {
+                name: Name::from(access.default_user.as_str()),
+                password: access.default_password.clone().into_bytes(),
+            },
+            default_vhost: Name::from(access.default_vhost.as_str()),
+            loopback_users: access
+                .loopback_users
+                .iter()
+                .map(|name| Name::from(name.as_str()))
+                .collect(),
+            ..BrokerSettings::new(seed, Instant::now(), unix_ms)
+        };
         let data_dir = DataDir::open(&settings.data_dir)?;
         let opened = tokio::task::spawn_blocking({
             let (path, settings) = (data_dir.path().to_owned(), settings.clone());
