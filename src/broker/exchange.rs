@@ -362,6 +362,14 @@ pub(crate) fn test_queue(id: u64) -> Arc<super::queue::Queue> {
         owner: None,
         arguments: FieldTable::default(),
         settings: super::QueueSettings::default(),
+        home: std::sync::Weak::new(),
+        timers: test_timers(),
         journal: None,
     }))
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+fn test_timers() -> Arc<super::timers::Timers> {
+    Arc::new(super::timers::Timers::new(std::time::Instant::now()))
 }

@@ -77,3 +77,10 @@ const _: () = assert!(PACKED_BYTES_MAX < BODY_COPY_BYTES_MAX);
 
 /// Most timers that one call of the broker handles; the rest is left to the next call.
 pub(crate) const TIMERS_AT_ONCE_MAX: usize = 256;
+
+/// Most messages that expire in one call of a queue; its timer does the rest, so that no call takes long.
+pub(crate) const EXPIRED_AT_ONCE_MAX: usize = 1_024;
+
+/// Dead letters that the death of one batch of messages may lead to, beyond themselves. Queues that
+/// bury in each other make more of them with each step; what is beyond is dropped, and an error logged.
+pub(crate) const LETTERS_AT_ONCE_MAX: usize = 100_000;

@@ -18,12 +18,14 @@ use super::definitions::{
 use super::error::{Error, Resource, ResourceKind};
 use super::exchange::settings::ExchangeSettings;
 use super::exchange::{ExchangeKind, ExchangeSpec};
-use super::message::{Body, Message, MessageTraits, Persistence};
+use super::message::{
+    Body, JOURNAL_FLAG_EXPIRES, JOURNAL_FLAG_HIDDEN_KEYS, Message, MessageTraits, Persistence,
+};
 use super::name::Name;
 use super::policy::Policy;
 use super::queue::arguments::QueueSettings;
 use super::queue::{Durability, Entry, Queue, QueueSpec};
-use super::vhost::Vhost;
+use super::vhost::{Vhost, split_bcc};
 
 /// Why a broker cannot start from what its journal holds.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +118,9 @@ impl Broker {
                 None => drop(journal.append_queue_delete(id)?),
             }
         }
+        for home in by_id.values() {
+            home.queue.begin_time(self.shared.timers.started());
+        }
         Ok(())
     }
 
@@ -173,6 +178,8 @@ impl Broker {
             owner: None,
             settings,
             arguments,
+            home: Arc::downgrade(&vhost),
+            timers: Arc::clone(&self.shared.timers),
             journal: self.shared.journal.clone(),
         });
         Ok(Some(Home { vhost, queue }))
@@ -191,7 +198,8 @@ impl Broker {
 }
 
 /// Messages that several queues hold, so that each is read and kept once.
-type SharedMessages = HashMap<Lsn, Message>;
+/// Each with the time of its publish, in milliseconds since 1970.
+type SharedMessages = HashMap<Lsn, (Message, u64)>;
 
 /// Messages read from the journal in one go, and the bytes of their bodies.
 const READ_COUNT_MAX: usize = 4_096;
@@ -211,22 +219,27 @@ fn restore_messages(
         }
         for found in backlog {
             after = found.lsn;
-            let message = match shared.get(&found.lsn) {
-                Some(message) => message.clone(),
+            let (message, published_unix_ms) = match shared.get(&found.lsn) {
+                Some(shared) => shared.clone(),
                 None => {
                     let is_shared = found.message.queues.len() > 1;
+                    let published_unix_ms = found.message.time_unix_ms;
                     let message = message(&home.vhost, found.message);
                     if is_shared {
-                        shared.insert(found.lsn, message.clone());
+                        shared.insert(found.lsn, (message.clone(), published_unix_ms));
                     }
-                    message
+                    (message, published_unix_ms)
                 }
             };
+            let deadline = home
+                .vhost
+                .deadline_since(&home.queue, &message, published_unix_ms);
             home.queue.restore(Entry {
                 message,
                 lsn: found.lsn,
                 location: found.location,
                 redelivered: found.was_delivered,
+                deadline,
             });
         }
     }
@@ -235,9 +248,18 @@ fn restore_messages(
 fn message(vhost: &Vhost, stored: StoredMessage) -> Message {
     debug_assert_ne!(stored.lsn, Lsn::ZERO, "records count from 1");
     let priority = u8::try_from(stored.flags & 0xff).unwrap_or(0);
+    let (header, hidden_keys) = match stored.flags & JOURNAL_FLAG_HIDDEN_KEYS {
+        0 => (stored.header, Vec::new()),
+        _ => split_bcc(&stored.header),
+    };
+    let expiration = match stored.flags & JOURNAL_FLAG_EXPIRES {
+        0 => None,
+        _ => MessageTraits::of_header(&header).expiration,
+    };
     let traits = MessageTraits {
         persistence: Persistence::Persistent,
         priority,
+        expiration,
     };
     let body = match stored.body {
         StoredBody::Inline(bytes) => Body::Inline(bytes),
@@ -246,12 +268,13 @@ fn message(vhost: &Vhost, stored: StoredMessage) -> Message {
             Body::Payload(vhost.hold_payload(id, payload.size_bytes))
         }
     };
-    Message::new(
+    Message::with_hidden_keys(
         &stored.exchange,
         &stored.routing_key,
-        &stored.header,
+        &header,
         traits,
         body,
+        &hidden_keys,
     )
 }
 

@@ -20,6 +20,7 @@ use super::exchange::destinations::Destination;
 use super::exchange::recent_history::asks_not_to_be_kept;
 use super::exchange::{Exchange, RouteInput};
 use super::limits::{ROUTE_CACHE_SLOTS, ROUTE_EXCHANGES_MAX};
+use super::message::Message;
 use super::name::Name;
 use super::queue::Queue;
 
@@ -66,6 +67,17 @@ pub(crate) struct Walked {
     pub(crate) repeatable: Repeatable,
     /// Exchanges on the way that keep the message for who binds later.
     pub(crate) histories: Vec<Arc<Exchange>>,
+}
+
+impl Walked {
+    /// Does what exchanges on the way want besides.
+    pub(crate) fn record(&self, message: &Message) {
+        for exchange in &self.histories {
+            if let Some(history) = exchange.history() {
+                history.record(message);
+            }
+        }
+    }
 }
 
 /// Walks from `start` to all queues.

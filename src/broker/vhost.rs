@@ -15,8 +15,8 @@ mod queues;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -32,12 +32,14 @@ use super::error::{Error, Resource, ResourceKind};
 use super::exchange::{Exchange, ExchangeKind};
 use super::ids::ConnectionId;
 use super::limits::BrokerLimits;
+use super::message::Message;
 use super::name::Name;
 use super::names::NameMaker;
 use super::outbox::{Outbox, Wakes};
 use super::parameters::Parameters;
 use super::payloads::{PayloadBody, PayloadReferences};
 use super::policy::Policies;
+use super::queue::expiry::Deadline;
 use super::queue::{DeleteConditions, Queue, QueueCounts};
 use super::route::{Directory, Generation};
 use super::timers::Timers;
@@ -47,6 +49,7 @@ pub use consuming::{Consume, Get};
 pub use details::VhostDetails;
 pub use exchanges::{ExchangeDeclare, ExchangeDelete};
 pub use policies::Put;
+pub(crate) use publishing::split_bcc;
 pub use publishing::{Publish, PublishOutcome, Published};
 pub use queues::{QueueDeclare, QueueDeclared, QueueDelete};
 
@@ -160,6 +163,8 @@ impl Connection {
 pub struct Vhost {
     name: Name,
     scope: ScopeId,
+    /// For its queues, which send dead letters by it.
+    this: Weak<Vhost>,
     shared: Arc<Shared>,
     exchanges: DashMap<Name, Arc<Exchange>>,
     queues: DashMap<Name, Arc<Queue>>,
@@ -176,10 +181,11 @@ pub struct Vhost {
 }
 
 impl Vhost {
-    pub(crate) fn new(name: Name, scope: ScopeId, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(name: Name, scope: ScopeId, this: Weak<Self>, shared: Arc<Shared>) -> Self {
         Self {
             name,
             scope,
+            this,
             shared,
             exchanges: DashMap::new(),
             queues: DashMap::new(),
@@ -267,6 +273,22 @@ impl Vhost {
     #[must_use]
     pub fn hold_payload(&self, id: PayloadId, size_bytes: u64) -> PayloadBody {
         PayloadBody::hold(self.shared.payloads.clone(), self.scope, id, size_bytes)
+    }
+
+    /// The deadline of a message that the journal kept over a restart, in one of the vhost's queues.
+    pub(crate) fn deadline_since(
+        &self,
+        queue: &Queue,
+        message: &Message,
+        published_unix_ms: u64,
+    ) -> Deadline {
+        let clock = self.shared.clock;
+        queue.deadline_since(
+            message,
+            published_unix_ms,
+            clock.started,
+            clock.started_unix_ms,
+        )
     }
 
     /// Deletes everything in a vhost that is being deleted.

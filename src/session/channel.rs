@@ -252,11 +252,12 @@ impl Channel {
                     },
                 );
             }
-            Answer::Nack { tag } => {
+            Answer::Nack { tag, multiple } => {
                 let nack = basic::Nack {
                     delivery_tag: tag,
-                    multiple: false,
-                    requeue: false,
+                    multiple,
+                    // It means nothing here; the field's default.
+                    requeue: true,
                 };
                 frame::put_method(frames, self.number, &nack);
             }

@@ -73,6 +73,7 @@ mod tests {
         let traits = MessageTraits {
             persistence: Persistence::Transient,
             priority: 0,
+            expiration: None,
         };
         Message::new(
             b"x",
