@@ -39,6 +39,9 @@ use peer::{Swarm, SwarmError, SwarmSettings};
 /// Longest wait for connections to say goodbye at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 
+/// Longest wait for acknowledgements to reach the disk before a payload's files stay for this time.
+const REMOVAL_WAIT: Duration = Duration::from_secs(1);
+
 /// Why a server cannot start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -215,6 +218,8 @@ fn open(
     let journal_dir = data_dir.join("journal");
     let (journal, recovered) = Journal::open(Arc::new(OsDisk), &journal_dir, journal_settings)?;
     let store = open_store(data_dir, &settings.payload)?;
+    let gate = journal.clone();
+    store.set_removal_gate(Box::new(move || gate.wait_all_durable(REMOVAL_WAIT)));
     let references = Arc::new(StoreReferences(store.clone()));
     let journal_state = Some((journal.clone(), recovered));
     let broker = Broker::open(broker_settings, journal_state, Some(references))?;
