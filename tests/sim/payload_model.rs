@@ -343,7 +343,8 @@ impl StoreLife {
             .and_then(|index| geometry.piece_index(index))
             .ok_or("a piece number below the count")?;
         let range = geometry.piece_range(piece);
-        let range = usize::try_from(range.start).unwrap_or(0)..usize::try_from(range.end).unwrap_or(0);
+        let range =
+            usize::try_from(range.start).unwrap_or(0)..usize::try_from(range.end).unwrap_or(0);
         let mut bytes = known.bytes[range].to_vec();
         let is_wrong = random.one_in(5);
         if is_wrong {
@@ -485,9 +486,9 @@ impl StoreLife {
                 span.until = Some(before);
                 let id = library.all[span.what.which].manifest.id();
                 let mut references = self.references.iter();
-                if references.any(|stored| {
-                    stored.id == id && stored.reference.scope() == span.what.scope
-                }) {
+                if references
+                    .any(|stored| stored.id == id && stored.reference.scope() == span.what.scope)
+                {
                     return Err(format!("payload {id:.10} went away with a reference to it"));
                 }
             }
@@ -512,8 +513,8 @@ impl StoreLife {
 
     /// Opens what a crash after `at` changes left, and compares it with what must and may be there.
     pub(crate) fn check(&self, disk: &SimDisk, at: usize, crash: Crash) -> Result<Store, String> {
-        let store = open_store(disk, None)
-            .map_err(|error| format!("the store is refused: {error}"))?;
+        let store =
+            open_store(disk, None).map_err(|error| format!("the store is refused: {error}"))?;
         self.check_open(&store, at, crash)?;
         Ok(store)
     }
@@ -528,7 +529,10 @@ impl StoreLife {
         }
         for span in self.pinned.iter().filter(|span| span.holds_at(at)) {
             let id = self.id(span.what);
-            if !store.info(span.what.scope, id).is_some_and(|info| info.is_pinned) {
+            if !store
+                .info(span.what.scope, id)
+                .is_some_and(|info| info.is_pinned)
+            {
                 return Err(format!("payload {id:.10} lost its pin"));
             }
         }
@@ -537,7 +541,10 @@ impl StoreLife {
                 let (held, piece) = span.what;
                 let id = self.id(held);
                 if !is_piece_held(store, held.scope, self.known(held), piece)? {
-                    return Err(format!("piece {} of {id:.10} was lost by a kill", piece.get()));
+                    return Err(format!(
+                        "piece {} of {id:.10} was lost by a kill",
+                        piece.get()
+                    ));
                 }
             }
         }
