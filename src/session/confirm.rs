@@ -54,6 +54,11 @@ impl Confirms {
         self.nacks.push(tag);
     }
 
+    /// Publishes without an answer.
+    pub(super) fn unanswered_count(&self) -> usize {
+        self.waiting.len() + self.acks.len() + self.nacks.len()
+    }
+
     /// Whether some publish waits for the disk.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
