@@ -111,9 +111,7 @@ impl Channel {
             return Err(not_implemented("immediate=true", MethodId::PUBLISH));
         }
         let properties = header.properties_ref()?;
-        let user = cx.connection.user();
-        let named = (!user.has_tag("impersonator")).then(|| user.name().as_bytes());
-        properties::check(&properties, named)?;
+        properties::check(&properties, cx.connection.user().name().as_bytes())?;
         if let Mode::Transaction(transaction) = &mut self.mode {
             // Whether it may be published at all is said now, not at the commit.
             let vhost = cx.connection.vhost();
