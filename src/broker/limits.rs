@@ -28,16 +28,6 @@ pub const HISTORY_COUNT_DEFAULT: usize = 20;
 /// What a recent-history exchange keeps in memory, in bytes; beyond it the oldest messages go.
 pub const HISTORY_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
-/// Longest `x-delay`, in milliseconds (RabbitMQ's timer); a longer one counts as none, as in the plugin.
-pub const DELAY_MS_MAX: u64 = 4_294_967_295;
-
-/// Messages that one delayed exchange keeps whole in memory, in bytes; beyond it they are read back from
-/// the journal when their time has come.
-pub const DELAYED_HELD_BYTES_MAX: usize = 8 * 1_024 * 1_024;
-
-/// Delayed messages that go out in one go, before others have their turn.
-pub const DELAYED_AT_ONCE_MAX: usize = 256;
-
 /// Keys that an exchange or queue remembers to tell duplicates, unless it says otherwise.
 pub const DEDUP_KEYS_DEFAULT: usize = 10_000;
 
@@ -87,3 +77,10 @@ const _: () = assert!(PACKED_BYTES_MAX < BODY_COPY_BYTES_MAX);
 
 /// Most timers that one call of the broker handles; the rest is left to the next call.
 pub(crate) const TIMERS_AT_ONCE_MAX: usize = 256;
+
+/// Most messages that expire in one call of a queue; its timer does the rest, so that no call takes long.
+pub(crate) const EXPIRED_AT_ONCE_MAX: usize = 1_024;
+
+/// Dead letters that the death of one batch of messages may lead to, beyond themselves. Queues that
+/// bury in each other make more of them with each step; what is beyond is dropped, and an error logged.
+pub(crate) const LETTERS_AT_ONCE_MAX: usize = 100_000;

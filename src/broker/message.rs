@@ -7,11 +7,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, PropertiesRef};
+
 use super::limits::{BODY_COPY_BYTES_MAX, NAME_BYTES_MAX, PACKED_BYTES_MAX};
+use super::name::Name;
 use super::payloads::PayloadBody;
 
 /// The body of a message.
@@ -59,13 +63,49 @@ pub struct MessageTraits {
     pub persistence: Persistence,
     /// The priority property; 0 if it has none.
     pub priority: u8,
+    /// The expiration property: how long it may wait, in whole milliseconds.
+    pub expiration: Option<Duration>,
+}
+
+impl MessageTraits {
+    /// What the broker must know of a message with these properties, which were checked.
+    #[must_use]
+    pub fn of(properties: &PropertiesRef<'_>) -> Self {
+        Self {
+            persistence: match properties.delivery_mode {
+                Some(2) => Persistence::Persistent,
+                Some(_) | None => Persistence::Transient,
+            },
+            priority: properties.priority.unwrap_or(0),
+            expiration: properties.expiration.and_then(expiration),
+        }
+    }
+
+    /// The same, of a header as a message keeps it.
+    pub(crate) fn of_header(header: &Bytes) -> Self {
+        let content = ContentHeader {
+            class_id: CLASS_ID_BASIC,
+            body_bytes: 0,
+            raw: header.clone(),
+        };
+        Self::of(&content.properties_ref().unwrap_or_default())
+    }
+}
+
+/// The time that an expiration property stands for: a number of milliseconds in decimal digits.
+fn expiration(text: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(text).ok()?;
+    let milliseconds: i64 = text.parse().ok()?;
+    u32::try_from(milliseconds)
+        .ok()
+        .map(|milliseconds| Duration::from_millis(milliseconds.into()))
 }
 
 /// A published message, shared by all that hold it.
 ///
 /// `packed` is one allocation: traits, route, header and, if it is short, the body:
-/// `flags u8 | priority u8 | header size u32 | exchange size u8 | exchange | key size u8 | key |
-/// property flags and properties | body`.
+/// `flags u8 | priority u8 | header size u32 | expiration u32 | exchange size u8 | exchange | key size u8 | key |
+/// property flags and properties | hidden keys | body`. Hidden keys, if flagged: `size u16 | (size u8 | key)*`.
 #[derive(Clone)]
 pub struct Message(Form);
 
@@ -82,12 +122,24 @@ struct Split {
     body: Body,
 }
 
+/// In a journal record's flags, above the priority: the header has an expiration.
+pub(crate) const JOURNAL_FLAG_EXPIRES: u32 = 1 << 8;
+/// The header has a `BCC`, which is hidden from everybody else.
+pub(crate) const JOURNAL_FLAG_HIDDEN_KEYS: u32 = 1 << 9;
+
 const FLAG_PERSISTENT: u8 = 1;
+/// The expiration field counts; it is in milliseconds.
+const FLAG_EXPIRES: u8 = 2;
+/// There are hidden keys.
+const FLAG_HIDDEN_KEYS: u8 = 4;
 const PRIORITY_AT: usize = 1;
 const HEADER_SIZE_AT: usize = 2;
-const ROUTE_AT: usize = 6;
+const EXPIRATION_AT: usize = 6;
+const ROUTE_AT: usize = 10;
 /// What the fixed fields and the two name sizes take, in bytes.
 const HEAD_OVERHEAD_BYTES: usize = ROUTE_AT + 2;
+/// What the size of the hidden keys takes, in bytes.
+const HIDDEN_SIZE_BYTES: usize = 2;
 
 impl Message {
     /// Makes a message; short ones are copied into memory of their own.
@@ -102,14 +154,40 @@ impl Message {
         traits: MessageTraits,
         body: Body,
     ) -> Self {
+        Self::with_hidden_keys(exchange, routing_key, header, traits, body, &[])
+    }
+
+    /// As [`Self::new`], with routing keys that nobody but the broker sees: those of a `BCC` header,
+    /// which dead letters are routed by again.
+    pub(crate) fn with_hidden_keys(
+        exchange: &[u8],
+        routing_key: &[u8],
+        header: &[u8],
+        traits: MessageTraits,
+        body: Body,
+        hidden_keys: &[Name],
+    ) -> Self {
         match body {
-            Body::Inline(body) if header.len() + body.len() <= PACKED_BYTES_MAX => Self(
-                Form::Packed(pack(exchange, routing_key, header, traits, &body)),
-            ),
-            body => Self(Form::Split(Arc::new(Split {
-                head: head(exchange, routing_key, header, traits, 0).into_boxed_slice(),
-                body,
-            }))),
+            Body::Inline(body) if header.len() + body.len() <= PACKED_BYTES_MAX => {
+                let extra_bytes = body.len();
+                let mut all = head(
+                    exchange,
+                    routing_key,
+                    header,
+                    traits,
+                    hidden_keys,
+                    extra_bytes,
+                );
+                all.extend_from_slice(&body);
+                Self(Form::Packed(Arc::from(all.as_slice())))
+            }
+            body => {
+                let head = head(exchange, routing_key, header, traits, hidden_keys, 0);
+                Self(Form::Split(Arc::new(Split {
+                    head: head.into_boxed_slice(),
+                    body,
+                })))
+            }
         }
     }
 
@@ -148,7 +226,7 @@ impl Message {
     pub fn body(&self) -> BodyRef<'_> {
         match &self.0 {
             Form::Packed(all) => {
-                let start = self.header_at(all) + header_size(all);
+                let start = self.hidden_at(all) + hidden_size(all, self.hidden_at(all));
                 BodyRef::Inline(all.get(start..).unwrap_or_default())
             }
             Form::Split(split) => match &split.body {
@@ -200,26 +278,60 @@ impl Message {
         MessageTraits {
             persistence,
             priority: head.get(PRIORITY_AT).copied().unwrap_or(0),
+            expiration: self.expiration(),
         }
+    }
+
+    /// How long it may wait, by its expiration property.
+    #[must_use]
+    #[inline]
+    pub fn expiration(&self) -> Option<Duration> {
+        let head = self.head();
+        if head.first()? & FLAG_EXPIRES == 0 {
+            return None;
+        }
+        let milliseconds = head.get(EXPIRATION_AT..ROUTE_AT)?.try_into().ok()?;
+        let milliseconds = u32::from_le_bytes(milliseconds);
+        Some(Duration::from_millis(milliseconds.into()))
     }
 
     /// The same message with another header, for the properties that the broker must change.
     #[must_use]
     pub fn with_header(&self, header: &[u8]) -> Self {
-        let body = match &self.0 {
+        let hidden_keys: Vec<_> = self.hidden_keys().map(Name::new).collect();
+        Self::with_hidden_keys(
+            self.exchange(),
+            self.routing_key(),
+            header,
+            self.traits(),
+            self.owned_body(),
+            &hidden_keys,
+        )
+    }
+
+    /// The body to be put into another message: shared if it is long, by reference if it is a payload.
+    pub(crate) fn owned_body(&self) -> Body {
+        match &self.0 {
             Form::Packed(_) => match self.body() {
                 BodyRef::Inline(bytes) => Body::Inline(Bytes::copy_from_slice(bytes)),
                 BodyRef::Payload(payload) => Body::Payload(payload.clone()),
             },
             Form::Split(split) => split.body.clone(),
-        };
-        Self::new(
-            self.exchange(),
-            self.routing_key(),
-            header,
-            self.traits(),
-            body,
-        )
+        }
+    }
+
+    /// Routing keys that it was published with in a `BCC` header, which is gone.
+    pub(crate) fn hidden_keys(&self) -> impl Iterator<Item = &[u8]> {
+        let head = self.head();
+        let at = self.hidden_at(head);
+        let mut rest = head.get(at..at + hidden_size(head, at)).unwrap_or_default();
+        rest = rest.get(HIDDEN_SIZE_BYTES..).unwrap_or_default();
+        std::iter::from_fn(move || {
+            let length = usize::from(*rest.first()?);
+            let key = rest.get(1..1 + length)?;
+            rest = rest.get(1 + length..)?;
+            Some(key)
+        })
     }
 
     /// Makes sure that keeping the message long does not keep a read buffer much longer than itself.
@@ -253,6 +365,10 @@ impl Message {
         }
     }
 
+    fn hidden_at(&self, head: &[u8]) -> usize {
+        self.header_at(head) + header_size(head)
+    }
+
     fn header_at(&self, head: &[u8]) -> usize {
         let exchange_bytes = short(head, ROUTE_AT).len();
         let key_bytes = short(head, ROUTE_AT + 1 + exchange_bytes).len();
@@ -281,9 +397,24 @@ fn short(head: &[u8], at: usize) -> &[u8] {
 }
 
 fn header_size(head: &[u8]) -> usize {
-    head.get(HEADER_SIZE_AT..ROUTE_AT)
+    head.get(HEADER_SIZE_AT..EXPIRATION_AT)
         .and_then(|bytes| bytes.try_into().ok())
         .map_or(0, |bytes| u32::from_le_bytes(bytes) as usize)
+}
+
+/// What the hidden keys at `at` take, in bytes, their size included.
+fn hidden_size(head: &[u8], at: usize) -> usize {
+    if head
+        .first()
+        .is_none_or(|flags| flags & FLAG_HIDDEN_KEYS == 0)
+    {
+        return 0;
+    }
+    head.get(at..at + HIDDEN_SIZE_BYTES)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, |bytes| {
+            HIDDEN_SIZE_BYTES + usize::from(u16::from_le_bytes(bytes))
+        })
 }
 
 fn head(
@@ -291,6 +422,7 @@ fn head(
     routing_key: &[u8],
     header: &[u8],
     traits: MessageTraits,
+    hidden_keys: &[Name],
     extra_bytes: usize,
 ) -> Scratch {
     let exchange = exchange.get(..NAME_BYTES_MAX).unwrap_or(exchange);
@@ -302,30 +434,53 @@ fn head(
     let mut head = Scratch::with_capacity(
         HEAD_OVERHEAD_BYTES + exchange.len() + routing_key.len() + header.len() + extra_bytes,
     );
-    let flags = match traits.persistence {
+    let mut flags = match traits.persistence {
         Persistence::Persistent => FLAG_PERSISTENT,
         Persistence::Transient => 0,
     };
+    if traits.expiration.is_some() {
+        flags |= FLAG_EXPIRES;
+    }
+    if !hidden_keys.is_empty() {
+        flags |= FLAG_HIDDEN_KEYS;
+    }
+    let expiration = traits.expiration.unwrap_or_default().as_millis();
+    let expiration = u32::try_from(expiration).unwrap_or(u32::MAX);
     head.extend_from_slice(&[flags, traits.priority]);
     head.extend_from_slice(&u32::try_from(header.len()).unwrap_or(0).to_le_bytes());
+    head.extend_from_slice(&expiration.to_le_bytes());
     for name in [exchange, routing_key] {
         head.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
         head.extend_from_slice(name);
     }
     head.extend_from_slice(header);
+    if !hidden_keys.is_empty() {
+        put_hidden_keys(hidden_keys, &mut head);
+    }
     head
 }
 
-fn pack(
-    exchange: &[u8],
-    routing_key: &[u8],
-    header: &[u8],
-    traits: MessageTraits,
-    body: &[u8],
-) -> Arc<[u8]> {
-    let mut all = head(exchange, routing_key, header, traits, body.len());
-    all.extend_from_slice(body);
-    Arc::from(all.as_slice())
+/// Adds the hidden keys; those that do not fit the size, which no header that came over the wire has
+/// room for, are left out.
+fn put_hidden_keys(keys: &[Name], head: &mut Scratch) {
+    let at = head.len();
+    head.extend_from_slice(&[0; HIDDEN_SIZE_BYTES]);
+    let mut size: u16 = 0;
+    for key in keys {
+        let key = key.as_bytes();
+        let Ok(length) = u8::try_from(key.len()) else {
+            continue;
+        };
+        let Some(longer) = size.checked_add(1 + u16::from(length)) else {
+            break;
+        };
+        size = longer;
+        head.push(length);
+        head.extend_from_slice(key);
+    }
+    if let Some(place) = head.get_mut(at..at + HIDDEN_SIZE_BYTES) {
+        place.copy_from_slice(&size.to_le_bytes());
+    }
 }
 
 #[cfg(test)]
@@ -335,6 +490,7 @@ mod tests {
     const TRAITS: MessageTraits = MessageTraits {
         persistence: Persistence::Persistent,
         priority: 7,
+        expiration: Some(Duration::from_millis(60_000)),
     };
 
     fn message(body_bytes: usize) -> Message {

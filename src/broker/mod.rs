@@ -25,9 +25,8 @@ mod access;
 mod alarms;
 mod binding;
 mod consumer;
-mod dedup;
+mod dead_letter;
 mod definitions;
-mod delayed;
 mod error;
 mod exchange;
 mod ids;
@@ -90,7 +89,7 @@ pub use vhost::{
 use definitions::{DefinitionStore, VhostRecord};
 use limits::TIMERS_AT_ONCE_MAX;
 use names::NameMaker;
-use timers::TimerKind;
+use timers::{TimerKind, Timers};
 use vhost::{Shared, WallClock};
 
 /// What a broker is made of.
@@ -184,8 +183,7 @@ impl Broker {
                 started,
                 started_unix_ms,
             },
-            timers: Arc::default(),
-            dedup_gate: Mutex::default(),
+            timers: Arc::new(Timers::new(started)),
             queue_id_next: AtomicU64::new(1),
             serial_next: AtomicU64::new(1),
         });
@@ -351,15 +349,18 @@ impl Broker {
     /// no call takes long; call again while [`Self::poll_timeout`] gives a time that has passed.
     pub fn handle_timeout(&self, now: Instant, wakes: &mut Wakes) {
         for _ in 0..TIMERS_AT_ONCE_MAX {
-            let Some((_, kind)) = self.shared.timers.pop_due(now) else {
+            let Some((key, kind)) = self.shared.timers.pop_due(now) else {
                 return;
             };
-            // Queues arm none yet.
             match kind {
-                TimerKind::MessageExpiry(queue) | TimerKind::QueueExpiry(queue) => drop(queue),
-                TimerKind::Delayed { vhost, exchange } => {
-                    if let (Some(vhost), Some(exchange)) = (vhost.upgrade(), exchange.upgrade()) {
-                        vhost.publish_due(&exchange, now, wakes);
+                TimerKind::MessageExpiry(queue) => {
+                    if let Some(queue) = queue.upgrade() {
+                        queue.handle_expiry(key, now, wakes);
+                    }
+                }
+                TimerKind::QueueExpiry(queue) => {
+                    if let Some(queue) = queue.upgrade() {
+                        queue.handle_lease_timer(key, now, wakes);
                     }
                 }
             }
@@ -379,7 +380,8 @@ impl Broker {
     fn insert_vhost(&self, record: &VhostRecord) -> Arc<Vhost> {
         let name = Name::new(&record.name);
         let scope = ScopeId::new(record.scope);
-        let vhost = Vhost::new(name.clone(), scope, Arc::clone(&self.shared));
+        let shared = Arc::clone(&self.shared);
+        let vhost = Arc::new_cyclic(|this| Vhost::new(name.clone(), scope, this.clone(), shared));
         vhost.declare_predeclared();
         self.vhosts.insert(name, Arc::clone(&vhost));
         vhost

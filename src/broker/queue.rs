@@ -16,18 +16,20 @@
 //!             └──── handed over without acknowledgement, purged, queue deleted ──────> gone
 //! ```
 //!
-//! Places for what is not built yet: expiry acts where `enqueue` pushes and `dispatch` takes
-//! (`queue/expiry.rs`); what `Settle::Discard` and `overflow` drop is what dead-lettering picks up.
+//! What dies on the way (expired, dropped from a full queue, rejected) is handed out of the lock and then
+//! published to the dead-letter exchange (`dead_letter.rs`), before the journal hears that it left.
 
+mod after;
 pub(crate) mod arguments;
 mod consumers;
+pub(crate) mod expiry;
 mod overflow;
 mod priorities;
 mod ready;
 mod unacked;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -37,14 +39,20 @@ use crate::amqp::field::FieldTable;
 use crate::journal::{Appended, Journal, Location, Lsn, QueueId};
 
 use super::consumer::{AckMode, ChannelLimiter, Consumer};
+use super::dead_letter::{Dead, DeathReason};
 use super::ids::ConnectionId;
+use super::limits::EXPIRED_AT_ONCE_MAX;
 use super::message::Message;
 use super::name::Name;
 use super::outbox::{Delivery, Outbox, Pushed, Wakes};
+use super::timers::{Earliest, Timers};
+use super::vhost::Vhost;
 
-use arguments::QueueSettings;
+use after::After;
+use arguments::{Overflow, QueueKind, QueueSettings};
 pub use consumers::{Activity, ConsumerState};
 use consumers::{Consumers, Removed, Unsettled};
+use expiry::{Clockwork, Deadline};
 use priorities::Priorities;
 use ready::Front;
 use unacked::{Out, Unacked};
@@ -82,6 +90,8 @@ pub(crate) struct Entry {
     /// Where the journal has it; of no meaning without a number.
     pub(crate) location: Location,
     pub(crate) redelivered: bool,
+    /// When it expires if it still waits then.
+    pub(crate) deadline: Deadline,
 }
 
 /// What never changes about a queue.
@@ -96,6 +106,10 @@ pub(crate) struct QueueSpec {
     pub(crate) arguments: FieldTable,
     /// Those at the beginning; [`Queue::settings`] has those in effect.
     pub(crate) settings: QueueSettings,
+    /// Where dead letters go from.
+    pub(crate) home: Weak<Vhost>,
+    /// Where its deadlines stand.
+    pub(crate) timers: Arc<Timers>,
     /// Where settled messages are noted; only for durable queues.
     pub(crate) journal: Option<Journal>,
 }
@@ -108,9 +122,10 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
+    deleted: bool,
     /// What the arguments and the policies in effect mean.
     settings: Arc<QueueSettings>,
-    deleted: bool,
+    clockwork: Clockwork,
     seq_next: u64,
     ready: Priorities,
     unacked: Unacked,
@@ -143,6 +158,8 @@ pub struct QueueCounts {
     pub requeued: u64,
     /// Removed by a purge.
     pub purged: u64,
+    /// Died of age.
+    pub expired: u64,
     /// Dropped from the front of a full queue.
     pub dropped: u64,
     /// Refused because the queue was full.
@@ -164,6 +181,7 @@ impl QueueCounts {
             discarded,
             requeued,
             purged,
+            expired,
             dropped,
             rejected,
         } = other;
@@ -178,6 +196,7 @@ impl QueueCounts {
         self.discarded += discarded;
         self.requeued += requeued;
         self.purged += purged;
+        self.expired += expired;
         self.dropped += dropped;
         self.rejected += rejected;
     }
@@ -262,6 +281,8 @@ pub(crate) enum DeleteRefused {
 pub(crate) struct DeleteConditions {
     pub(crate) if_unused: bool,
     pub(crate) if_empty: bool,
+    /// Only if it has been unused for its time at this moment.
+    pub(crate) if_expired: Option<Instant>,
 }
 
 impl DeleteConditions {
@@ -269,11 +290,17 @@ impl DeleteConditions {
     pub(crate) const IF_UNUSED: Self = Self {
         if_unused: true,
         if_empty: false,
+        if_expired: None,
     };
-}
 
-/// Journal numbers of messages that left the queue, noted once the lock is gone.
-type Left = SmallVec<[Lsn; 8]>;
+    /// As a queue goes that nobody used for its time.
+    pub(crate) fn expired(now: Instant) -> Self {
+        Self {
+            if_expired: Some(now),
+            ..Self::IF_UNUSED
+        }
+    }
+}
 
 /// Channels whose limit gets room once the lock is gone, each by one of its consumers.
 type Releases = SmallVec<[(Arc<Consumer>, u32); 2]>;
@@ -339,28 +366,51 @@ impl Queue {
         self.spec.journal.is_some()
     }
 
-    /// What its arguments and the policies in effect mean.
+    /// What it is, by `x-queue-type`.
+    #[must_use]
+    pub fn kind(&self) -> QueueKind {
+        self.spec.settings.kind
+    }
+
+    /// What its arguments mean, without policies.
+    #[must_use]
+    pub fn declared_settings(&self) -> &QueueSettings {
+        &self.spec.settings
+    }
+
+    /// What holds now: arguments and policies together.
     #[must_use]
     pub fn settings(&self) -> Arc<QueueSettings> {
         Arc::clone(&self.state.lock().settings)
     }
 
-    /// Puts other settings in effect, as a policy asks for: what waits beyond a lower limit goes. The type
-    /// stays as it is.
-    pub(crate) fn apply_settings(
+    /// Lets other settings hold, because a policy came, changed or went.
+    ///
+    /// Lengths act at once. A TTL acts on what comes from now on; what waits has its deadline already
+    /// (RabbitMQ). The time of an unused queue begins again.
+    pub fn apply_settings(
         self: &Arc<Self>,
         settings: Arc<QueueSettings>,
-        _now: Instant,
-        _wakes: &mut Wakes,
+        now: Instant,
+        wakes: &mut Wakes,
     ) {
-        debug_assert_eq!(settings.kind, self.settings().kind, "a type never changes");
-        let mut left = Left::new();
-        {
+        let mut after = After::default();
+        let earliest = {
             let mut state = self.state.lock();
+            if state.deleted || state.settings == settings {
+                return;
+            }
+            let expires_before = state.settings.expires;
             state.settings = settings;
-            self.drop_excess(&mut state, &mut left);
-        }
-        self.journal_left(&left);
+            self.drop_excess(&mut state, &mut after);
+            self.dispatch(&mut state, &mut after, now, wakes);
+            match state.settings.expires == expires_before {
+                true => Earliest::No,
+                false => self.note_use(&mut state, now),
+            }
+        };
+        self.wake_timers(earliest);
+        self.finish(after, now, wakes);
     }
 
     /// Its size now.
@@ -414,7 +464,7 @@ impl Queue {
         now: Instant,
         wakes: &mut Wakes,
     ) {
-        let mut left = Left::new();
+        let mut after = After::default();
         let mut limiters = Releases::new();
         {
             let mut state = self.state.lock();
@@ -435,7 +485,10 @@ impl Queue {
                     continue;
                 }
                 match how {
-                    Settle::Ack | Settle::Discard => note_left(&mut left, out.entry.lsn),
+                    Settle::Ack => after.leave(out.entry.lsn),
+                    Settle::Discard => {
+                        after.bury(self, &state.settings, out.entry, DeathReason::Rejected);
+                    }
                     Settle::Requeue => {
                         let entry = Entry {
                             redelivered: true,
@@ -446,11 +499,11 @@ impl Queue {
                 }
             }
             if how == Settle::Requeue {
-                self.drop_excess(&mut state, &mut left);
+                self.drop_excess(&mut state, &mut after);
             }
-            self.dispatch(&mut state, &mut left, wakes);
+            self.dispatch(&mut state, &mut after, now, wakes);
         }
-        self.journal_left(&left);
+        self.finish(after, now, wakes);
         for (consumer, count) in limiters {
             consumer.limiter.release(count, now, wakes);
         }
@@ -464,61 +517,107 @@ impl Queue {
     /// Consumers of this queue that stalled may have room again. All of them enter the round before
     /// anything is handed over, so that priorities hold.
     fn resume(self: &Arc<Self>, consumers: &[Arc<Consumer>], now: Instant, wakes: &mut Wakes) {
-        let mut left = Left::new();
+        let mut after = After::default();
         {
             let mut state = self.state.lock();
             for consumer in consumers {
                 state.consumers.resume(consumer.id);
             }
-            self.dispatch(&mut state, &mut left, wakes);
+            self.dispatch(&mut state, &mut after, now, wakes);
         }
-        self.journal_left(&left);
+        self.finish(after, now, wakes);
     }
 
     /// Takes a published message: to a consumer at once, or behind those that wait.
     ///
     /// `message` is copied out of the read buffer if it stays, so that the next queue shares the copy.
+    /// What dies of it, or is refused and wants a dead-letter exchange, is added to `dead`: the caller
+    /// buries it once it has gone through all of its queues.
     pub(crate) fn enqueue(
         self: &Arc<Self>,
         message: &mut Message,
         record: Appended,
         now: Instant,
+        dead: &mut Vec<Dead>,
         wakes: &mut Wakes,
     ) -> Enqueued {
-        let mut left = Left::new();
+        let mut after = After::default();
+        let mut enqueued = Enqueued::Taken;
         {
             let mut state = self.state.lock();
             if state.deleted {
-                return Enqueued::Gone;
-            }
-            if overflow::refuses(&state.settings, &state.ready, message.size_bytes()) {
-                state.counts.rejected += 1;
-                return Enqueued::Rejected;
-            }
-            let seq = MessageSeq(state.seq_next);
-            state.seq_next += 1;
-            state.counts.published += 1;
-            let entry = Entry {
-                message: message.clone(),
-                lsn: record.lsn,
-                location: record.location,
-                redelivered: false,
-            };
-            // Somebody may be ready while something waits only if that is still being read from disk.
-            let kept = match state.ready.is_empty() {
-                true => self.hand_over(&mut state, seq, entry, &mut left, wakes),
-                false => Some(entry),
-            };
-            if let Some(entry) = kept {
-                drop(entry.message);
-                message.detach();
-                let message = message.clone();
-                state.ready.push_back(seq, Entry { message, ..entry });
-                self.drop_excess(&mut state, &mut left);
+                after.leave(record.lsn);
+                enqueued = Enqueued::Gone;
+            } else if overflow::refuses(&state.settings, &state.ready, message.size_bytes()) {
+                enqueued = Enqueued::Rejected;
+                self.refuse(&mut state, message, record, &mut after);
+            } else {
+                self.accept(&mut state, message, record, &mut after, now, wakes);
             }
         }
-        self.journal_left(&left);
-        Enqueued::Taken
+        dead.append(&mut self.finish_but_dead(after));
+        enqueued
+    }
+
+    /// Adds a message that a full queue does not refuse.
+    #[inline]
+    fn accept(
+        self: &Arc<Self>,
+        state: &mut State,
+        message: &mut Message,
+        record: Appended,
+        after: &mut After,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) {
+        let seq = MessageSeq(state.seq_next);
+        state.seq_next += 1;
+        state.counts.published += 1;
+        let entry = Entry {
+            message: message.clone(),
+            lsn: record.lsn,
+            location: record.location,
+            redelivered: false,
+            deadline: self.deadline(state, message, now),
+        };
+        // Somebody may be ready while something waits only if that is still being read from disk.
+        let kept = match state.ready.is_empty() {
+            true => self.hand_over(state, seq, entry, after, wakes),
+            false => Some(entry),
+        };
+        let Some(entry) = kept else { return };
+        drop(entry.message);
+        message.detach();
+        let message = message.clone();
+        let deadline = entry.deadline;
+        state.ready.push_back(seq, Entry { message, ..entry });
+        let has_dropped = self.drop_excess(state, after);
+        if has_dropped || deadline != Deadline::NEVER {
+            self.expire(state, after, now);
+        }
+    }
+
+    /// Turns a message away; with `reject-publish-dlx` it is a dead letter.
+    fn refuse(
+        self: &Arc<Self>,
+        state: &mut State,
+        message: &mut Message,
+        record: Appended,
+        after: &mut After,
+    ) {
+        state.counts.rejected += 1;
+        if state.settings.overflow != Overflow::RejectPublishDlx {
+            return after.leave(record.lsn);
+        }
+        message.detach();
+        let entry = Entry {
+            message: message.clone(),
+            lsn: record.lsn,
+            location: record.location,
+            redelivered: false,
+            deadline: Deadline::NEVER,
+        };
+        after.bury(self, &state.settings, entry, DeathReason::MaxLength);
     }
 
     /// Adds a consumer and lets it draw.
@@ -528,7 +627,7 @@ impl Queue {
         now: Instant,
         wakes: &mut Wakes,
     ) -> Result<Arc<Consumer>, ConsumeRefused> {
-        let mut left = Left::new();
+        let mut after = After::default();
         let consumer = {
             let mut state = self.state.lock();
             if state.deleted {
@@ -556,20 +655,26 @@ impl Queue {
                 arguments: new.arguments,
             });
             state.consumers.add(Arc::clone(&consumer));
-            self.dispatch(&mut state, &mut left, wakes);
+            self.dispatch(&mut state, &mut after, now, wakes);
             consumer
         };
-        self.journal_left(&left);
+        self.finish(after, now, wakes);
         Ok(consumer)
     }
 
     /// Takes a consumer out; what it holds unsettled stays out. Says whether it was the last one;
     /// a consumer that was gone already was nobody's last.
-    pub(crate) fn cancel(&self, consumer: &Arc<Consumer>, now: Instant) -> Cancelled {
+    pub(crate) fn cancel(self: &Arc<Self>, consumer: &Arc<Consumer>, now: Instant) -> Cancelled {
         let mut state = self.state.lock();
         let removed = state.consumers.remove(consumer.id);
         let remaining_count = state.consumers.len();
+        let is_last = removed != Removed::Unknown && remaining_count == 0;
+        let earliest = match is_last {
+            true => self.note_use(&mut state, now),
+            false => Earliest::No,
+        };
         drop(state);
+        self.wake_timers(earliest);
         if removed == Removed::Unknown {
             return Cancelled::Unknown;
         }
@@ -589,40 +694,60 @@ impl Queue {
         now: Instant,
         wakes: &mut Wakes,
     ) -> Option<Got> {
-        let mut left = Left::new();
-        let got = {
+        loop {
+            let mut after = After::default();
             let mut state = self.state.lock();
-            let Front::Message(seq, entry) = state.ready.pop_front() else {
-                state.counts.fetched_empty += 1;
-                return None;
+            let earliest = self.note_use(&mut state, now);
+            after.wake_timers |= earliest == Earliest::Yes;
+            self.expire(&mut state, &mut after, now);
+            // More died than one call does: the next turn goes on.
+            let got = match self.front_is_due(&state, now) {
+                true => None,
+                false => Some(self.take_front(&mut state, ack_mode, &mut after)),
             };
-            let got = Got {
-                message: entry.message.clone(),
-                seq,
-                redelivered: entry.redelivered,
-                remaining_count: state.ready.len(),
-            };
-            state.counts.redelivered += u64::from(entry.redelivered);
-            match ack_mode {
-                AckMode::Manual => {
-                    state.counts.fetched += 1;
-                    let consumer = None;
-                    state.unacked.insert(seq, Out { entry, consumer });
-                }
-                AckMode::Automatic => {
-                    state.counts.fetched_no_ack += 1;
-                    note_left(&mut left, entry.lsn);
-                }
+            drop(state);
+            self.finish(after, now, wakes);
+            if let Some(got) = got {
+                return got;
             }
-            got
+        }
+    }
+
+    fn take_front(
+        self: &Arc<Self>,
+        state: &mut State,
+        ack_mode: AckMode,
+        after: &mut After,
+    ) -> Option<Got> {
+        let Front::Message(seq, entry) = state.ready.pop_front() else {
+            state.counts.fetched_empty += 1;
+            return None;
         };
-        self.journal_left(&left);
+        let got = Got {
+            message: entry.message.clone(),
+            seq,
+            redelivered: entry.redelivered,
+            remaining_count: state.ready.len(),
+        };
+        state.counts.redelivered += u64::from(entry.redelivered);
+        match ack_mode {
+            AckMode::Manual => {
+                state.counts.fetched += 1;
+                let consumer = None;
+                state.unacked.insert(seq, Out { entry, consumer });
+            }
+            AckMode::Automatic => {
+                state.counts.fetched_no_ack += 1;
+                after.leave(entry.lsn);
+            }
+        }
+        self.watch_front(state, after);
         Some(got)
     }
 
     /// Removes what waits; what is out stays. Gives the number removed.
     pub(crate) fn purge(&self) -> usize {
-        let mut left = Left::new();
+        let mut left = Vec::new();
         let count = {
             let mut state = self.state.lock();
             let ready = state.ready.take();
@@ -655,7 +780,13 @@ impl Queue {
             if conditions.if_unused && state.consumers.len() > 0 {
                 return Err(DeleteRefused::InUse);
             }
+            if let Some(now) = conditions.if_expired
+                && state.lease_ends().is_none_or(|ends| ends > now)
+            {
+                return Err(DeleteRefused::InUse);
+            }
             state.deleted = true;
+            self.stop_timers(&mut state);
             (state.consumers.drain(), state.ready.take())
         };
         for consumer in consumers {
@@ -683,21 +814,45 @@ impl Queue {
         ready.chain(out.filter(has_record)).collect()
     }
 
-    fn drop_excess(&self, state: &mut State, left: &mut Left) {
-        let dropped = overflow::drop_excess(&state.settings, &mut state.ready, left);
-        state.counts.dropped += dropped;
+    /// Drops from the front what a full queue does not keep; says whether there was something.
+    fn drop_excess(self: &Arc<Self>, state: &mut State, after: &mut After) -> bool {
+        let mut has_dropped = false;
+        while overflow::is_excessive(&state.settings, &state.ready)
+            && let Front::Message(_, entry) = state.ready.pop_front()
+        {
+            has_dropped = true;
+            state.counts.dropped += 1;
+            after.bury(self, &state.settings, entry, DeathReason::MaxLength);
+        }
+        has_dropped
     }
 
-    /// Restores the invariant: hands over what waits as long as anybody is ready.
-    fn dispatch(self: &Arc<Self>, state: &mut State, left: &mut Left, wakes: &mut Wakes) {
+    /// Restores the invariant: hands over what waits and lives, as long as anybody is ready.
+    fn dispatch(
+        self: &Arc<Self>,
+        state: &mut State,
+        after: &mut After,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) {
         while state.consumers.front().is_some() {
-            let Front::Message(seq, entry) = state.ready.pop_front() else {
-                return;
-            };
-            if let Some(entry) = self.hand_over(state, seq, entry, left, wakes) {
-                state.ready.untake(seq, entry);
-                return;
+            if after.expired_count >= EXPIRED_AT_ONCE_MAX {
+                break;
             }
+            let Front::Message(seq, entry) = state.ready.pop_front() else {
+                break;
+            };
+            if entry.deadline.has_come(now, &self.spec.timers) {
+                self.expired(state, entry, after);
+                continue;
+            }
+            if let Some(entry) = self.hand_over(state, seq, entry, after, wakes) {
+                state.ready.untake(seq, entry);
+                break;
+            }
+        }
+        if !state.ready.is_empty() {
+            self.expire(state, after, now);
         }
     }
 
@@ -707,7 +862,7 @@ impl Queue {
         state: &mut State,
         seq: MessageSeq,
         entry: Entry,
-        left: &mut Left,
+        after: &mut After,
         wakes: &mut Wakes,
     ) -> Option<Entry> {
         let Entry {
@@ -715,6 +870,7 @@ impl Queue {
             lsn,
             location,
             redelivered,
+            deadline,
         } = entry;
         while let Some(consumer) = state.consumers.front() {
             let consumer = Arc::clone(consumer);
@@ -740,6 +896,7 @@ impl Queue {
                                 lsn,
                                 location,
                                 redelivered,
+                                deadline,
                             };
                             let consumer = Some(consumer);
                             state.unacked.insert(seq, Out { entry, consumer });
@@ -747,7 +904,7 @@ impl Queue {
                         None => {
                             state.counts.delivered_no_ack += 1;
                             state.consumers.front_took(Unsettled::Free);
-                            note_left(left, lsn);
+                            after.leave(lsn);
                         }
                     }
                     return None;
@@ -763,6 +920,7 @@ impl Queue {
             lsn,
             location,
             redelivered,
+            deadline,
         })
     }
 
@@ -814,12 +972,6 @@ pub(crate) fn resume(mut stalled: Vec<Arc<Consumer>>, now: Instant, wakes: &mut 
 
 fn has_record(lsn: &Lsn) -> bool {
     *lsn != Lsn::ZERO
-}
-
-fn note_left(left: &mut Left, lsn: Lsn) {
-    if has_record(&lsn) {
-        left.push(lsn);
-    }
 }
 
 fn note_release(releases: &mut Releases, consumer: &Arc<Consumer>) {

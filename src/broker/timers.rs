@@ -12,14 +12,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::exchange::Exchange;
 use super::outbox::Waker;
 use super::queue::Queue;
-use super::vhost::Vhost;
 
 /// What a deadline is for.
 #[derive(Clone, Debug)]
@@ -28,13 +26,6 @@ pub(crate) enum TimerKind {
     MessageExpiry(Weak<Queue>),
     /// A queue may have been unused for as long as it lives so.
     QueueExpiry(Weak<Queue>),
-    /// The first message of a delayed exchange is due.
-    Delayed {
-        /// The exchange's vhost.
-        vhost: Weak<Vhost>,
-        /// The exchange.
-        exchange: Weak<Exchange>,
-    },
 }
 
 /// A timer that was armed; by it, it is taken out.
@@ -52,8 +43,9 @@ impl TimerKey {
 }
 
 /// The deadlines of a broker.
-#[derive(Default)]
 pub(crate) struct Timers {
+    /// What deadlines in messages count from.
+    started: Instant,
     armed: Mutex<BTreeMap<TimerKey, TimerKind>>,
     serial_next: AtomicU64,
     waker: RwLock<Option<Arc<dyn Waker>>>,
@@ -70,6 +62,26 @@ pub(crate) enum Earliest {
 }
 
 impl Timers {
+    /// No timer yet; nothing happens before `started`.
+    pub(crate) fn new(started: Instant) -> Self {
+        Self {
+            started,
+            armed: Mutex::default(),
+            serial_next: AtomicU64::new(0),
+            waker: RwLock::default(),
+        }
+    }
+
+    /// The start of the broker.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// What has passed since the start of the broker.
+    pub(crate) fn since_start(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
     /// Sets a timer. A queue's lock may be held.
     pub(crate) fn arm(&self, at: Instant, kind: TimerKind) -> (TimerKey, Earliest) {
         let serial = self.serial_next.fetch_add(1, Ordering::Relaxed);
@@ -124,8 +136,6 @@ impl fmt::Debug for Timers {
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn kind() -> TimerKind {
@@ -135,8 +145,8 @@ mod tests {
     /// Timers come up in the order of their deadlines, and only when these have come.
     #[test]
     fn timers_come_up_in_order() {
-        let timers = Timers::default();
         let start = Instant::now();
+        let timers = Timers::new(start);
         let second = |count| start + Duration::from_secs(count);
         let (late, _) = timers.arm(second(9), kind());
         let (early, earliest) = timers.arm(second(3), kind());

@@ -5,7 +5,6 @@
 //! Changes of topology go one at a time under one lock; looking up a name takes none but a shard's.
 //! Bounds: [`BrokerLimits`].
 
-mod aside;
 mod bindings;
 mod consuming;
 mod details;
@@ -18,12 +17,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::journal::{Journal, Lsn, QueueId, StoredBody, StoredMessage};
+use crate::journal::{Journal, Lsn, QueueId};
 use crate::payload::{PayloadId, ScopeId};
 
 use super::access::{Access, User, Users};
@@ -33,13 +32,14 @@ use super::error::{Error, Resource, ResourceKind};
 use super::exchange::{Exchange, ExchangeKind};
 use super::ids::ConnectionId;
 use super::limits::BrokerLimits;
-use super::message::{Body, Message};
+use super::message::Message;
 use super::name::Name;
 use super::names::NameMaker;
 use super::outbox::{Outbox, Wakes};
 use super::parameters::Parameters;
 use super::payloads::{PayloadBody, PayloadReferences};
 use super::policy::Policies;
+use super::queue::expiry::Deadline;
 use super::queue::{DeleteConditions, Queue, QueueCounts};
 use super::route::{Directory, Generation};
 use super::timers::Timers;
@@ -49,7 +49,7 @@ pub use consuming::{Consume, Get};
 pub use details::VhostDetails;
 pub use exchanges::{ExchangeDeclare, ExchangeDelete};
 pub use policies::Put;
-pub(crate) use publishing::traits;
+pub(crate) use publishing::split_bcc;
 pub use publishing::{Publish, PublishOutcome, Published};
 pub use queues::{QueueDeclare, QueueDeclared, QueueDelete};
 
@@ -65,8 +65,6 @@ pub(crate) struct Shared {
     pub(crate) names: NameMaker,
     pub(crate) clock: WallClock,
     pub(crate) timers: Arc<Timers>,
-    /// Held from the look at a key of duplicates until the journal has the key.
-    pub(crate) dedup_gate: Mutex<()>,
     pub(crate) queue_id_next: AtomicU64,
     pub(crate) serial_next: AtomicU64,
 }
@@ -79,14 +77,6 @@ pub(crate) struct WallClock {
 }
 
 impl WallClock {
-    /// The moment of a time by the calendar; the start, for what was before it.
-    pub(crate) fn instant(&self, unix_ms: u64) -> Instant {
-        let passed = Duration::from_millis(unix_ms.saturating_sub(self.started_unix_ms));
-        self.started
-            .checked_add(passed)
-            .unwrap_or(self.started + FAR_AHEAD)
-    }
-
     /// Milliseconds since 1970 at `now`.
     pub(crate) fn unix_ms(&self, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.started).as_millis();
@@ -94,9 +84,6 @@ impl WallClock {
             .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 }
-
-/// What stands for moments that a clock cannot tell.
-const FAR_AHEAD: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 impl Shared {
     pub(crate) fn queue_id(&self) -> QueueId {
@@ -174,10 +161,10 @@ impl Connection {
 
 /// A virtual host.
 pub struct Vhost {
-    /// For timers, which hold it weakly.
-    this: Weak<Self>,
     name: Name,
     scope: ScopeId,
+    /// For its queues, which send dead letters by it.
+    this: Weak<Vhost>,
     shared: Arc<Shared>,
     exchanges: DashMap<Name, Arc<Exchange>>,
     queues: DashMap<Name, Arc<Queue>>,
@@ -194,11 +181,11 @@ pub struct Vhost {
 }
 
 impl Vhost {
-    pub(crate) fn new(name: Name, scope: ScopeId, shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
-            this: Weak::clone(this),
+    pub(crate) fn new(name: Name, scope: ScopeId, this: Weak<Self>, shared: Arc<Shared>) -> Self {
+        Self {
             name,
             scope,
+            this,
             shared,
             exchanges: DashMap::new(),
             queues: DashMap::new(),
@@ -209,7 +196,7 @@ impl Vhost {
             unroutable_count: AtomicU64::new(0),
             is_deleted: AtomicBool::new(false),
             generation: AtomicU64::new(0),
-        })
+        }
     }
 
     /// Its name.
@@ -288,6 +275,22 @@ impl Vhost {
         PayloadBody::hold(self.shared.payloads.clone(), self.scope, id, size_bytes)
     }
 
+    /// The deadline of a message that the journal kept over a restart, in one of the vhost's queues.
+    pub(crate) fn deadline_since(
+        &self,
+        queue: &Queue,
+        message: &Message,
+        published_unix_ms: u64,
+    ) -> Deadline {
+        let clock = self.shared.clock;
+        queue.deadline_since(
+            message,
+            published_unix_ms,
+            clock.started,
+            clock.started_unix_ms,
+        )
+    }
+
     /// Deletes everything in a vhost that is being deleted.
     pub(crate) fn clear(&self, wakes: &mut Wakes) -> Result<(), Error> {
         {
@@ -303,25 +306,6 @@ impl Vhost {
             self.delete_exchange_in(&mut topology, &exchange)?;
         }
         Ok(())
-    }
-
-    /// A message as the journal kept it.
-    pub(crate) fn stored_message(&self, stored: StoredMessage) -> Message {
-        debug_assert_ne!(stored.lsn, Lsn::ZERO, "records count from 1");
-        let body = match stored.body {
-            StoredBody::Inline(bytes) => Body::Inline(bytes),
-            StoredBody::Payload(payload) => {
-                let id = PayloadId::from_bytes(payload.id);
-                Body::Payload(self.hold_payload(id, payload.size_bytes))
-            }
-        };
-        Message::new(
-            &stored.exchange,
-            &stored.routing_key,
-            &stored.header,
-            traits(stored.flags),
-            body,
-        )
     }
 
     fn resource(&self, kind: ResourceKind, name: &[u8]) -> Resource {
@@ -436,10 +420,6 @@ impl Vhost {
 }
 
 impl Directory for Vhost {
-    fn dedup_gate(&self) -> MutexGuard<'_, ()> {
-        self.shared.dedup_gate.lock()
-    }
-
     fn exchange(&self, name: &[u8]) -> Option<Arc<Exchange>> {
         Self::exchange(self, name)
     }

@@ -41,6 +41,7 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -313,6 +314,11 @@ impl Journal {
     pub fn wait_durable(&self, lsn: Lsn) -> Result<DurableLsn, JournalError> {
         self.shared().wait_durable(lsn)?;
         Ok(self.durable_lsn())
+    }
+
+    /// Whether everything appended so far is durable, or becomes so within `timeout`; blocks for it.
+    pub fn wait_all_durable(&self, timeout: Duration) -> bool {
+        self.shared().wait_all_durable(timeout)
     }
 
     /// Sets who hears of each new durable position. Called on the sync thread with no lock held.

@@ -233,6 +233,23 @@ impl Shared {
         }
     }
 
+    /// Whether all that was appended before the call is durable, or becomes so within `timeout`.
+    pub(crate) fn wait_all_durable(&self, timeout: Duration) -> bool {
+        let mut state = self.state.lock();
+        let last = state.appender.last();
+        loop {
+            if last <= self.durable_lsn() {
+                return true;
+            }
+            if self.failure.get().is_some()
+                || state.stop == Stop::Stopped
+                || self.progress.wait_for(&mut state, timeout).timed_out()
+            {
+                return last <= self.durable_lsn();
+            }
+        }
+    }
+
     /// Blocks until `lsn` is durable.
     pub(crate) fn wait_durable(&self, lsn: Lsn) -> Result<(), JournalError> {
         if lsn <= self.durable_lsn() {

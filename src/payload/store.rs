@@ -22,7 +22,7 @@ use std::collections::hash_map;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -145,7 +145,11 @@ pub(super) struct Inner {
     state: Mutex<State>,
     /// Told when a payload is not busy any more.
     settled: Condvar,
+    removal_gate: OnceLock<RemovalGate>,
 }
+
+/// Says whether the releases of references made so far are durable; may wait for it, not for long.
+pub type RemovalGate = Box<dyn Fn() -> bool + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -154,6 +158,9 @@ struct State {
     reference_counts: HashMap<Key, u32>,
     /// Payloads whose files are being changed.
     busy: HashSet<Key>,
+    /// Payload files that were found without metadata: what a removal or a creation left when it was
+    /// cut off, unless something still refers to them.
+    strays: HashSet<Key>,
     /// Folders that exist durably.
     folders: HashSet<std::path::PathBuf>,
     /// Bytes of all entries but the adopted.
@@ -213,8 +220,17 @@ impl Store {
                 settings,
                 state,
                 settled,
+                removal_gate: OnceLock::new(),
             }),
         })
+    }
+
+    /// Sets who is asked before files of a complete payload are removed; a second call changes nothing.
+    ///
+    /// References are counted in memory; what they stood for (a message that was acknowledged) may come
+    /// back after a crash if its end is not durable yet, and then needs the payload. Spec: STORE-19.
+    pub fn set_removal_gate(&self, gate: RemovalGate) {
+        let _ = self.inner.removal_gate.set(gate);
     }
 
     /// Begins to store a payload of `size_bytes`, whose id is known when all bytes came.

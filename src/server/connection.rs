@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWriteExt as _;
@@ -22,6 +22,7 @@ use tracing::Instrument as _;
 use super::Shared;
 use super::admission::Place;
 use super::payloads::{Part, Payloads, UPLOAD_PARTS_MAX, Uploaded};
+use super::registry::{Orders, Registered};
 use crate::broker::{Origin, Waker};
 use crate::journal::Lsn;
 use crate::session::{Action, Chunk, Session, UploadId};
@@ -53,7 +54,11 @@ impl Waker for Signal {
 /// Serves one connection until it ends.
 pub(super) async fn run(stream: TcpStream, address: SocketAddr, place: Place, shared: Arc<Shared>) {
     let span = tracing::info_span!("conn", %address);
-    let connection = Connection::new(stream, address, place, &shared);
+    let signal = Arc::new(Signal::default());
+    let local = stream.local_addr().unwrap_or(address);
+    let waker = Arc::clone(&signal) as Arc<dyn Waker>;
+    let registered = shared.registry.register(address, local, unix_ms(), waker);
+    let connection = Connection::new(stream, address, place, signal, registered, &shared);
     connection.serve(&shared).instrument(span).await;
 }
 
@@ -62,6 +67,7 @@ struct Connection {
     session: Session,
     signal: Arc<Signal>,
     place: Place,
+    registered: Registered,
     durable: watch::Receiver<Lsn>,
     input: BytesMut,
     read_bytes: usize,
@@ -85,8 +91,14 @@ enum Life {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, address: SocketAddr, place: Place, shared: &Shared) -> Self {
-        let signal = Arc::new(Signal::default());
+    fn new(
+        stream: TcpStream,
+        address: SocketAddr,
+        place: Place,
+        signal: Arc<Signal>,
+        registered: Registered,
+        shared: &Shared,
+    ) -> Self {
         let origin = if address.ip().to_canonical().is_loopback() {
             Origin::Loopback
         } else {
@@ -104,6 +116,7 @@ impl Connection {
             session,
             signal,
             place,
+            registered,
             durable: shared.durable.clone(),
             input: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
@@ -134,6 +147,9 @@ impl Connection {
         // When a closed session's last words must be out.
         let mut ends_at = None;
         loop {
+            if let Some(orders) = self.registered.entry.take_orders() {
+                self.obey(orders);
+            }
             self.act();
             if self.write()? == Life::Ends {
                 return Ok(());
@@ -181,6 +197,17 @@ impl Connection {
                     self.session.handle_shutdown(Instant::now());
                 }
             }
+        }
+    }
+
+    /// Does what an operator asked for.
+    fn obey(&mut self, orders: Orders) {
+        if let Some(reason) = orders.close {
+            self.session.handle_forced_close(&reason, Instant::now());
+        }
+        for asker in orders.views {
+            // Who does not wait any more needs no answer.
+            let _ = asker.send(self.session.view());
         }
     }
 
@@ -258,6 +285,7 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Life::GoesOn),
             Err(error) => return Err(error),
         };
+        self.registered.entry.received(count);
         // Busy connections read more at once; before the login nobody gets more than the least.
         if count >= self.read_bytes && self.session.is_open() {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
@@ -286,7 +314,10 @@ impl Connection {
                 count += 1;
             }
             match self.stream.try_write_vectored(&slices[..count]) {
-                Ok(written) => self.written(written),
+                Ok(written) => {
+                    self.registered.entry.sent(written);
+                    self.written(written);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Life::GoesOn);
                 }
@@ -362,6 +393,12 @@ impl Connection {
         };
         let _ = tokio::time::timeout(LINGER, drain).await;
     }
+}
+
+/// The time by the calendar, in milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Waits until an upload has room, or has ended.

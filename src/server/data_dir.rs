@@ -22,7 +22,12 @@ impl DataDir {
             path: path.to_owned(),
             source,
         };
+        let is_new = !path.exists();
         fs::create_dir_all(path).map_err(unusable)?;
+        if is_new {
+            // Or a power loss could take the folder with everything that was confirmed in it.
+            sync_ancestors(path).map_err(unusable)?;
+        }
         let mut options = File::options();
         let lock = options
             .create(true)
@@ -45,6 +50,19 @@ impl DataDir {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Makes the entries of a new folder and of all folders above it durable.
+fn sync_ancestors(path: &Path) -> std::io::Result<()> {
+    let path = path.canonicalize()?;
+    for above in path.ancestors().skip(1) {
+        match File::open(above).and_then(|folder| folder.sync_all()) {
+            // What may not be opened was there before.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

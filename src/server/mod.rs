@@ -12,6 +12,7 @@ mod data_dir;
 mod listener;
 mod payloads;
 pub mod peer;
+pub mod registry;
 mod timers;
 
 use std::net::SocketAddr;
@@ -35,9 +36,13 @@ use data_dir::DataDir;
 use listener::Listener;
 use payloads::{Payloads, StoreReferences, open_store};
 use peer::{Swarm, SwarmError, SwarmSettings};
+use registry::Registry;
 
 /// Longest wait for connections to say goodbye at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// Longest wait for acknowledgements to reach the disk before a payload's files stay for this time.
+const REMOVAL_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a server cannot start, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +96,7 @@ pub struct Server;
 struct Shared {
     broker: Arc<Broker>,
     payloads: Arc<Payloads>,
+    registry: Arc<Registry>,
     session_settings: Arc<SessionSettings>,
     /// How far the journal is durable.
     durable: watch::Receiver<Lsn>,
@@ -161,6 +167,7 @@ impl Server {
         let shared = Arc::new(Shared {
             broker,
             payloads,
+            registry: Arc::default(),
             session_settings: Arc::new(SessionSettings {
                 connection: settings.connection.clone(),
                 admission: settings.admission.clone(),
@@ -215,6 +222,8 @@ fn open(
     let journal_dir = data_dir.join("journal");
     let (journal, recovered) = Journal::open(Arc::new(OsDisk), &journal_dir, journal_settings)?;
     let store = open_store(data_dir, &settings.payload)?;
+    let gate = journal.clone();
+    store.set_removal_gate(Box::new(move || gate.wait_all_durable(REMOVAL_WAIT)));
     let references = Arc::new(StoreReferences(store.clone()));
     let journal_state = Some((journal.clone(), recovered));
     let broker = Broker::open(broker_settings, journal_state, Some(references))?;
@@ -266,6 +275,18 @@ impl ServerHandle {
     #[must_use]
     pub fn store(&self) -> &Store {
         self.shared.payloads.store()
+    }
+
+    /// The AMQP connections.
+    #[must_use]
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.shared.registry
+    }
+
+    /// How far the journal is durable, for answers that must not be belied by a crash.
+    #[must_use]
+    pub fn durable(&self) -> watch::Receiver<Lsn> {
+        self.shared.durable.clone()
     }
 
     /// The broker, for calls from inside the process.

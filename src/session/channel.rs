@@ -33,6 +33,7 @@ use super::failure::{Failure, MethodId};
 use super::transmit::Transmit;
 use super::tx::Transaction;
 use super::unsettled::Unsettled;
+use super::view::ChannelView;
 use super::{Action, UploadId};
 
 use topology::id_of;
@@ -252,11 +253,12 @@ impl Channel {
                     },
                 );
             }
-            Answer::Nack { tag } => {
+            Answer::Nack { tag, multiple } => {
                 let nack = basic::Nack {
                     delivery_tag: tag,
-                    multiple: false,
-                    requeue: false,
+                    multiple,
+                    // It means nothing here; the field's default.
+                    requeue: true,
                 };
                 frame::put_method(frames, self.number, &nack);
             }
@@ -345,6 +347,25 @@ impl Channel {
                 },
                 cx,
             );
+        }
+    }
+
+    /// What an operator may see.
+    pub(super) fn view(&self) -> ChannelView {
+        let (confirm, transactional, unconfirmed_count) = match &self.mode {
+            Mode::Plain => (false, false, 0),
+            Mode::Confirm(confirms) => (true, false, confirms.unanswered_count()),
+            Mode::Transaction(_) => (false, true, 0),
+        };
+        ChannelView {
+            number: self.number,
+            confirm,
+            transactional,
+            prefetch_count_max: self.prefetch_count_max,
+            global_prefetch_count_max: self.limiter.count_max(),
+            unsettled_count: self.unsettled.len(),
+            unconfirmed_count,
+            consumers: self.consumers.values().cloned().collect(),
         }
     }
 

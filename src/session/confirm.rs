@@ -13,8 +13,9 @@ use crate::journal::Lsn;
 pub(super) enum Answer {
     /// `basic.ack`: taken; with `multiple` all up to this number.
     Ack { tag: u64, multiple: bool },
-    /// `basic.nack`: at least one queue refused it.
-    Nack { tag: u64 },
+    /// `basic.nack`: at least one queue refused it; with `multiple` all up to this number that nothing
+    /// was said of yet.
+    Nack { tag: u64, multiple: bool },
 }
 
 /// The confirms of a channel in confirm mode.
@@ -53,6 +54,11 @@ impl Confirms {
         self.nacks.push(tag);
     }
 
+    /// Publishes without an answer.
+    pub(super) fn unanswered_count(&self) -> usize {
+        self.waiting.len() + self.acks.len() + self.nacks.len()
+    }
+
     /// Whether some publish waits for the disk.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
@@ -71,31 +77,42 @@ impl Confirms {
         }
     }
 
-    /// Takes the answers that can be given now: refusals first, then one for all that nothing waits
-    /// in front of, then one each.
+    /// Takes the answers that can be given now, grouped as RabbitMQ groups them: acknowledgements, then
+    /// refusals; of each kind one frame for all that nothing else stands in front of, then one each.
+    /// Only a single acknowledgement is never marked as `multiple`.
     pub(super) fn take_answers(&mut self, mut answer: impl FnMut(Answer)) {
         if self.acks.is_empty() && self.nacks.is_empty() {
             return;
         }
         self.acks.sort_unstable();
-        for tag in self.nacks.drain(..) {
-            answer(Answer::Nack { tag });
-        }
+        self.nacks.sort_unstable();
         let first_waiting = self.waiting.front().map_or(u64::MAX, |(tag, _)| *tag);
-        let together = self.acks.partition_point(|tag| *tag < first_waiting);
-        if let Some(tag) = together.checked_sub(1).and_then(|last| self.acks.get(last)) {
-            answer(Answer::Ack {
-                tag: *tag,
-                multiple: together > 1,
+        let first = |tags: &[u64]| tags.first().map_or(first_waiting, |tag| *tag);
+        let before_ack = first_waiting.min(first(&self.nacks));
+        let before_nack = first_waiting.min(first(&self.acks));
+        if let [tag] = *self.acks {
+            let multiple = false;
+            answer(Answer::Ack { tag, multiple });
+        } else {
+            each(&self.acks, before_ack, |tag, multiple| {
+                answer(Answer::Ack { tag, multiple });
             });
         }
-        for tag in self.acks.drain(..).skip(together) {
-            answer(Answer::Ack {
-                tag,
-                multiple: false,
-            });
-        }
+        each(&self.nacks, before_nack, |tag, multiple| {
+            answer(Answer::Nack { tag, multiple });
+        });
+        self.acks.clear();
+        self.nacks.clear();
     }
+}
+
+/// Gives the last tag below `cutoff` for all of those, then each of the rest.
+fn each(tags: &[u64], cutoff: u64, mut answer: impl FnMut(u64, bool)) {
+    let (together, alone) = tags.split_at(tags.partition_point(|tag| *tag < cutoff));
+    if let Some(last) = together.last() {
+        answer(*last, true);
+    }
+    alone.iter().for_each(|tag| answer(*tag, false));
 }
 
 #[cfg(test)]
@@ -166,21 +183,42 @@ mod tests {
         assert!(!confirms.is_waiting());
     }
 
-    /// A refusal goes out before an acknowledgement that would cover its number.
-    #[test]
-    fn refusals_come_first() {
-        let mut confirms = Confirms::default();
-        publish(&mut confirms, None);
+    fn ack(tag: u64, multiple: bool) -> Answer {
+        Answer::Ack { tag, multiple }
+    }
+
+    fn nack(tag: u64, multiple: bool) -> Answer {
+        Answer::Nack { tag, multiple }
+    }
+
+    fn refuse(confirms: &mut Confirms) {
         let refused = confirms.next_tag();
         confirms.refuse(refused);
+    }
+
+    /// An acknowledgement of several never covers a refused number, nor the other way round.
+    #[test]
+    fn answers_of_one_kind_do_not_cover_the_other() {
+        let mut confirms = Confirms::default();
         publish(&mut confirms, None);
-        let expected = [
-            Answer::Nack { tag: 2 },
-            Answer::Ack {
-                tag: 3,
-                multiple: true,
-            },
-        ];
+        refuse(&mut confirms);
+        publish(&mut confirms, None);
+        refuse(&mut confirms);
+        let expected = [ack(1, true), ack(3, false), nack(2, false), nack(4, false)];
         assert_eq!(answers(&mut confirms), expected);
+    }
+
+    /// As in RabbitMQ, where the default of a flag and the grouping show: one refusal alone is marked as
+    /// `multiple`, one acknowledgement alone is not.
+    #[test]
+    fn one_refusal_is_multiple() {
+        let mut confirms = Confirms::default();
+        refuse(&mut confirms);
+        assert_eq!(answers(&mut confirms), [nack(1, true)]);
+        publish(&mut confirms, None);
+        assert_eq!(answers(&mut confirms), [ack(2, false)]);
+        publish(&mut confirms, Some(7));
+        refuse(&mut confirms);
+        assert_eq!(answers(&mut confirms), [nack(4, false)]);
     }
 }

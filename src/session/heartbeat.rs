@@ -32,6 +32,11 @@ impl Heartbeat {
         self.last_sent = now;
     }
 
+    /// The interval; zero is none.
+    pub(super) fn interval(&self) -> Duration {
+        self.interval.unwrap_or_default()
+    }
+
     /// Octets came.
     pub(super) fn received(&mut self, now: Instant) {
         self.last_received = now;

@@ -31,6 +31,7 @@ mod properties;
 mod transmit;
 mod tx;
 mod unsettled;
+mod view;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -54,8 +55,10 @@ use failure::{Failure, MethodId, Reach};
 use handshake::{Client, Handshake};
 use heartbeat::Heartbeat;
 use transmit::Transmit;
+use view::Introduction;
 
 pub use transmit::{Chunk, ManifestPart, PayloadPart, STREAM_STEP_BYTES};
+pub use view::{ChannelView, SessionView};
 
 /// Longest wait for `connection.close-ok` before the socket is closed anyway.
 const CLOSE_OK_WAIT: Duration = Duration::from_secs(10);
@@ -189,6 +192,7 @@ pub struct Session {
     waker: Arc<dyn Waker>,
     state: State,
     client: Client,
+    introduction: Box<Introduction>,
     heartbeat: Heartbeat,
     /// The opening must be done by then.
     opening_deadline: Instant,
@@ -240,6 +244,7 @@ impl Session {
             waker,
             state: State::Opening(Handshake::Header),
             client: Client::default(),
+            introduction: Box::default(),
             heartbeat: Heartbeat::off(now),
             opening_deadline,
             channels: Channels::default(),

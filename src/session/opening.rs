@@ -11,6 +11,7 @@ use crate::broker::User;
 
 use super::failure::{Failure, MethodId};
 use super::handshake::{self, Handshake};
+use super::view::Introduction;
 use super::{Session, State};
 
 impl Session {
@@ -66,6 +67,11 @@ impl Session {
             (Handshake::Start, Method::ConnectionStartOk(start_ok)) => {
                 let (broker, origin) = (&self.broker, self.origin);
                 let user = handshake::authenticate(start_ok, &mut self.client, broker, origin)?;
+                *self.introduction = Introduction {
+                    properties: start_ok.client_properties.detached(),
+                    mechanism: start_ok.mechanism.to_string(),
+                    channel_count_max: 0,
+                };
                 let tune = handshake::tune(&self.settings.connection);
                 frame::put_method(self.transmit.frames(0), 0, &tune);
                 self.state = State::Opening(Handshake::Tune { user });
@@ -75,6 +81,7 @@ impl Session {
                 let user = Arc::clone(user);
                 let frame_bytes_max = handshake::tuned(tune_ok, &self.settings.connection)?;
                 self.client.frame_bytes_max = frame_bytes_max;
+                self.introduction.channel_count_max = tune_ok.channel_max;
                 self.transmit.set_frame_bytes_max(frame_bytes_max);
                 self.heartbeat.start(tune_ok.heartbeat, now);
                 self.state = State::Opening(Handshake::Open { user });

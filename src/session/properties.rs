@@ -11,9 +11,10 @@ use super::failure::{Failure, MethodId};
 /// Longest expiration, in milliseconds (RabbitMQ's timer).
 const EXPIRATION_MS_MAX: u64 = 4_294_967_295;
 
-/// Refuses a message whose properties do not hold.
-pub(super) fn check(properties: &PropertiesRef<'_>, user: &[u8]) -> Result<(), Failure> {
-    if let Some(claimed) = properties.user_id
+/// Refuses a message whose properties do not hold. `user` is who a `user-id` must name; who may speak for
+/// others gives none.
+pub(super) fn check(properties: &PropertiesRef<'_>, user: Option<&[u8]>) -> Result<(), Failure> {
+    if let (Some(claimed), Some(user)) = (properties.user_id, user)
         && claimed != user
     {
         return Err(refuse(format_args!(
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     fn text_of(properties: &PropertiesRef<'_>) -> Option<String> {
-        check(properties, b"guest")
+        check(properties, Some(b"guest"))
             .err()
             .map(|failure| failure.text.to_string())
     }
@@ -115,6 +116,11 @@ mod tests {
             let expected = format!("PRECONDITION_FAILED - {expected}");
             assert_eq!(text_of(&properties), Some(expected));
         }
+        let somebody = PropertiesRef {
+            user_id: Some(b"somebody"),
+            ..PropertiesRef::default()
+        };
+        assert!(check(&somebody, None).is_ok(), "an impersonator");
         for fine in ["0", "60000", "-0", "+5"] {
             assert_eq!(text_of(&expiration(fine)), None, "{fine}");
         }

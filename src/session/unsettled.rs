@@ -24,6 +24,11 @@ pub(super) struct Unsettled {
 const GAPS_KEPT_MAX: usize = 64;
 
 impl Unsettled {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() - self.gap_count
+    }
+
     /// Notes a delivery; tags only grow.
     #[inline]
     pub(super) fn push(&mut self, tag: u64, owed: Owed) {

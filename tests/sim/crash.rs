@@ -14,7 +14,7 @@ use warren::testing::disk::{CrashVariant, SeededNumbers, SimDisk};
 
 use crate::journal_model::{Life, State, found, open};
 
-fn setting(name: &str, default: u64) -> u64 {
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
     env::var(name)
         .ok()
         .and_then(|value| value.parse().ok())

@@ -6,4 +6,6 @@
 mod crash;
 mod journal_model;
 mod network;
+mod payload_crash;
+mod payload_model;
 mod swarm;

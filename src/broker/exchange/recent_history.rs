@@ -36,7 +36,6 @@ impl History {
     }
 
     /// Keeps a message in the place of the oldest.
-    // req: EXCHANGE-3
     pub(crate) fn record(&self, message: &Message) {
         let mut message = message.clone();
         message.detach();
@@ -74,6 +73,7 @@ mod tests {
         let traits = MessageTraits {
             persistence: Persistence::Transient,
             priority: 0,
+            expiration: None,
         };
         Message::new(
             b"x",
@@ -84,7 +84,6 @@ mod tests {
         )
     }
 
-    // req: EXCHANGE-3
     #[test]
     fn the_oldest_go_by_number_and_by_bytes() {
         static LONG: [u8; HISTORY_BYTES_MAX / 2] = [0; HISTORY_BYTES_MAX / 2];

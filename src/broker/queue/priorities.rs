@@ -122,7 +122,6 @@ impl Priorities {
     }
 
     /// The first message, left where it is; none if there is none, or if it is still on disk.
-    #[allow(dead_code)] // for expiry
     pub(crate) fn front(&self) -> Option<(MessageSeq, &Entry)> {
         if let Some((seq, entry)) = self.returned.front() {
             return Some((*seq, entry));
@@ -211,6 +210,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::super::super::message::{Body, MessageTraits, Persistence};
+    use super::super::expiry::Deadline;
     use super::*;
     use crate::journal::Appended;
 
@@ -218,6 +218,7 @@ mod tests {
         let traits = MessageTraits {
             persistence: Persistence::Transient,
             priority,
+            expiration: None,
         };
         let body = Body::Inline(Bytes::from_static(b"12345"));
         Entry {
@@ -225,6 +226,7 @@ mod tests {
             lsn: Lsn::ZERO,
             location: Appended::NONE.location,
             redelivered: false,
+            deadline: Deadline::NEVER,
         }
     }
 

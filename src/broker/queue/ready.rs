@@ -89,7 +89,6 @@ impl Ready {
     }
 
     /// The first message, left where it is; none if there is none, or if it is still on disk.
-    #[allow(dead_code)] // for expiry
     pub(crate) fn front(&self) -> Option<(MessageSeq, &Entry)> {
         if let Some((seq, entry)) = self.returned.first_key_value() {
             return Some((*seq, entry));

@@ -10,17 +10,24 @@ use std::time::Instant;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::amqp::field::FieldTable;
+use crate::amqp::field::{FieldArray, FieldTable, FieldValue, ShortString};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, PropertiesRef};
 use crate::journal::{Appended, BodyRecord, Lsn, NewMessage, PayloadRecord};
 
 use super::super::access::Access;
+use super::super::dead_letter::Dead;
 use super::super::error::{Error, ResourceKind};
 use super::super::exchange::{Exchange, RouteInput};
-use super::super::message::{Body, BodyRef, Message, MessageTraits, Persistence};
+use super::super::message::{
+    Body, BodyRef, JOURNAL_FLAG_EXPIRES, JOURNAL_FLAG_HIDDEN_KEYS, Message, MessageTraits,
+    Persistence,
+};
+use super::super::name::Name;
 use super::super::outbox::Wakes;
 use super::super::queue::Enqueued;
-use super::super::route::{Publisher, Repeatable, Route, may_have_more_keys, more_keys, walk};
+use super::super::route::{
+    Publisher, Repeatable, Route, Walked, may_have_more_keys, more_keys, walk,
+};
 use super::{Connection, Vhost, without_line_ends};
 
 /// A message to publish. The session has checked its properties.
@@ -61,6 +68,15 @@ pub enum PublishOutcome {
     Unroutable,
 }
 
+/// What the queues of a route did with a message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spread {
+    /// Queues that took it, also if they dropped it at once.
+    pub(crate) taken_count: usize,
+    /// Queues that were full and refused it.
+    pub(crate) rejected_count: usize,
+}
+
 impl Vhost {
     /// Publishes a message: to consumers, into queues, and to the journal if it must survive.
     ///
@@ -74,13 +90,7 @@ impl Vhost {
         now: Instant,
         wakes: &mut Wakes,
     ) -> Result<Published, Error> {
-        let traits = MessageTraits {
-            persistence: match publish.properties.delivery_mode {
-                Some(2) => Persistence::Persistent,
-                Some(_) | None => Persistence::Transient,
-            },
-            priority: publish.properties.priority.unwrap_or(0),
-        };
+        let traits = MessageTraits::of(publish.properties);
         let (exchange, key) = (publish.exchange, publish.routing_key);
         if let Some(elements) = publish.properties.headers
             && may_have_more_keys(elements)
@@ -109,7 +119,7 @@ impl Vhost {
                 let route = publisher.remember(exchange, key, generation, walked.route);
                 self.deliver(message, route, now, wakes)
             }
-            Repeatable::No => self.deliver_walked(message, walked, now, wakes),
+            Repeatable::No => self.deliver_walked(message, &walked, now, wakes),
         }
     }
 
@@ -129,11 +139,18 @@ impl Vhost {
         let first = publish.routing_key;
         let mut keys: SmallVec<[&[u8]; 8]> = SmallVec::from_slice(&[first]);
         keys.extend(more.iter().map(|key| key.as_bytes()));
-        let header = match has_bcc {
-            true => without_bcc(publish.header),
-            false => publish.header.clone(),
+        let (header, hidden_keys) = match has_bcc {
+            true => (without_bcc(publish.header), hidden_keys(&headers)),
+            false => (publish.header.clone(), Vec::new()),
         };
-        let message = Message::new(publish.exchange, first, &header, traits, publish.body);
+        let message = Message::with_hidden_keys(
+            publish.exchange,
+            first,
+            &header,
+            traits,
+            publish.body,
+            &hidden_keys,
+        );
         let input = RouteInput {
             keys: &keys,
             headers: Some(&headers),
@@ -142,11 +159,22 @@ impl Vhost {
             unix_ms: self.shared.clock.unix_ms(now),
         };
         let walked = walk(self, &source, input);
-        self.deliver_walked(message, walked, now, wakes)
+        self.deliver_walked(message, &walked, now, wakes)
     }
 
-    /// Puts a message into the queues of a route, and into the journal first if any of them needs it:
-    /// so no acknowledgement of it can come before it there.
+    /// Delivers a message, and does what exchanges on its way want besides.
+    fn deliver_walked(
+        &self,
+        message: Message,
+        walked: &Walked,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Result<Published, Error> {
+        walked.record(&message);
+        self.deliver(message, &walked.route, now, wakes)
+    }
+
+    /// Puts a message into the queues of a route, and buries what dies of it.
     pub(super) fn deliver(
         &self,
         mut message: Message,
@@ -154,69 +182,85 @@ impl Vhost {
         now: Instant,
         wakes: &mut Wakes,
     ) -> Result<Published, Error> {
-        let record = match &self.shared.journal {
-            Some(journal)
-                if !route.durable.is_empty()
-                    && message.traits().persistence == Persistence::Persistent =>
-            {
-                let new = NewMessage {
-                    exchange: message.exchange(),
-                    routing_key: message.routing_key(),
-                    header: message.header(),
-                    body: body_record(&message),
-                    queues: &route.durable,
-                    flags: flags(&message),
-                    time_unix_ms: self.shared.clock.unix_ms(now),
-                };
-                journal.append_message(&new)?
-            }
-            Some(_) | None => Appended::NONE,
-        };
-        let lsn = record.lsn;
-        let (taken_count, rejected_count) =
-            self.enqueue_all(&mut message, route, record, now, wakes);
-        let outcome = match (rejected_count, taken_count) {
+        let record = self.append(&message, route, now)?;
+        let mut dead = Vec::new();
+        let spread = self.spread(&mut message, route, record, now, &mut dead, wakes);
+        if !dead.is_empty() {
+            self.bury(dead, now, wakes);
+        }
+        let outcome = match (spread.rejected_count, spread.taken_count) {
             (0, 0) => {
                 self.unroutable_count.fetch_add(1, Ordering::Relaxed);
                 PublishOutcome::Unroutable
             }
             (0, _) => PublishOutcome::Routed {
-                wait_for: (lsn != Lsn::ZERO).then_some(lsn),
+                wait_for: (record.lsn != Lsn::ZERO).then_some(record.lsn),
             },
             (_, _) => PublishOutcome::Rejected,
         };
         Ok(Published { message, outcome })
     }
 
-    /// Puts a message into each queue of a route; gives how many took it, and how many refused it.
-    pub(super) fn enqueue_all(
+    /// Puts a message into the journal if any queue of the route needs it there: before it is in any of
+    /// them, so that no acknowledgement of it can come before it.
+    pub(crate) fn append(
+        &self,
+        message: &Message,
+        route: &Route,
+        now: Instant,
+    ) -> Result<Appended, Error> {
+        let Some(journal) = &self.shared.journal else {
+            return Ok(Appended::NONE);
+        };
+        let traits = message.traits();
+        if route.durable.is_empty() || traits.persistence != Persistence::Persistent {
+            return Ok(Appended::NONE);
+        }
+        let with_bcc = hidden_keys_back(message);
+        let hidden_keys_flag = match &with_bcc {
+            Some(_) => JOURNAL_FLAG_HIDDEN_KEYS,
+            None => 0,
+        };
+        let new = NewMessage {
+            exchange: message.exchange(),
+            routing_key: message.routing_key(),
+            header: with_bcc.as_deref().unwrap_or(message.header()),
+            body: body_record(message),
+            queues: &route.durable,
+            flags: journal_flags(traits) | hidden_keys_flag,
+            time_unix_ms: self.shared.clock.unix_ms(now),
+        };
+        Ok(journal.append_message(&new)?)
+    }
+
+    /// Puts a message into the queues of a route. What dies of it, to be buried, is added to `dead`.
+    pub(crate) fn spread(
         &self,
         message: &mut Message,
         route: &Route,
         record: Appended,
         now: Instant,
+        dead: &mut Vec<Dead>,
         wakes: &mut Wakes,
-    ) -> (usize, usize) {
-        let mut taken_count = 0;
-        let mut rejected_count = 0;
+    ) -> Spread {
+        let mut spread = Spread::default();
         for queue in &route.queues {
             let queue_record = match queue.is_journalled() {
                 true => record,
                 false => Appended::NONE,
             };
-            match queue.enqueue(message, queue_record, now, wakes) {
-                Enqueued::Taken => taken_count += 1,
-                refused @ (Enqueued::Rejected | Enqueued::Gone) => {
-                    if refused == Enqueued::Rejected {
-                        rejected_count += 1;
-                    }
-                    if queue_record.lsn != Lsn::ZERO {
-                        queue.journal_left(&[queue_record.lsn]);
-                    }
-                }
+            match queue.enqueue(message, queue_record, now, dead, wakes) {
+                Enqueued::Taken => spread.taken_count += 1,
+                Enqueued::Rejected => spread.rejected_count += 1,
+                Enqueued::Gone => {}
             }
         }
-        (taken_count, rejected_count)
+        spread
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn unix_ms(&self, now: Instant) -> u64 {
+        self.shared.clock.unix_ms(now)
     }
 
     /// Whether a message may be published to this exchange, without publishing one.
@@ -246,7 +290,16 @@ fn table_in(header: &Bytes, elements: &[u8]) -> Option<FieldTable> {
     FieldTable::from_elements(header.slice_ref(elements)).ok()
 }
 
-pub(super) fn body_record(message: &Message) -> BodyRecord<'_> {
+/// What the journal keeps beside the header, so that recovery need not read most headers.
+fn journal_flags(traits: MessageTraits) -> u32 {
+    let expires = match traits.expiration {
+        Some(_) => JOURNAL_FLAG_EXPIRES,
+        None => 0,
+    };
+    u32::from(traits.priority) | expires
+}
+
+fn body_record(message: &Message) -> BodyRecord<'_> {
     match message.body() {
         BodyRef::Inline(bytes) => BodyRecord::Inline(bytes),
         BodyRef::Payload(payload) => BodyRecord::Payload(PayloadRecord {
@@ -257,44 +310,54 @@ pub(super) fn body_record(message: &Message) -> BodyRecord<'_> {
     }
 }
 
-/// What the journal keeps of a message beside its parts: its priority, and whether it is transient, as
-/// messages that wait for their time may be.
-pub(super) fn flags(message: &Message) -> u32 {
-    let traits = message.traits();
-    let transient = match traits.persistence {
-        Persistence::Persistent => 0,
-        Persistence::Transient => FLAG_TRANSIENT,
-    };
-    u32::from(traits.priority) | transient
+/// Splits the header of a journal record in two: what everybody sees, and the keys of its `BCC`.
+pub(crate) fn split_bcc(header: &Bytes) -> (Bytes, Vec<Name>) {
+    let headers = content(header).headers().unwrap_or_default();
+    (without_bcc(header), hidden_keys(&headers))
 }
 
-/// The bit in a record's flags that marks a transient message.
-const FLAG_TRANSIENT: u32 = 1 << 8;
+/// The header with the `BCC` that it came with, for the journal; none if it had none.
+fn hidden_keys_back(message: &Message) -> Option<Bytes> {
+    let mut keys = message.hidden_keys().peekable();
+    keys.peek()?;
+    let keys: FieldArray = keys
+        .map(|key| FieldValue::LongString(Bytes::copy_from_slice(key)))
+        .collect();
+    let header = Bytes::copy_from_slice(message.header());
+    let mut properties = content(&header).properties().ok()?;
+    let mut headers = properties.headers.take().unwrap_or_default();
+    headers.insert(ShortString::from_static("BCC"), FieldValue::Array(keys));
+    properties.headers = Some(headers);
+    Some(properties.encode())
+}
 
-/// What [`flags`] keeps.
-pub(crate) fn traits(flags: u32) -> MessageTraits {
-    let persistence = match flags & FLAG_TRANSIENT {
-        0 => Persistence::Persistent,
-        _ => Persistence::Transient,
+/// The keys of a `BCC` header.
+fn hidden_keys(headers: &FieldTable) -> Vec<Name> {
+    let Some(FieldValue::Array(keys)) = headers.get("BCC") else {
+        return Vec::new();
     };
-    MessageTraits {
-        persistence,
-        priority: u8::try_from(flags & 0xff).unwrap_or(0),
-    }
+    let keys = keys.iter().filter_map(|key| match key {
+        FieldValue::LongString(key) => Some(Name::new(&key)),
+        _ => None,
+    });
+    keys.collect()
 }
 
 /// The same properties without the `BCC` header.
 fn without_bcc(header: &Bytes) -> Bytes {
-    let content = ContentHeader {
-        class_id: CLASS_ID_BASIC,
-        body_bytes: 0,
-        raw: header.clone(),
-    };
-    let Ok(mut properties) = content.properties() else {
+    let Ok(mut properties) = content(header).properties() else {
         return header.clone();
     };
     if let Some(headers) = &mut properties.headers {
         headers.remove("BCC");
     }
     properties.encode()
+}
+
+fn content(header: &Bytes) -> ContentHeader {
+    ContentHeader {
+        class_id: CLASS_ID_BASIC,
+        body_bytes: 0,
+        raw: header.clone(),
+    }
 }

@@ -67,12 +67,14 @@ impl Vhost {
     ) -> Result<QueueDeclared, Error> {
         let name = &*without_line_ends(declare.name);
         if declare.passive {
-            return self.usable_queue(by, name).map(|queue| declared(&queue));
+            let queue = self.usable_queue(by, name)?;
+            queue.used(now);
+            return Ok(declared(&queue));
         }
         let name = self.name_for(name, declare)?;
         self.authorize(by, ResourceKind::Queue, name.as_bytes(), Access::Configure)?;
         if let Some(queue) = self.queue(name.as_bytes()) {
-            return self.check_queue(by, &queue, declare);
+            return self.check_queue(by, &queue, declare, now);
         }
         let resource = self.queue_resource(name.as_bytes());
         let settings = QueueSettings::from_arguments(declare.arguments, &resource)?;
@@ -93,7 +95,7 @@ impl Vhost {
         if let Some(queue) = self.queue(name.as_bytes()) {
             // Somebody was faster.
             drop(topology);
-            return self.check_queue(by, &queue, declare);
+            return self.check_queue(by, &queue, declare, now);
         }
         let count_max = self.shared.limits.queues_per_vhost_max;
         if self.queues.len() >= count_max {
@@ -127,12 +129,15 @@ impl Vhost {
             owner: declare.exclusive.then_some(by.id),
             arguments: declare.arguments.detached(),
             settings,
+            home: self.this.clone(),
+            timers: Arc::clone(&self.shared.timers),
             journal: self.shared.journal.clone().filter(|_| is_durable),
         });
         if declare.exclusive {
             by.own(&queue);
         }
         drop(topology);
+        queue.used(now);
         Ok(declared(&queue))
     }
 
@@ -161,6 +166,7 @@ impl Vhost {
         let conditions = DeleteConditions {
             if_unused: delete.if_unused,
             if_empty: delete.if_empty,
+            if_expired: None,
         };
         self.delete_queue(&queue, conditions, wakes)
     }
@@ -207,6 +213,17 @@ impl Vhost {
             journal.append_queue_delete(queue.id())?;
         }
         Ok(count(message_count))
+    }
+
+    /// Deletes a queue that nobody used for its time, unless somebody does by now.
+    pub(crate) fn expire_queue(&self, queue: &Arc<Queue>, now: Instant, wakes: &mut Wakes) {
+        match self.delete_queue(queue, DeleteConditions::expired(now), wakes) {
+            Ok(_) => tracing::debug!(queue = %queue.name(), "an unused queue was deleted"),
+            Err(Error::InUse { .. }) => drop(queue.handle_lease(None, now)),
+            Err(error) => {
+                tracing::error!(queue = %queue.name(), %error, "an unused queue was not deleted");
+            }
+        }
     }
 
     pub(crate) fn insert_queue(&self, spec: QueueSpec) -> Arc<Queue> {
@@ -260,6 +277,7 @@ impl Vhost {
         by: &Connection,
         queue: &Arc<Queue>,
         declare: &QueueDeclare<'_>,
+        now: Instant,
     ) -> Result<QueueDeclared, Error> {
         let resource = self.queue_resource(queue.name().as_bytes());
         if queue.owner() != declare.exclusive.then_some(by.id) {
@@ -274,8 +292,13 @@ impl Vhost {
             declare.auto_delete,
             &resource,
         )?;
-        let kind = queue.settings().kind;
-        check_equivalent(queue.arguments(), declare.arguments, kind, &resource)?;
+        check_equivalent(
+            queue.arguments(),
+            declare.arguments,
+            queue.kind(),
+            &resource,
+        )?;
+        queue.used(now);
         Ok(declared(queue))
     }
 }

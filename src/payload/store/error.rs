@@ -104,6 +104,12 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// A message that was acknowledged may come back after a crash and need it; it goes a little later.
+    #[error("payload {id} cannot be removed yet: an acknowledgement is not on disk")]
+    StillNeeded {
+        /// Which payload.
+        id: PayloadId,
+    },
     /// More bytes came than the upload declared.
     #[error("more than the declared {declared_bytes} bytes came")]
     UploadTooLong {
@@ -124,7 +130,7 @@ impl StoreError {
     /// Whether it is for want of space: the publisher may try again later.
     pub fn is_for_space(&self) -> bool {
         match self {
-            Self::DiskFull { .. } | Self::QuotaExceeded { .. } => true,
+            Self::DiskFull { .. } | Self::QuotaExceeded { .. } | Self::StillNeeded { .. } => true,
             Self::Io { source, .. } => {
                 matches!(
                     source.kind(),

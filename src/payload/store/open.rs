@@ -75,7 +75,16 @@ fn load_complete(
     folder: &Path,
     state: &mut State,
 ) -> Result<(), StoreError> {
-    for (id, files) in group(&list(disk, folder)?) {
+    let groups = group(&list(disk, folder)?);
+    if groups.is_empty() {
+        return Ok(());
+    }
+    // A process that was killed may have named a payload and not synced the folder; what is found here
+    // is told to be stored from now on.
+    // req: STORE-20
+    disk.sync_dir(folder)
+        .map_err(|source| StoreError::io("sync", folder, source))?;
+    for (id, files) in groups {
         let key = Key { scope, id };
         let path = paths.complete(key);
         if !path.starts_with(folder) {
@@ -87,6 +96,16 @@ fn load_complete(
             }
             continue;
         };
+        if !files.has_meta {
+            // The metadata has its name before the payload and loses it after, so this one was never
+            // told to be stored, or was about to go: the first sweep removes it unless a message has it.
+            tracing::warn!(
+                payload = %format_args!("{id:.10}"), path = %path.display(),
+                "payload file without metadata"
+            );
+            state.strays.insert(key);
+            continue;
+        }
         match meta::read_head(disk, &beside(&path, META_ENDING), id) {
             Ok(head) if head.geometry.size_bytes() == payload_bytes => {
                 let content = Content::Complete { open: None };

@@ -10,6 +10,7 @@ use crate::disk::OpenMode;
 use crate::payload::store::error::StoreError;
 use crate::payload::store::paths::{HAVE_ENDING, Key, META_ENDING, PIN_ENDING, beside};
 use crate::payload::store::{Busy, Content, Entry, Inner, State};
+use crate::sabotage::{self, Sabotage};
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -20,6 +21,8 @@ pub struct SweepReport {
     pub removed_bytes: u64,
     /// Payloads that could not be removed; the next sweep tries again.
     pub failed_count: u64,
+    /// Files without metadata that were left from a removal or a creation cut off, and removed now.
+    pub stray_count: u64,
 }
 
 /// A payload that nobody finds any more and whose files are about to be removed. It is busy.
@@ -32,6 +35,10 @@ impl Inner {
     pub(super) fn sweep(&self, now: Instant) -> SweepReport {
         // req: STORE-14
         let retention = self.settings.retention;
+        let mut report = SweepReport {
+            stray_count: self.remove_strays(),
+            ..SweepReport::default()
+        };
         let mut expired = Vec::new();
         {
             let mut state = self.state.lock();
@@ -51,7 +58,6 @@ impl Inner {
                 }
             }
         }
-        let mut report = SweepReport::default();
         for removal in expired {
             let (size_bytes, outcome) = removal.run();
             match outcome {
@@ -143,10 +149,63 @@ impl Inner {
         self.remove_if_there(&beside(&path, META_ENDING))
     }
 
+    /// Whether the ends of all messages that released payloads so far are durable.
+    // req: STORE-19
+    fn may_remove(&self) -> bool {
+        if sabotage::is(Sabotage::PayloadRemovedEarly) {
+            return true;
+        }
+        self.removal_gate.get().is_none_or(|gate| gate())
+    }
+
+    /// Removes files without metadata that nothing refers to; gives how many.
+    // req: STORE-3
+    fn remove_strays(&self) -> u64 {
+        let strays: Vec<Key> = {
+            let mut state = self.state.lock();
+            let State {
+                strays,
+                reference_counts,
+                entries,
+                busy,
+                ..
+            } = &mut *state;
+            let is_replaced = |key: &Key| {
+                let content = entries.get(key).map(|entry| &entry.content);
+                matches!(content, Some(Content::Complete { .. }))
+            };
+            strays.retain(|key| !is_replaced(key));
+            let free = |key: &&Key| !reference_counts.contains_key(*key) && !busy.contains(*key);
+            let free: Vec<Key> = strays.iter().filter(free).copied().collect();
+            for key in &free {
+                strays.remove(key);
+                busy.insert(*key);
+            }
+            free
+        };
+        let mut removed_count = 0;
+        for key in strays {
+            let _busy = Busy { inner: self, key };
+            match self.remove_if_there(&self.paths.complete(key)) {
+                Ok(()) => removed_count += 1,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot remove a payload file without metadata");
+                    self.state.lock().strays.insert(key);
+                }
+            }
+        }
+        removed_count
+    }
+
     fn remove_complete_files(&self, key: Key) -> Result<(), StoreError> {
         let path = self.paths.complete(key);
         self.remove_if_there(&path)?;
-        self.remove_if_there(&beside(&path, META_ENDING))
+        // The payload is gone from here on, whatever becomes of the rest: metadata without a payload is
+        // nothing, and the next start removes it.
+        if let Err(error) = self.remove_if_there(&beside(&path, META_ENDING)) {
+            tracing::warn!(%error, "cannot remove the metadata of a payload that is gone");
+        }
+        Ok(())
     }
 }
 
@@ -169,6 +228,9 @@ impl Removal<'_> {
         let size_bytes = self.entry.geometry.size_bytes();
         let outcome = match &self.entry.content {
             Content::Adopted(_) => Ok(()),
+            Content::Complete { .. } if !inner.may_remove() => {
+                Err(StoreError::StillNeeded { id: key.id })
+            }
             Content::Complete { .. } => inner.remove_complete_files(key),
             Content::Partial { .. } => inner.remove_partial_files(key),
         };

@@ -376,7 +376,8 @@ fn payload_lives_for_the_retention_time_after_its_last_reference() {
         SweepReport {
             removed_count: 1,
             removed_bytes: 1_000,
-            failed_count: 0
+            failed_count: 0,
+            stray_count: 0,
         }
     );
     assert_eq!(bench.files(), []);

@@ -1,0 +1,82 @@
+//! What a call of a queue leaves to do once the queue's lock is gone.
+//!
+//! Owns: the journal numbers of messages that left, those that died and want a dead-letter exchange, and
+//! whether a timer was set that comes before all others. Nothing of it may happen under the lock: a dead
+//! letter goes into other queues, or into this one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::journal::Lsn;
+
+use super::super::dead_letter::{Dead, DeathReason};
+use super::super::outbox::Wakes;
+use super::arguments::QueueSettings;
+use super::{Entry, Queue};
+
+/// See above.
+#[derive(Debug, Default)]
+pub(super) struct After {
+    /// Of messages that are gone for good.
+    pub(super) left: SmallVec<[Lsn; 8]>,
+    /// Oldest first.
+    pub(super) dead: Vec<Dead>,
+    /// How many of them expired in this call, also without a dead-letter exchange.
+    pub(super) expired_count: usize,
+    /// The timers' waiter is to be woken.
+    pub(super) wake_timers: bool,
+}
+
+impl After {
+    /// Notes that a message is gone for good.
+    #[inline]
+    pub(super) fn leave(&mut self, lsn: Lsn) {
+        if lsn != Lsn::ZERO {
+            self.left.push(lsn);
+        }
+    }
+
+    /// Notes that a message died; without a dead-letter exchange it is gone.
+    pub(super) fn bury(
+        &mut self,
+        queue: &Arc<Queue>,
+        settings: &Arc<QueueSettings>,
+        entry: Entry,
+        reason: DeathReason,
+    ) {
+        if settings.dead_letter_exchange.is_none() {
+            return self.leave(entry.lsn);
+        }
+        self.dead.push(Dead {
+            queue: Arc::clone(queue),
+            settings: Arc::clone(settings),
+            message: entry.message,
+            lsn: entry.lsn,
+            reason,
+        });
+    }
+}
+
+impl Queue {
+    /// Does what a call left to do. No lock may be held.
+    pub(super) fn finish(&self, after: After, now: Instant, wakes: &mut Wakes) {
+        let dead = self.finish_but_dead(after);
+        if !dead.is_empty()
+            && let Some(vhost) = self.spec.home.upgrade()
+        {
+            vhost.bury(dead, now, wakes);
+        }
+    }
+
+    /// As [`Self::finish`], but leaves the dead to the caller.
+    #[inline]
+    pub(super) fn finish_but_dead(&self, after: After) -> Vec<Dead> {
+        self.journal_left(&after.left);
+        if after.wake_timers {
+            self.spec.timers.wake();
+        }
+        after.dead
+    }
+}
