@@ -70,9 +70,26 @@ pub enum Error {
     /// The default exchange cannot be declared, deleted, bound or unbound.
     #[error("operation not permitted on the default exchange")]
     DefaultExchange,
+    /// A quorum queue cannot be deleted under a condition.
+    #[error(
+        "cannot delete {resource}. queue.delete operations with {flag} flag set are not supported by \
+         quorum queues"
+    )]
+    DeleteCondition {
+        /// The queue.
+        resource: Resource,
+        /// `if-empty` or `if-unused`.
+        flag: &'static str,
+    },
     /// Somebody consumes the queue exclusively, or wants to while others consume.
     #[error("{resource} in exclusive use")]
     ExclusiveUse {
+        /// The queue.
+        resource: Resource,
+    },
+    /// Quorum queues and streams know no prefetch that a channel's consumers share.
+    #[error("{resource} does not support global qos")]
+    GlobalQos {
         /// The queue.
         resource: Resource,
     },
@@ -194,10 +211,24 @@ pub enum Error {
         /// The queue.
         resource: Resource,
     },
+    /// Streams do not do this.
+    #[error("{what} not supported by stream queues {resource}")]
+    NotForStreams {
+        /// What was asked for, in RabbitMQ's words.
+        what: &'static str,
+        /// The stream.
+        resource: Resource,
+    },
     /// It does not exist.
     #[error("no {resource}")]
     NotFound {
         /// What was asked for.
+        resource: Resource,
+    },
+    /// A stream's consumer needs a prefetch count.
+    #[error("consumer prefetch count is not set for '{resource}'")]
+    PrefetchNotSet {
+        /// The stream.
         resource: Resource,
     },
     /// Names that begin with `amq.` are the broker's.
@@ -208,6 +239,9 @@ pub enum Error {
         /// Its name.
         name: Name,
     },
+    /// `x-stream-max-segment-size-bytes` is beyond what RabbitMQ takes.
+    #[error("Exceeded max value for x-stream-max-segment-size-bytes")]
+    SegmentTooLarge,
     /// Queues of this type need a name of the client's.
     #[error("Cannot declare a server-named queue for type {queue_type}")]
     ServerNamedType {
@@ -294,8 +328,13 @@ impl Error {
             | Self::InvalidProperty { .. }
             | Self::LimitReached { .. }
             | Self::NotEmpty { .. }
+            | Self::PrefetchNotSet { .. }
+            | Self::SegmentTooLarge
             | Self::ServerNamedType { .. }
             | Self::Unacceptable { .. } => ReplyCode::PreconditionFailed,
+            Self::DeleteCondition { .. } | Self::GlobalQos { .. } | Self::NotForStreams { .. } => {
+                ReplyCode::NotImplemented
+            }
             Self::InvalidExchangeType | Self::UnknownExchangeType { .. } => {
                 ReplyCode::CommandInvalid
             }

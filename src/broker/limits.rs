@@ -40,8 +40,18 @@ pub const ROUTE_CACHE_SLOTS: usize = 32;
 /// Highest `x-max-priority` (RabbitMQ); beyond it 406.
 pub const PRIORITY_MAX: i64 = 255;
 
-/// Longest TTL or expiry, in milliseconds (RabbitMQ's timer); beyond it 406.
-pub const EXPIRY_MS_MAX: i64 = 4_294_967_295;
+/// Longest TTL or expiry, in milliseconds: ten years (RabbitMQ); beyond it 406.
+pub const EXPIRY_MS_MAX: i64 = 315_360_000_000;
+
+/// Most bytes of a stream's segment (RabbitMQ); beyond it 406.
+pub const STREAM_SEGMENT_BYTES_MAX: u64 = 3_000_000_000;
+
+/// Bytes of a stream's segment if it says nothing (RabbitMQ): what retention removes at once.
+pub const STREAM_SEGMENT_BYTES_DEFAULT: u64 = 500_000_000;
+
+/// Failed deliveries of one message of a quorum queue before it is dead-lettered, if the queue says
+/// nothing (RabbitMQ 4; in 3.10 there was no limit).
+pub const DELIVERY_LIMIT_DEFAULT: u32 = 20;
 
 /// Bounds that an operator may change; 0 is not a value.
 #[derive(Clone, Debug, Eq, PartialEq)]

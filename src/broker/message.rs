@@ -17,6 +17,7 @@ use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, PropertiesRef};
 use super::limits::{BODY_COPY_BYTES_MAX, NAME_BYTES_MAX, PACKED_BYTES_MAX};
 use super::name::Name;
 use super::payloads::PayloadBody;
+use super::stamp;
 
 /// The body of a message.
 #[derive(Clone, Debug)]
@@ -332,6 +333,11 @@ impl Message {
             rest = rest.get(1 + length..)?;
             Some(key)
         })
+    }
+
+    /// The same message with a header that is a number, for one client. Spec: `broker/stamp.rs`.
+    pub(crate) fn with_number(&self, name: &'static str, number: u64) -> Self {
+        self.with_header(&stamp::with_number(self.header(), name, number))
     }
 
     /// Makes sure that keeping the message long does not keep a read buffer much longer than itself.

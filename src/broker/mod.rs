@@ -41,6 +41,7 @@ pub mod policy;
 mod queue;
 mod recovery;
 mod route;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod timers;

@@ -25,6 +25,7 @@ mod consumers;
 pub(crate) mod expiry;
 mod overflow;
 mod priorities;
+mod quorum;
 mod ready;
 mod unacked;
 
@@ -42,9 +43,10 @@ use super::consumer::{AckMode, ChannelLimiter, Consumer};
 use super::dead_letter::{Dead, DeathReason};
 use super::ids::ConnectionId;
 use super::limits::EXPIRED_AT_ONCE_MAX;
-use super::message::Message;
+use super::message::{Message, Persistence};
 use super::name::Name;
 use super::outbox::{Delivery, Outbox, Pushed, Wakes};
+use super::stamp::DELIVERY_COUNT;
 use super::timers::{Earliest, Timers};
 use super::vhost::Vhost;
 
@@ -54,6 +56,7 @@ pub use consumers::{Activity, ConsumerState};
 use consumers::{Consumers, Removed, Unsettled};
 use expiry::{Clockwork, Deadline};
 use priorities::Priorities;
+use quorum::Place;
 use ready::Front;
 use unacked::{Out, Unacked};
 
@@ -68,8 +71,10 @@ pub enum Settle {
     Ack,
     /// Rejected for good: it leaves the queue, for its dead-letter exchange if it has one.
     Discard,
-    /// Back to the place that it had, marked as redelivered.
+    /// Back to the place that it had, marked as redelivered; a quorum queue has its own places.
     Requeue,
+    /// As [`Self::Requeue`], because its channel ended and not because somebody said so.
+    Return,
 }
 
 /// Whether a queue outlives a restart of the broker.
@@ -90,6 +95,8 @@ pub(crate) struct Entry {
     /// Where the journal has it; of no meaning without a number.
     pub(crate) location: Location,
     pub(crate) redelivered: bool,
+    /// How often it came back; counted by quorum queues only.
+    pub(crate) return_count: u32,
     /// When it expires if it still waits then.
     pub(crate) deadline: Deadline,
 }
@@ -361,6 +368,12 @@ impl Queue {
         &self.spec.arguments
     }
 
+    /// Whether such messages in it are in the journal.
+    pub(crate) fn keeps(&self, persistence: Persistence) -> bool {
+        self.is_journalled()
+            && (persistence == Persistence::Persistent || self.spec.settings.kind.keeps_transient())
+    }
+
     /// Whether persistent messages in it are in the journal.
     pub(crate) fn is_journalled(&self) -> bool {
         self.spec.journal.is_some()
@@ -479,7 +492,7 @@ impl Queue {
                 match how {
                     Settle::Ack => state.counts.acked += 1,
                     Settle::Discard => state.counts.discarded += 1,
-                    Settle::Requeue => state.counts.requeued += 1,
+                    Settle::Requeue | Settle::Return => state.counts.requeued += 1,
                 }
                 if state.deleted {
                     continue;
@@ -489,16 +502,12 @@ impl Queue {
                     Settle::Discard => {
                         after.bury(self, &state.settings, out.entry, DeathReason::Rejected);
                     }
-                    Settle::Requeue => {
-                        let entry = Entry {
-                            redelivered: true,
-                            ..out.entry
-                        };
-                        state.ready.put_back(*seq, entry);
+                    Settle::Requeue | Settle::Return => {
+                        self.take_back(&mut state, *seq, out.entry, how, &mut after);
                     }
                 }
             }
-            if how == Settle::Requeue {
+            if matches!(how, Settle::Requeue | Settle::Return) {
                 self.drop_excess(&mut state, &mut after);
             }
             self.dispatch(&mut state, &mut after, now, wakes);
@@ -578,6 +587,7 @@ impl Queue {
             lsn: record.lsn,
             location: record.location,
             redelivered: false,
+            return_count: 0,
             deadline: self.deadline(state, message, now),
         };
         // Somebody may be ready while something waits only if that is still being read from disk.
@@ -615,6 +625,7 @@ impl Queue {
             lsn: record.lsn,
             location: record.location,
             redelivered: false,
+            return_count: 0,
             deadline: Deadline::NEVER,
         };
         after.bury(self, &state.settings, entry, DeathReason::MaxLength);
@@ -723,8 +734,15 @@ impl Queue {
             state.counts.fetched_empty += 1;
             return None;
         };
+        let message = match self.spec.settings.kind {
+            QueueKind::Quorum => {
+                let count = entry.return_count.into();
+                entry.message.with_number(DELIVERY_COUNT, count)
+            }
+            QueueKind::Classic | QueueKind::Stream => entry.message.clone(),
+        };
         let got = Got {
-            message: entry.message.clone(),
+            message,
             seq,
             redelivered: entry.redelivered,
             remaining_count: state.ready.len(),
@@ -814,6 +832,31 @@ impl Queue {
         ready.chain(out.filter(has_record)).collect()
     }
 
+    /// Puts a message that was out where it belongs.
+    fn take_back(
+        self: &Arc<Self>,
+        state: &mut State,
+        seq: MessageSeq,
+        mut entry: Entry,
+        how: Settle,
+        after: &mut After,
+    ) {
+        match quorum::come_back(&state.settings, &mut entry, how) {
+            Place::Old => state.ready.put_back(seq, entry),
+            Place::Returned => {
+                after.come_back(entry.lsn, entry.return_count);
+                state.ready.give_back(seq, entry);
+            }
+            Place::Last => {
+                after.come_back(entry.lsn, entry.return_count);
+                let seq = MessageSeq(state.seq_next);
+                state.seq_next += 1;
+                state.ready.push_back(seq, entry);
+            }
+            Place::Dead => after.bury(self, &state.settings, entry, DeathReason::DeliveryLimit),
+        }
+    }
+
     /// Drops from the front what a full queue does not keep; says whether there was something.
     fn drop_excess(self: &Arc<Self>, state: &mut State, after: &mut After) -> bool {
         let mut has_dropped = false;
@@ -865,63 +908,69 @@ impl Queue {
         after: &mut After,
         wakes: &mut Wakes,
     ) -> Option<Entry> {
-        let Entry {
-            mut message,
-            lsn,
-            location,
-            redelivered,
-            deadline,
-        } = entry;
+        let number = match self.spec.settings.kind {
+            // A first delivery says nothing (RabbitMQ); `basic.get` always does.
+            QueueKind::Quorum if entry.return_count > 0 => Some(entry.return_count),
+            QueueKind::Quorum | QueueKind::Classic | QueueKind::Stream => None,
+        };
+        let mut entry = entry;
         while let Some(consumer) = state.consumers.front() {
             let consumer = Arc::clone(consumer);
-            let kept = match consumer.ack_mode {
-                AckMode::Manual => Some(message.clone()),
-                AckMode::Automatic => None,
+            let (message, kept) = match (number, consumer.ack_mode) {
+                (Some(count), _) => {
+                    let stamped = entry.message.with_number(DELIVERY_COUNT, count.into());
+                    (stamped, Some(entry.message))
+                }
+                (None, AckMode::Manual) => (entry.message.clone(), Some(entry.message)),
+                (None, AckMode::Automatic) => (entry.message, None),
             };
             let delivery = Delivery {
                 consumer: Arc::clone(&consumer),
                 message,
                 seq,
-                redelivered,
+                redelivered: entry.redelivered,
             };
             match consumer.outbox.push_delivery(delivery, wakes) {
                 Pushed::Taken => {
-                    state.counts.redelivered += u64::from(redelivered);
-                    match kept {
-                        Some(message) => {
+                    state.counts.redelivered += u64::from(entry.redelivered);
+                    match (consumer.ack_mode, kept) {
+                        (AckMode::Manual, Some(message)) => {
                             state.counts.delivered += 1;
                             state.consumers.front_took(Unsettled::Counts);
-                            let entry = Entry {
-                                message,
-                                lsn,
-                                location,
-                                redelivered,
-                                deadline,
-                            };
                             let consumer = Some(consumer);
+                            let entry = Entry { message, ..entry };
                             state.unacked.insert(seq, Out { entry, consumer });
                         }
-                        None => {
+                        (AckMode::Automatic, _) | (AckMode::Manual, None) => {
                             state.counts.delivered_no_ack += 1;
                             state.consumers.front_took(Unsettled::Free);
-                            after.leave(lsn);
+                            after.leave(entry.lsn);
                         }
                     }
                     return None;
                 }
                 Pushed::Stalled(delivery) | Pushed::Closed(delivery) => {
                     state.consumers.front_stalled();
-                    message = delivery.message;
+                    entry.message = kept.unwrap_or(delivery.message);
                 }
             }
         }
-        Some(Entry {
-            message,
-            lsn,
-            location,
-            redelivered,
-            deadline,
-        })
+        Some(entry)
+    }
+
+    /// Notes in the journal how often messages came back, so that a restart does not forget it.
+    fn journal_returns(&self, returns: &[(Lsn, u32)]) {
+        let Some(journal) = &self.spec.journal else {
+            return;
+        };
+        for same in returns.chunk_by(|(_, one), (_, other)| one == other) {
+            let lsns: SmallVec<[Lsn; 8]> = same.iter().map(|(lsn, _)| *lsn).collect();
+            if let Some((_, count)) = same.first()
+                && let Err(error) = journal.append_noted(self.spec.id, &lsns, *count)
+            {
+                tracing::debug!(queue = %self.spec.name, %error, "returns were not journalled");
+            }
+        }
     }
 
     /// Notes in the journal that messages are gone. A failed journal ends the broker by its own way, so

@@ -239,6 +239,7 @@ fn restore_messages(
                 lsn: found.lsn,
                 location: found.location,
                 redelivered: found.was_delivered,
+                return_count: found.note,
                 deadline,
             });
         }

@@ -21,6 +21,7 @@ use super::exchange::recent_history::asks_not_to_be_kept;
 use super::exchange::{Exchange, RouteInput};
 use super::limits::{ROUTE_CACHE_SLOTS, ROUTE_EXCHANGES_MAX};
 use super::message::Message;
+use super::message::Persistence;
 use super::name::Name;
 use super::queue::Queue;
 
@@ -28,19 +29,32 @@ use super::queue::Queue;
 #[derive(Debug, Default)]
 pub(crate) struct Route {
     pub(crate) queues: SmallVec<[Arc<Queue>; 1]>,
-    /// Those of them whose journal the message must be in.
-    pub(crate) durable: SmallVec<[QueueId; 2]>,
+    /// Those of them that keep persistent messages on disk.
+    durable: SmallVec<[QueueId; 2]>,
+    /// Those of them that keep every message on disk.
+    kept: SmallVec<[QueueId; 2]>,
 }
 
 impl Route {
     pub(crate) fn new(mut queues: Vec<Arc<Queue>>) -> Self {
         queues.sort_unstable_by_key(|queue| queue.id());
         queues.dedup_by_key(|queue| queue.id());
-        let durable = queues.iter().filter(|queue| queue.is_journalled());
-        let durable = durable.map(|queue| queue.id()).collect();
+        let keeping = |persistence| {
+            let keeping = queues.iter().filter(|queue| queue.keeps(persistence));
+            keeping.map(|queue| queue.id()).collect()
+        };
         Self {
+            durable: keeping(Persistence::Persistent),
+            kept: keeping(Persistence::Transient),
             queues: queues.into_iter().collect(),
-            durable,
+        }
+    }
+
+    /// The queues for which such a message must be in the journal.
+    pub(crate) fn journalled(&self, persistence: Persistence) -> &[QueueId] {
+        match persistence {
+            Persistence::Persistent => &self.durable,
+            Persistence::Transient => &self.kept,
         }
     }
 }

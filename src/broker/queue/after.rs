@@ -21,6 +21,8 @@ use super::{Entry, Queue};
 pub(super) struct After {
     /// Of messages that are gone for good.
     pub(super) left: SmallVec<[Lsn; 8]>,
+    /// Of messages that came back and how often each did.
+    pub(super) returns: SmallVec<[(Lsn, u32); 2]>,
     /// Oldest first.
     pub(super) dead: Vec<Dead>,
     /// How many of them expired in this call, also without a dead-letter exchange.
@@ -35,6 +37,13 @@ impl After {
     pub(super) fn leave(&mut self, lsn: Lsn) {
         if lsn != Lsn::ZERO {
             self.left.push(lsn);
+        }
+    }
+
+    /// Notes that a message came back for the `count`th time.
+    pub(super) fn come_back(&mut self, lsn: Lsn, count: u32) {
+        if lsn != Lsn::ZERO {
+            self.returns.push((lsn, count));
         }
     }
 
@@ -73,6 +82,7 @@ impl Queue {
     /// As [`Self::finish`], but leaves the dead to the caller.
     #[inline]
     pub(super) fn finish_but_dead(&self, after: After) -> Vec<Dead> {
+        self.journal_returns(&after.returns);
         self.journal_left(&after.left);
         if after.wake_timers {
             self.spec.timers.wake();

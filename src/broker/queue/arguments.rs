@@ -1,9 +1,11 @@
-//! The arguments of a queue: what they may be, what they mean, and which must agree on redeclare.
+//! The arguments of a queue: what they mean, and which must agree on redeclare.
 //!
-//! Owns: RabbitMQ's checks with their texts, in RabbitMQ's order. Knows no queue.
-//! What is accepted here and not acted upon yet (TTL, lengths, dead letters, priorities, other queue
-//! types) is kept in [`QueueSettings`], the one place that will be asked for it.
+//! Owns: [`QueueSettings`], the one place that says what a queue does, and which type of queue knows
+//! which argument. What each may be is in `arguments/checks.rs`. Knows no queue.
 //! Spec: RabbitMQ's `x-` arguments; `spec/amqp.md`.
+
+mod checks;
+mod consumer;
 
 use std::time::Duration;
 
@@ -12,8 +14,15 @@ use bytes::Bytes;
 use crate::amqp::field::{FieldTable, FieldValue};
 
 use super::super::error::{Error, Resource};
-use super::super::limits::{EXPIRY_MS_MAX, PRIORITY_MAX};
+use super::super::limits::{
+    DELIVERY_LIMIT_DEFAULT, STREAM_SEGMENT_BYTES_DEFAULT, STREAM_SEGMENT_BYTES_MAX,
+};
 use super::super::name::Name;
+
+use checks::{CHECKS, NEWER_CHECKS, check_type};
+
+pub(crate) use checks::age;
+pub(crate) use consumer::{ConsumerArguments, StreamOffset};
 
 /// What a queue does, by `x-queue-type`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -31,10 +40,37 @@ impl QueueKind {
     /// The type that `x-queue-type` names; classic if it names none.
     pub(crate) fn from_arguments(arguments: &FieldTable) -> Self {
         let value = arguments.get("x-queue-type");
-        match value.as_ref().and_then(FieldValue::as_str) {
-            Some("quorum") => Self::Quorum,
-            Some("stream") => Self::Stream,
-            Some(_) | None => Self::Classic,
+        let name = value.as_ref().and_then(FieldValue::as_bytes);
+        name.and_then(|name| Self::from_name(name))
+            .unwrap_or_default()
+    }
+
+    /// The type of this name.
+    #[must_use]
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        match name {
+            b"classic" => Some(Self::Classic),
+            b"quorum" => Some(Self::Quorum),
+            b"stream" => Some(Self::Stream),
+            _ => None,
+        }
+    }
+
+    /// Its name, as in `x-queue-type`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classic => "classic",
+            Self::Quorum => "quorum",
+            Self::Stream => "stream",
+        }
+    }
+
+    /// Whether every message is kept on disk, whatever its delivery mode.
+    pub(crate) fn keeps_transient(self) -> bool {
+        match self {
+            Self::Classic => false,
+            Self::Quorum | Self::Stream => true,
         }
     }
 
@@ -86,34 +122,38 @@ pub struct QueueSettings {
     pub single_active_consumer: bool,
     /// `x-payload: manifest`: `basic.get` gives the manifest of a large message, not its body.
     pub payload_as_manifest: bool,
+    /// `x-delivery-limit` of a quorum queue.
+    pub delivery_limit: DeliveryLimit,
+    /// `x-max-age` of a stream.
+    pub age_max: Option<Duration>,
+    /// `x-stream-max-segment-size-bytes`: what a stream's retention removes at once.
+    pub segment_bytes: u64,
 }
 
-/// Which integer types there are matters nowhere: a number is a number.
-type Check = fn(&FieldValue, &FieldTable) -> Result<(), String>;
+/// How often a message of a quorum queue may come back before it is dead-lettered.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum DeliveryLimit {
+    /// As often as RabbitMQ 4 allows ([`DELIVERY_LIMIT_DEFAULT`]). What is rejected goes behind all
+    /// others, as in a RabbitMQ 3.10 queue without a limit.
+    #[default]
+    Default,
+    /// This often. What is rejected goes before those that were never out.
+    Count(u32),
+    /// For ever (below 0); order as by default.
+    None,
+}
 
-/// Each known argument but the type with its check, in RabbitMQ's order.
-const CHECKS: &[(&str, Check)] = &[
-    ("x-expires", check_expires),
-    ("x-message-ttl", check_ttl),
-    ("x-dead-letter-exchange", check_string),
-    ("x-dead-letter-routing-key", check_dead_letter_key),
-    ("x-dead-letter-strategy", check_dead_letter_strategy),
-    ("x-max-length", check_not_negative),
-    ("x-max-length-bytes", check_not_negative),
-    ("x-max-in-memory-length", check_not_negative),
-    ("x-max-in-memory-bytes", check_not_negative),
-    ("x-max-priority", check_priority),
-    ("x-overflow", check_overflow),
-    ("x-queue-mode", check_mode),
-    ("x-queue-version", check_version),
-    ("x-single-active-consumer", check_bool),
-    ("x-quorum-initial-group-size", check_group_size),
-    ("x-max-age", check_age),
-    ("x-stream-max-segment-size-bytes", check_not_negative),
-    ("x-initial-cluster-size", check_group_size),
-    ("x-queue-leader-locator", check_leader_locator),
-    ("x-delivery-limit", check_integer),
-];
+impl DeliveryLimit {
+    /// How often it may come back; `None` for ever.
+    #[must_use]
+    pub fn count_max(self) -> Option<u32> {
+        match self {
+            Self::Default => Some(DELIVERY_LIMIT_DEFAULT),
+            Self::Count(count) => Some(count),
+            Self::None => None,
+        }
+    }
+}
 
 /// Arguments that each type knows, in the order in which differences are reported.
 const CLASSIC: &[&str] = &[
@@ -130,6 +170,8 @@ const CLASSIC: &[&str] = &[
     "x-single-active-consumer",
     "x-queue-type",
     "x-queue-master-locator",
+    "x-consumer-timeout",
+    "x-payload",
 ];
 const QUORUM: &[&str] = &[
     "x-dead-letter-exchange",
@@ -147,6 +189,14 @@ const QUORUM: &[&str] = &[
     "x-delivery-limit",
     "x-message-ttl",
     "x-queue-leader-locator",
+    "x-quorum-target-group-size",
+    "x-member-placement-tag",
+    "x-consumer-timeout",
+    "x-consumer-disconnected-timeout",
+    "x-delayed-retry-type",
+    "x-delayed-retry-min",
+    "x-delayed-retry-max",
+    "x-payload",
 ];
 const STREAM: &[&str] = &[
     "x-max-length-bytes",
@@ -155,6 +205,8 @@ const STREAM: &[&str] = &[
     "x-stream-max-segment-size-bytes",
     "x-initial-cluster-size",
     "x-queue-leader-locator",
+    "x-stream-filter-size-bytes",
+    "x-payload",
 ];
 
 fn known_to(kind: QueueKind) -> &'static [&'static str] {
@@ -183,7 +235,7 @@ impl QueueSettings {
             check_type(&value).map_err(|problem| invalid("x-queue-type", problem))?;
         }
         let kind = QueueKind::from_arguments(arguments);
-        for (argument, check) in CHECKS {
+        for (argument, check) in CHECKS.iter().chain(NEWER_CHECKS) {
             if known_to(kind).contains(argument)
                 && let Some(value) = arguments.get(argument)
             {
@@ -199,7 +251,11 @@ impl QueueSettings {
                 });
             }
         }
-        Ok(Self::read(kind, arguments))
+        let settings = Self::read(kind, arguments);
+        if settings.segment_bytes > STREAM_SEGMENT_BYTES_MAX {
+            return Err(Error::SegmentTooLarge);
+        }
+        Ok(settings)
     }
 
     fn read(kind: QueueKind, arguments: &FieldTable) -> Self {
@@ -220,7 +276,10 @@ impl QueueSettings {
             length_bytes_max: count("x-max-length-bytes"),
             overflow: match bytes("x-overflow").as_deref() {
                 Some(b"reject-publish") => Overflow::RejectPublish,
-                Some(b"reject-publish-dlx") => Overflow::RejectPublishDlx,
+                // A quorum queue knows the word and drops from its front (RabbitMQ).
+                Some(b"reject-publish-dlx") if kind == QueueKind::Classic => {
+                    Overflow::RejectPublishDlx
+                }
                 Some(_) | None => Overflow::DropHead,
             },
             dead_letter_exchange: name_of("x-dead-letter-exchange"),
@@ -231,6 +290,15 @@ impl QueueSettings {
                 .and_then(|value| value.as_bool())
                 .unwrap_or(false),
             payload_as_manifest: bytes("x-payload").as_deref() == Some(b"manifest"),
+            delivery_limit: match number("x-delivery-limit") {
+                None => DeliveryLimit::Default,
+                Some(..0) => DeliveryLimit::None,
+                Some(count) => DeliveryLimit::Count(u32::try_from(count).unwrap_or(u32::MAX)),
+            },
+            age_max: bytes("x-max-age").and_then(|text| age(&text)),
+            segment_bytes: count("x-stream-max-segment-size-bytes")
+                .filter(|bytes| *bytes > 0)
+                .unwrap_or(STREAM_SEGMENT_BYTES_DEFAULT),
         }
     }
 }
@@ -267,12 +335,9 @@ pub(crate) fn check_same(
 ) -> Result<(), Error> {
     let (received, current) = match (current, received) {
         (None, None) => return Ok(()),
-        (Some(current), Some(received)) if current == received => return Ok(()),
+        (Some(current), Some(received)) if is_same(current, received) => return Ok(()),
         (Some(current), Some(received)) => {
             let (current, received) = (term(current), term(received));
-            if current == received {
-                return Ok(());
-            }
             (format!("'{received}'"), format!("'{current}'"))
         }
         (current, received) => (typed(received), typed(current)),
@@ -283,6 +348,24 @@ pub(crate) fn check_same(
         received,
         current,
     })
+}
+
+/// Whether two values are the same, whatever width their numbers have; a whole number is no float.
+fn is_same(one: &FieldValue, other: &FieldValue) -> bool {
+    let float = |value: &FieldValue| match value {
+        FieldValue::Float(value) => Some(f64::from(*value)),
+        FieldValue::Double(value) => Some(*value),
+        _ => None,
+    };
+    match (one.as_integer(), other.as_integer()) {
+        (Some(one), Some(other)) => return one == other,
+        (Some(_), None) | (None, Some(_)) => return false,
+        (None, None) => {}
+    }
+    match (float(one), float(other)) {
+        (Some(one), Some(other)) => one == other,
+        (Some(_), None) | (None, Some(_) | None) => one == other,
+    }
 }
 
 /// Checks a yes-or-no property of a redeclared queue or exchange.
@@ -316,28 +399,6 @@ pub(crate) fn require_string(
             argument: argument.to_owned(),
             resource: resource.clone(),
         }),
-    }
-}
-
-/// The priority that a consumer asks for with `x-priority`.
-pub(crate) fn consumer_priority(arguments: &FieldTable, resource: &Resource) -> Result<i64, Error> {
-    let invalid = |argument: &str, problem| Error::InvalidArgument {
-        argument: argument.to_owned(),
-        resource: resource.clone(),
-        problem,
-    };
-    if let Some(value) = arguments.get("x-cancel-on-ha-failover")
-        && value.as_bool().is_none()
-    {
-        let problem = format!("\"expected boolean, got {}\"", value.type_name());
-        return Err(invalid("x-cancel-on-ha-failover", problem));
-    }
-    let Some(value) = arguments.get("x-priority") else {
-        return Ok(0);
-    };
-    match value.as_integer() {
-        Some(priority) => Ok(priority),
-        None => Err(invalid("x-priority", not_an_integer(&value))),
     }
 }
 
@@ -377,146 +438,4 @@ pub(crate) fn term(value: &FieldValue) -> String {
             None => format!("{value:?}"),
         },
     }
-}
-
-fn not_an_integer(value: &FieldValue) -> String {
-    format!("\"expected integer, got {}\"", value.type_name())
-}
-
-fn unacceptable_type(value: &FieldValue) -> String {
-    format!("{{unacceptable_type,{}}}", value.type_name())
-}
-
-fn integer(value: &FieldValue) -> Result<i64, String> {
-    value.as_integer().ok_or_else(|| not_an_integer(value))
-}
-
-fn not_negative(value: &FieldValue) -> Result<i64, String> {
-    match integer(value)? {
-        number @ 0.. => Ok(number),
-        number => Err(format!("{{value_negative,{number}}}")),
-    }
-}
-
-fn one_of(value: &FieldValue, allowed: &[&str], problem: &str) -> Result<(), String> {
-    match value {
-        FieldValue::LongString(bytes) => {
-            let found = allowed.iter().any(|allowed| allowed.as_bytes() == bytes);
-            found.then_some(()).ok_or_else(|| problem.to_owned())
-        }
-        other => Err(unacceptable_type(other)),
-    }
-}
-
-fn check_integer(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    integer(value).map(|_| ())
-}
-
-fn check_not_negative(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    not_negative(value).map(|_| ())
-}
-
-fn check_ttl(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    match not_negative(value)? {
-        number if number > EXPIRY_MS_MAX => Err(format!("{{value_too_big,{number}}}")),
-        _ => Ok(()),
-    }
-}
-
-fn check_expires(value: &FieldValue, arguments: &FieldTable) -> Result<(), String> {
-    match integer(value)? {
-        0 => Err("{value_zero,0}".to_owned()),
-        _ => check_ttl(value, arguments),
-    }
-}
-
-fn check_priority(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    match not_negative(value)? {
-        number if number > PRIORITY_MAX => Err(format!("{{max_value_exceeded,{number}}}")),
-        _ => Ok(()),
-    }
-}
-
-fn check_group_size(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    match not_negative(value)? {
-        0 => Err("{value_zero,0}".to_owned()),
-        _ => Ok(()),
-    }
-}
-
-fn check_string(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    match value {
-        FieldValue::LongString(_) => Ok(()),
-        other => Err(unacceptable_type(other)),
-    }
-}
-
-fn check_bool(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    value
-        .as_bool()
-        .map(|_| ())
-        .ok_or_else(|| unacceptable_type(value))
-}
-
-fn check_dead_letter_key(value: &FieldValue, arguments: &FieldTable) -> Result<(), String> {
-    check_string(value, arguments)?;
-    match arguments.get("x-dead-letter-exchange") {
-        Some(_) => Ok(()),
-        None => Err("routing_key_but_no_dlx_defined".to_owned()),
-    }
-}
-
-fn check_dead_letter_strategy(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    one_of(
-        value,
-        &["at-most-once", "at-least-once"],
-        "invalid_dlx_strategy",
-    )
-}
-
-fn check_overflow(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    let allowed = ["drop-head", "reject-publish", "reject-publish-dlx"];
-    one_of(value, &allowed, "invalid_overflow")
-}
-
-fn check_mode(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    one_of(value, &["default", "lazy"], "invalid_queue_mode")
-}
-
-fn check_version(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    match not_negative(value)? {
-        1 | 2 => Ok(()),
-        number => Err(format!("{{unsupported_queue_version,{number}}}")),
-    }
-}
-
-fn check_type(value: &FieldValue) -> Result<(), String> {
-    match value {
-        FieldValue::LongString(bytes) => match bytes.as_ref() {
-            b"classic" | b"quorum" | b"stream" => Ok(()),
-            other => {
-                let name = String::from_utf8_lossy(other);
-                Err(format!("\"unsupported queue type '{name}'\""))
-            }
-        },
-        other => Err(unacceptable_type(other)),
-    }
-}
-
-fn check_age(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    let FieldValue::LongString(bytes) = value else {
-        return Err(unacceptable_type(value));
-    };
-    let is_age = bytes.split_last().is_some_and(|(unit, number)| {
-        b"YMDhms".contains(unit)
-            && std::str::from_utf8(number).is_ok_and(|number| number.parse::<u64>().is_ok())
-    });
-    is_age
-        .then_some(())
-        .ok_or_else(|| "{invalid_max_age}".to_owned())
-}
-
-fn check_leader_locator(value: &FieldValue, _: &FieldTable) -> Result<(), String> {
-    let allowed = ["client-local", "random", "least-leaders", "balanced"];
-    one_of(value, &allowed, "invalid_queue_locator_arg")
 }

@@ -5,7 +5,7 @@
 //! new one; a message that comes back to a full queue is at its front, and so goes first.
 //! What is dropped, and what `reject-publish-dlx` refuses, is dead-lettered with reason `maxlen`.
 
-use super::arguments::{Overflow, QueueSettings};
+use super::arguments::{Overflow, QueueKind, QueueSettings};
 use super::priorities::Priorities;
 
 /// Whether a new message must be refused, by the queue's limits before it is added.
@@ -13,8 +13,13 @@ pub(super) fn refuses(settings: &QueueSettings, ready: &Priorities, size_bytes: 
     match settings.overflow {
         Overflow::DropHead => false,
         Overflow::RejectPublish | Overflow::RejectPublishDlx => {
-            let count = ready.len() as u64 + 1;
-            let bytes = ready.bytes().saturating_add(size_bytes);
+            // A quorum queue learns that it is full when it is (RabbitMQ).
+            let (more_count, more_bytes) = match settings.kind {
+                QueueKind::Quorum => (0, 0),
+                QueueKind::Classic | QueueKind::Stream => (1, size_bytes),
+            };
+            let count = ready.len() as u64 + more_count;
+            let bytes = ready.bytes().saturating_add(more_bytes);
             is_over(settings, count, bytes)
         }
     }

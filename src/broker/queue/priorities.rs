@@ -226,6 +226,7 @@ mod tests {
             lsn: Lsn::ZERO,
             location: Appended::NONE.location,
             redelivered: false,
+            return_count: 0,
             deadline: Deadline::NEVER,
         }
     }

@@ -10,10 +10,10 @@ use crate::amqp::field::FieldTable;
 
 use super::super::access::Access;
 use super::super::consumer::{AckMode, ChannelLimiter, Consumer};
-use super::super::error::{Error, ResourceKind};
+use super::super::error::{Error, Resource, ResourceKind};
 use super::super::name::Name;
 use super::super::outbox::{Delivery, OutboxItem, Wakes};
-use super::super::queue::arguments::consumer_priority;
+use super::super::queue::arguments::{ConsumerArguments, QueueKind};
 use super::super::queue::{
     Cancelled, ConsumeRefused, DeleteConditions, Got, MessageSeq, NewConsumer, Queue, Settle,
 };
@@ -63,7 +63,9 @@ impl Vhost {
         self.authorize(by, ResourceKind::Queue, name, Access::Read)?;
         let queue = self.usable_queue(by, name)?;
         let resource = self.queue_resource(name);
-        let priority = consumer_priority(consume.arguments, &resource)?;
+        let kind = queue.kind();
+        let read = ConsumerArguments::read(consume.arguments, kind, &resource)?;
+        check_mode(consume, kind, &resource)?;
         let consumer_count_max = self.shared.limits.consumers_per_queue_max;
         let new = NewConsumer {
             outbox: Arc::clone(&by.outbox),
@@ -71,9 +73,10 @@ impl Vhost {
             channel: consume.channel,
             tag: Name::new(consume.tag),
             ack_mode: consume.ack_mode,
-            exclusive: consume.exclusive,
+            // The other types take the flag and mean nothing by it (RabbitMQ).
+            exclusive: consume.exclusive && kind == QueueKind::Classic,
             prefetch_count_max: consume.prefetch_count_max.into(),
-            priority,
+            priority: read.priority,
             arguments: consume.arguments.detached(),
             consumer_count_max,
         };
@@ -136,6 +139,12 @@ impl Vhost {
         let name = &*without_line_ends(get.queue);
         self.authorize(by, ResourceKind::Queue, name, Access::Read)?;
         let queue = self.usable_queue(by, name)?;
+        if queue.kind() == QueueKind::Stream {
+            return Err(Error::NotForStreams {
+                what: "basic.get",
+                resource: self.queue_resource(name),
+            });
+        }
         let got = queue.get(get.ack_mode, now, wakes);
         Ok((queue, got))
     }
@@ -204,6 +213,29 @@ impl Vhost {
     }
 }
 
+/// Refuses a prefetch or acknowledgement mode that the queue's type does not know.
+fn check_mode(consume: &Consume<'_>, kind: QueueKind, resource: &Resource) -> Result<(), Error> {
+    let resource = || resource.clone();
+    let is_stream = kind == QueueKind::Stream;
+    if is_stream && consume.prefetch_count_max == 0 {
+        return Err(Error::PrefetchNotSet {
+            resource: resource(),
+        });
+    }
+    if kind != QueueKind::Classic && consume.limiter.count_max() != 0 {
+        return Err(Error::GlobalQos {
+            resource: resource(),
+        });
+    }
+    if is_stream && consume.ack_mode == AckMode::Automatic {
+        return Err(Error::NotForStreams {
+            what: "automatic acknowledgement",
+            resource: resource(),
+        });
+    }
+    Ok(())
+}
+
 /// What a delivery that was never sent leaves to be settled.
 fn unsettled_of(delivery: &Delivery) -> Option<(Arc<Queue>, MessageSeq)> {
     match delivery.consumer.ack_mode() {
@@ -228,6 +260,6 @@ fn requeue(
     let mut queues: Vec<_> = by_queue.into_values().collect();
     queues.sort_by_key(|(queue, _)| queue.id());
     for (queue, seqs) in queues {
-        queue.settle(&seqs, Settle::Requeue, now, wakes);
+        queue.settle(&seqs, Settle::Return, now, wakes);
     }
 }

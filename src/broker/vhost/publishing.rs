@@ -213,7 +213,8 @@ impl Vhost {
             return Ok(Appended::NONE);
         };
         let traits = message.traits();
-        if route.durable.is_empty() || traits.persistence != Persistence::Persistent {
+        let queues = route.journalled(traits.persistence);
+        if queues.is_empty() {
             return Ok(Appended::NONE);
         }
         let with_bcc = hidden_keys_back(message);
@@ -226,7 +227,7 @@ impl Vhost {
             routing_key: message.routing_key(),
             header: with_bcc.as_deref().unwrap_or(message.header()),
             body: body_record(message),
-            queues: &route.durable,
+            queues,
             flags: journal_flags(traits) | hidden_keys_flag,
             time_unix_ms: self.shared.clock.unix_ms(now),
         };
@@ -245,7 +246,7 @@ impl Vhost {
     ) -> Spread {
         let mut spread = Spread::default();
         for queue in &route.queues {
-            let queue_record = match queue.is_journalled() {
+            let queue_record = match queue.keeps(message.traits().persistence) {
                 true => record,
                 false => Appended::NONE,
             };

@@ -146,6 +146,12 @@ impl Vhost {
         let name = &*without_line_ends(name);
         self.authorize(by, ResourceKind::Queue, name, Access::Read)?;
         let queue = self.usable_queue(by, name)?;
+        if queue.kind() == QueueKind::Stream {
+            return Err(Error::NotForStreams {
+                what: "queue.purge",
+                resource: self.queue_resource(name),
+            });
+        }
         Ok(count(queue.purge()))
     }
 
@@ -163,10 +169,25 @@ impl Vhost {
             return Ok(0);
         };
         self.check_owner(by, &queue)?;
-        let conditions = DeleteConditions {
-            if_unused: delete.if_unused,
-            if_empty: delete.if_empty,
-            if_expired: None,
+        let conditions = match queue.kind() {
+            QueueKind::Classic => DeleteConditions {
+                if_unused: delete.if_unused,
+                if_empty: delete.if_empty,
+                if_expired: None,
+            },
+            QueueKind::Quorum => {
+                let asked = [
+                    (delete.if_unused, "if-unused"),
+                    (delete.if_empty, "if-empty"),
+                ];
+                if let Some((_, flag)) = asked.into_iter().find(|(asked, _)| *asked) {
+                    let resource = self.queue_resource(name);
+                    return Err(Error::DeleteCondition { resource, flag });
+                }
+                DeleteConditions::default()
+            }
+            // Taken, and not looked at (RabbitMQ).
+            QueueKind::Stream => DeleteConditions::default(),
         };
         self.delete_queue(&queue, conditions, wakes)
     }
