@@ -224,13 +224,9 @@ fn without_circles(route: Route, headers: Option<&FieldTable>) -> Route {
     if !route.queues.iter().any(is_circle) {
         return route;
     }
-    Route::new(
-        route
-            .queues
-            .into_iter()
-            .filter(|queue| !is_circle(queue))
-            .collect(),
-    )
+    let queues = route.queues.into_iter();
+    let queues = queues.filter(|queue| !is_circle(queue)).collect();
+    Route::new(queues).with_replies(route.replies)
 }
 
 /// Journal numbers of messages that left one queue, noted together.

@@ -19,6 +19,10 @@ pub const OUTBOX_ITEM_BYTES: usize = 64;
 /// Unsent deliveries of one connection, in bytes; beyond it its consumers stop drawing.
 pub const OUTBOX_BYTES_DEFAULT: usize = 512 * 1_024;
 
+/// Answers by direct reply-to that one connection has not taken, in bytes; more are dropped. They have no
+/// queue to wait in, so this is far above the outbox's own bound.
+pub const REPLY_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+
 /// Exchanges that one message may pass on its way; more are not looked at.
 pub const ROUTE_EXCHANGES_MAX: usize = 10_000;
 

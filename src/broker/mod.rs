@@ -40,6 +40,7 @@ mod payloads;
 pub mod policy;
 mod queue;
 mod recovery;
+mod replies;
 mod route;
 mod stamp;
 #[cfg(test)]
@@ -73,7 +74,7 @@ pub use ids::ConnectionId;
 pub use limits::BrokerLimits;
 pub use message::{Body, BodyRef, Message, MessageTraits, Persistence};
 pub use name::Name;
-pub use outbox::{Delivery, Outbox, OutboxItem, Waker, Wakes};
+pub use outbox::{Delivery, Outbox, OutboxItem, Reply, Waker, Wakes};
 pub use parameters::{Parameter, Parameters};
 pub use payloads::{PayloadBody, PayloadReferences};
 pub use queue::arguments::{Overflow, QueueKind, QueueSettings};
@@ -81,6 +82,7 @@ pub use queue::{
     Activity, ConsumerState, Durability, Got, MessageSeq, Queue, QueueCounts, QueueDepth, Settle,
 };
 pub use recovery::OpenError;
+pub use replies::{REPLY_QUEUE, ReplyConsumer, is_reply_queue};
 pub use route::Publisher;
 pub use vhost::{
     BindingRequest, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Publish,

@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::consumer::{AckMode, Consumer};
-use super::limits::OUTBOX_ITEM_BYTES;
+use super::limits::{OUTBOX_ITEM_BYTES, REPLY_BYTES_MAX};
 use super::message::Message;
 use super::queue::{self, MessageSeq, Queue};
+use super::replies::ReplyConsumer;
 
 /// Tells a connection's task that its outbox has something; called with no lock held.
 pub trait Waker: Send + Sync {
@@ -53,11 +54,30 @@ impl Delivery {
     }
 }
 
+/// An answer on its way to the channel that asked.
+#[derive(Debug)]
+pub struct Reply {
+    /// Who gets it.
+    pub consumer: Arc<ReplyConsumer>,
+    /// The answer.
+    pub message: Message,
+}
+
+impl Reply {
+    /// What it counts in the outbox, in bytes; given back as a delivery's.
+    #[must_use]
+    pub fn cost_bytes(&self) -> usize {
+        cost_bytes(&self.message)
+    }
+}
+
 /// What a session finds in its outbox.
 #[derive(Debug)]
 pub enum OutboxItem {
     /// A message for one of the connection's consumers.
     Deliver(Delivery),
+    /// An answer by direct reply-to for one of the connection's channels.
+    Reply(Reply),
     /// The queue is gone, and the consumer with it: `basic.cancel` to the client, if it wants to know.
     ConsumerCancelled(Arc<Consumer>),
 }
@@ -158,6 +178,24 @@ impl Outbox {
         Pushed::Taken
     }
 
+    /// Takes an answer; false if the connection is gone or has not taken too many before it.
+    pub(crate) fn push_reply(
+        self: &Arc<Self>,
+        consumer: Arc<ReplyConsumer>,
+        message: Message,
+        wakes: &mut Wakes,
+    ) -> bool {
+        let mut state = self.state.lock();
+        if state.closed || state.bytes >= REPLY_BYTES_MAX {
+            return false;
+        }
+        let reply = Reply { consumer, message };
+        state.bytes += reply.cost_bytes();
+        state.items.push_back(OutboxItem::Reply(reply));
+        self.notify(&mut state, wakes);
+        true
+    }
+
     /// Takes a cancellation, however full it is: one per consumer at most.
     pub(crate) fn push_cancelled(self: &Arc<Self>, consumer: Arc<Consumer>, wakes: &mut Wakes) {
         let mut state = self.state.lock();
@@ -188,7 +226,12 @@ impl Outbox {
                     withdrawn.push(delivery);
                 }
                 OutboxItem::ConsumerCancelled(consumer) if consumer.channel == channel => {}
-                OutboxItem::Deliver(_) | OutboxItem::ConsumerCancelled(_) => {
+                OutboxItem::Reply(reply) if reply.consumer.channel() == channel => {
+                    state.bytes = state.bytes.saturating_sub(reply.cost_bytes());
+                }
+                OutboxItem::Deliver(_)
+                | OutboxItem::Reply(_)
+                | OutboxItem::ConsumerCancelled(_) => {
                     state.items.push_back(item);
                 }
             }

@@ -24,8 +24,9 @@ use super::message::Message;
 use super::message::Persistence;
 use super::name::Name;
 use super::queue::Queue;
+use super::replies::{ReplyConsumer, is_reply_name};
 
-/// The queues that a message goes to, each once.
+/// Where a message goes: queues, each once, and channels that wait for it as an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Route {
     pub(crate) queues: SmallVec<[Arc<Queue>; 1]>,
@@ -33,6 +34,8 @@ pub(crate) struct Route {
     durable: SmallVec<[QueueId; 2]>,
     /// Those of them that keep every message on disk.
     kept: SmallVec<[QueueId; 2]>,
+    /// Askers by direct reply-to; they do not count as queues.
+    pub(crate) replies: Vec<Arc<ReplyConsumer>>,
 }
 
 impl Route {
@@ -47,7 +50,13 @@ impl Route {
             durable: keeping(Persistence::Persistent),
             kept: keeping(Persistence::Transient),
             queues: queues.into_iter().collect(),
+            replies: Vec::new(),
         }
+    }
+
+    /// The same, with these askers.
+    pub(crate) fn with_replies(self, replies: Vec<Arc<ReplyConsumer>>) -> Self {
+        Self { replies, ..self }
     }
 
     /// The queues for which such a message must be in the journal.
@@ -63,6 +72,7 @@ impl Route {
 pub(crate) trait Directory {
     fn exchange(&self, name: &[u8]) -> Option<Arc<Exchange>>;
     fn queue(&self, name: &[u8]) -> Option<Arc<Queue>>;
+    fn reply_consumer(&self, name: &[u8]) -> Option<Arc<ReplyConsumer>>;
 }
 
 /// Whether a walk's result may be remembered for the same exchange and key.
@@ -102,6 +112,7 @@ pub(crate) fn walk(
 ) -> Walked {
     let mut queues = Vec::new();
     let mut histories = Vec::new();
+    let mut replies = Vec::new();
     let mut repeatable = Repeatable::Yes;
     // Only made when exchanges are bound to exchanges, which most are not.
     let mut seen: Option<HashSet<u64>> = None;
@@ -109,7 +120,15 @@ pub(crate) fn walk(
     let mut found = Vec::new();
     while let Some(exchange) = waiting.pop() {
         if exchange.name().is_empty() {
-            queues.extend(input.keys.iter().filter_map(|key| directory.queue(key)));
+            for key in input.keys {
+                if is_reply_name(key) {
+                    replies.extend(directory.reply_consumer(key));
+                    // Askers come and go without a word.
+                    repeatable = Repeatable::No;
+                } else {
+                    queues.extend(directory.queue(key));
+                }
+            }
             if queues.is_empty() {
                 // A queue that comes later changes no binding, so this must be looked at again.
                 repeatable = Repeatable::No;
@@ -144,7 +163,7 @@ pub(crate) fn walk(
         }
     }
     Walked {
-        route: Route::new(queues),
+        route: Route::new(queues).with_replies(replies),
         repeatable,
         histories,
     }

@@ -41,6 +41,7 @@ use super::payloads::{PayloadBody, PayloadReferences};
 use super::policy::Policies;
 use super::queue::expiry::Deadline;
 use super::queue::{DeleteConditions, Queue, QueueCounts};
+use super::replies::{Replies, ReplyConsumer};
 use super::route::{Directory, Generation};
 use super::timers::Timers;
 
@@ -171,6 +172,7 @@ pub struct Vhost {
     topology: Mutex<Bindings>,
     policies: RwLock<Policies>,
     details: Mutex<Arc<VhostDetails>>,
+    replies: Replies,
     /// What happened in queues that are gone.
     counts_of_gone: Mutex<QueueCounts>,
     unroutable_count: AtomicU64,
@@ -192,6 +194,7 @@ impl Vhost {
             topology: Mutex::default(),
             policies: RwLock::default(),
             details: Mutex::default(),
+            replies: Replies::default(),
             counts_of_gone: Mutex::default(),
             unroutable_count: AtomicU64::new(0),
             is_deleted: AtomicBool::new(false),
@@ -426,6 +429,10 @@ impl Directory for Vhost {
 
     fn queue(&self, name: &[u8]) -> Option<Arc<Queue>> {
         Self::queue(self, name)
+    }
+
+    fn reply_consumer(&self, name: &[u8]) -> Option<Arc<ReplyConsumer>> {
+        self.replies.find(name)
     }
 }
 

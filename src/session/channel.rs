@@ -7,6 +7,7 @@
 
 mod consuming;
 mod publishing;
+mod replies;
 mod topology;
 mod transactions;
 
@@ -23,7 +24,7 @@ use crate::amqp::method::{Encode, Method, access, basic, channel, confirm};
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{
     ChannelLimiter, Connection, Consumer, Error as BrokerError, MessageSeq, Publisher, Queue,
-    Settle, Wakes,
+    ReplyConsumer, Settle, Wakes,
 };
 use crate::journal::Lsn;
 
@@ -57,6 +58,8 @@ pub(super) struct Channel {
     /// A message whose body the payload store is writing.
     upload: Option<Upload>,
     consumers: HashMap<ShortString, Arc<Consumer>>,
+    /// Waits for answers by direct reply-to.
+    reply_consumer: Option<Arc<ReplyConsumer>>,
     limiter: Arc<ChannelLimiter>,
     /// For consumers started from now on; 0 is no limit.
     prefetch_count_max: u16,
@@ -102,6 +105,7 @@ impl Channel {
             content: Content::Idle,
             upload: None,
             consumers: HashMap::new(),
+            reply_consumer: None,
             limiter: Arc::new(ChannelLimiter::new()),
             prefetch_count_max: 0,
             publisher: Publisher::new(),
@@ -303,6 +307,9 @@ impl Channel {
         if let Some(upload) = &self.upload {
             cx.actions
                 .push_back(Action::PayloadAbort { upload: upload.id });
+        }
+        if let Some(replies) = self.reply_consumer.take() {
+            cx.connection.vhost().cancel_replies(&replies);
         }
         let consumers: Vec<_> = self.consumers.into_values().collect();
         let mut unsettled = self.unsettled.take_all();

@@ -592,6 +592,13 @@ impl Session {
                     }
                     self.encoded_cost_bytes += cost_bytes;
                 }
+                OutboxItem::Reply(reply) => {
+                    let cost_bytes = reply.cost_bytes();
+                    if let Some((channel, mut cx)) = self.channel(reply.consumer.channel(), now) {
+                        channel.answer(&reply, &mut cx);
+                    }
+                    self.encoded_cost_bytes += cost_bytes;
+                }
                 OutboxItem::ConsumerCancelled(consumer) => {
                     if let Some((channel, mut cx)) = self.channel(consumer.channel(), now) {
                         channel.consumer_gone(&consumer, reply, &mut cx);

@@ -5,24 +5,33 @@
 
 use crate::amqp::header::PropertiesRef;
 use crate::amqp::reply::ReplyCode;
+use crate::broker::User;
 
 use super::failure::{Failure, MethodId};
 
-/// Longest expiration, in milliseconds (RabbitMQ's timer).
-const EXPIRATION_MS_MAX: u64 = 4_294_967_295;
+/// Longest expiration, in milliseconds: ten years (RabbitMQ).
+const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
+/// Who has this tag may publish in another's name.
+const IMPERSONATOR_TAG: &str = "impersonator";
 
-/// Refuses a message whose properties do not hold. `user` is who a `user-id` must name; who may speak for
-/// others gives none.
-pub(super) fn check(properties: &PropertiesRef<'_>, user: Option<&[u8]>) -> Result<(), Failure> {
-    if let (Some(claimed), Some(user)) = (properties.user_id, user)
-        && claimed != user
-    {
-        return Err(refuse(format_args!(
-            "user_id property set to '{}' but authenticated user was '{}'",
-            String::from_utf8_lossy(claimed),
-            String::from_utf8_lossy(user)
-        )));
+/// Refuses a message that claims to come from somebody else.
+#[inline]
+pub(super) fn check_user_id(properties: &PropertiesRef<'_>, user: &User) -> Result<(), Failure> {
+    match properties.user_id {
+        Some(claimed) if claimed != user.name().as_bytes() && !user.has_tag(IMPERSONATOR_TAG) => {
+            Err(refuse(format_args!(
+                "user_id property set to '{}' but authenticated user was '{}'",
+                String::from_utf8_lossy(claimed),
+                user.name()
+            )))
+        }
+        Some(_) | None => Ok(()),
     }
+}
+
+/// Refuses a message whose other properties do not hold.
+#[inline]
+pub(super) fn check(properties: &PropertiesRef<'_>) -> Result<(), Failure> {
     if let Some(expiration) = properties.expiration {
         check_expiration(expiration)?;
     }
@@ -53,7 +62,7 @@ fn check_expiration(expiration: &[u8]) -> Result<(), Failure> {
         .parse::<u64>()
         .map_or(true, |ms| ms > EXPIRATION_MS_MAX)
     {
-        format!("{{value_too_big,{number}}}")
+        format!("{{value_too_large,{number}}}")
     } else {
         return Ok(());
     };
@@ -75,7 +84,7 @@ mod tests {
     use super::*;
 
     fn text_of(properties: &PropertiesRef<'_>) -> Option<String> {
-        check(properties, Some(b"guest"))
+        check(properties)
             .err()
             .map(|failure| failure.text.to_string())
     }
@@ -105,23 +114,15 @@ mod tests {
                 "invalid message: {delivery_mode_unknown,7}",
             ),
             (
-                PropertiesRef {
-                    user_id: Some(b""),
-                    ..PropertiesRef::default()
-                },
-                "user_id property set to '' but authenticated user was 'guest'",
+                expiration("315360000001"),
+                "invalid expiration '315360000001': {value_too_large,315360000001}",
             ),
         ];
         for (properties, expected) in cases {
             let expected = format!("PRECONDITION_FAILED - {expected}");
             assert_eq!(text_of(&properties), Some(expected));
         }
-        let somebody = PropertiesRef {
-            user_id: Some(b"somebody"),
-            ..PropertiesRef::default()
-        };
-        assert!(check(&somebody, None).is_ok(), "an impersonator");
-        for fine in ["0", "60000", "-0", "+5"] {
+        for fine in ["0", "60000", "-0", "+5", "315360000000"] {
             assert_eq!(text_of(&expiration(fine)), None, "{fine}");
         }
     }

@@ -17,6 +17,7 @@ use crate::broker::{Broker, BrokerSettings, Origin, Waker};
 use crate::payload::PayloadId;
 
 mod blocked;
+mod replies;
 
 /// Bodies from this size on leave the sessions of these tests as uploads.
 const THRESHOLD_BYTES: usize = 10_000;

@@ -500,6 +500,7 @@ impl Run {
                         sent_bytes += delivery.cost_bytes();
                         self.delivered(delivery);
                     }
+                    OutboxItem::Reply(_) => unreachable!("nobody asks"),
                     OutboxItem::ConsumerCancelled(consumer) => self.cancelled(&consumer),
                 }
             }

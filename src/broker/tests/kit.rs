@@ -271,6 +271,7 @@ impl Client {
         outbox.take(&mut items);
         let sent = items.iter().map(|item| match item {
             OutboxItem::Deliver(delivery) => delivery.cost_bytes(),
+            OutboxItem::Reply(reply) => reply.cost_bytes(),
             OutboxItem::ConsumerCancelled(_) => 0,
         });
         outbox.released(sent.sum(), self.now, &mut self.wakes);
@@ -283,6 +284,9 @@ impl Client {
         let texts = items.iter().map(|item| match item {
             OutboxItem::Deliver(delivery) => {
                 format!("{}:{}", delivery.consumer.tag(), text(&delivery.message))
+            }
+            OutboxItem::Reply(reply) => {
+                format!("{}:{}", reply.consumer.tag(), text(&reply.message))
             }
             OutboxItem::ConsumerCancelled(consumer) => format!("{} cancelled", consumer.tag()),
         });

@@ -17,6 +17,7 @@ use super::super::queue::arguments::{ConsumerArguments, QueueKind};
 use super::super::queue::{
     Cancelled, ConsumeRefused, DeleteConditions, Got, MessageSeq, NewConsumer, Queue, Settle,
 };
+use super::super::replies::{REPLY_NAME_PREFIX, REPLY_QUEUE, ReplyConsumer};
 use super::{Connection, Vhost, without_line_ends};
 
 /// `basic.consume`.
@@ -91,6 +92,31 @@ impl Vhost {
                     count_max: consumer_count_max,
                 },
             })
+    }
+
+    /// Starts to wait for answers on a channel (`basic.consume` of the pseudo-queue). The session sees to it
+    /// that a channel does so once.
+    pub fn consume_replies(&self, by: &Connection, channel: u16, tag: &[u8]) -> Arc<ReplyConsumer> {
+        let name = self.shared.names.name(REPLY_NAME_PREFIX);
+        let name = Name::from(name.as_str());
+        self.replies.add(name, Name::new(tag), channel, &by.outbox)
+    }
+
+    /// Ends the waiting for answers; later ones are dropped.
+    pub fn cancel_replies(&self, consumer: &ReplyConsumer) {
+        self.replies.remove(consumer);
+    }
+
+    /// Whether a name that belongs to direct reply-to stands for anything: the pseudo-queue always does, an
+    /// asker's name as long as it waits.
+    ///
+    /// # Errors
+    /// 404, as for a queue that does not exist.
+    pub fn check_reply_queue(&self, name: &[u8]) -> Result<(), Error> {
+        if name == REPLY_QUEUE || self.replies.find(name).is_some() {
+            return Ok(());
+        }
+        Err(self.no_queue(name))
     }
 
     /// A consumer tag that was never used.
@@ -201,7 +227,7 @@ impl Vhost {
         let left = by.outbox.close();
         let left = left.iter().filter_map(|item| match item {
             OutboxItem::Deliver(delivery) => unsettled_of(delivery),
-            OutboxItem::ConsumerCancelled(_) => None,
+            OutboxItem::Reply(_) | OutboxItem::ConsumerCancelled(_) => None,
         });
         requeue(left, now, wakes);
         for queue in std::mem::take(&mut *by.exclusive_queues.lock()) {

@@ -190,7 +190,9 @@ impl Vhost {
         }
         let outcome = match (spread.rejected_count, spread.taken_count) {
             (0, 0) => {
-                self.unroutable_count.fetch_add(1, Ordering::Relaxed);
+                if route.replies.is_empty() {
+                    self.unroutable_count.fetch_add(1, Ordering::Relaxed);
+                }
                 PublishOutcome::Unroutable
             }
             (0, _) => PublishOutcome::Routed {
@@ -245,6 +247,9 @@ impl Vhost {
         wakes: &mut Wakes,
     ) -> Spread {
         let mut spread = Spread::default();
+        for asker in &route.replies {
+            asker.answer(message, wakes);
+        }
         for queue in &route.queues {
             let queue_record = match queue.keeps(message.traits().persistence) {
                 true => record,

@@ -520,6 +520,7 @@ fn consumers_take_turns_within_their_prefetch() {
             OutboxItem::Deliver(delivery) => {
                 format!("{}:{}", delivery.consumer.tag(), text(&delivery.message))
             }
+            OutboxItem::Reply(_) => panic!("nobody asked"),
             OutboxItem::ConsumerCancelled(_) => panic!("nothing was deleted"),
         })
         .collect();
@@ -553,6 +554,7 @@ fn a_closed_channel_gives_back_what_it_had_to_the_others() {
         .iter()
         .map(|item| match item {
             OutboxItem::Deliver(delivery) => (Arc::clone(delivery.queue()), delivery.seq),
+            OutboxItem::Reply(_) => panic!("nobody asked"),
             OutboxItem::ConsumerCancelled(_) => panic!("nothing was deleted"),
         })
         .collect();

@@ -9,7 +9,7 @@ use crate::amqp::frame::{self, FrameKind};
 use crate::amqp::limits::FRAME_END;
 use crate::amqp::method::basic;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{AckMode, BodyRef, Consume, Delivery, Get, Settle};
+use crate::broker::{AckMode, BodyRef, Consume, Delivery, Get, Message, REPLY_QUEUE, Settle};
 
 use super::publishing::{PAYLOAD_ARGUMENT, PayloadForm, put_content};
 use super::topology::id_of;
@@ -51,6 +51,9 @@ impl Channel {
             let explanation = format_args!("attempt to reuse consumer tag '{tag}'");
             return Err(Failure::new(ReplyCode::NotAllowed, explanation, id));
         }
+        if queue.as_bytes() == REPLY_QUEUE {
+            return self.consume_replies(method, tag, cx);
+        }
         check_payload_argument(&method.arguments, id)?;
         let consume = Consume {
             queue: queue.as_bytes(),
@@ -80,6 +83,9 @@ impl Channel {
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
         self.flush_settled(cx);
+        if self.cancel_replies(&method.consumer_tag, cx) {
+            return Ok(());
+        }
         if let Some(consumer) = self.consumers.remove(&method.consumer_tag) {
             let result = cx.connection.vhost().cancel(&consumer, cx.now, cx.wakes);
             result.map_err(|error| Failure::broker(&error, id_of!(basic::Cancel)))?;
@@ -89,6 +95,7 @@ impl Channel {
 
     /// Answers `basic.cancel`.
     pub(in crate::session) fn cancelled(&mut self, method: &basic::Cancel, cx: &mut Context<'_>) {
+        self.replies_cancelled(&method.consumer_tag);
         let reply = basic::CancelOk {
             consumer_tag: method.consumer_tag.clone(),
         };
@@ -236,7 +243,12 @@ impl Channel {
         let cost_bytes = delivery.cost_bytes();
         self.last_tag += 1;
         let frames = cx.transmit.frames(self.number);
-        put_deliver(frames, self.number, self.last_tag, &delivery);
+        let deliver = Deliver {
+            consumer_tag: delivery.consumer.tag().as_bytes(),
+            delivery_tag: self.last_tag,
+            redelivered: delivery.redelivered,
+        };
+        put_deliver(frames, self.number, &deliver, &delivery.message);
         let form = match delivery.message.body() {
             BodyRef::Inline(_) => PayloadForm::Body,
             BodyRef::Payload(_) => {
@@ -253,11 +265,23 @@ impl Channel {
     }
 }
 
+/// What `basic.deliver` says beside where its message came from.
+pub(super) struct Deliver<'a> {
+    pub(super) consumer_tag: &'a [u8],
+    pub(super) delivery_tag: u64,
+    pub(super) redelivered: bool,
+}
+
 /// `basic.deliver` straight from what the message holds: its route is on the wire as it is kept.
 #[inline]
-fn put_deliver(output: &mut BytesMut, channel: u16, delivery_tag: u64, delivery: &Delivery) {
-    let consumer_tag = delivery.consumer.tag().as_bytes();
-    let route = delivery.message.route_wire();
+pub(super) fn put_deliver(
+    output: &mut BytesMut,
+    channel: u16,
+    deliver: &Deliver<'_>,
+    message: &Message,
+) {
+    let consumer_tag = deliver.consumer_tag;
+    let route = message.route_wire();
     let payload_bytes = FIXED_BYTES + consumer_tag.len() + route.len();
     let payload_size = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
     output.reserve(payload_bytes + FRAME_ROOM_BYTES);
@@ -266,8 +290,8 @@ fn put_deliver(output: &mut BytesMut, channel: u16, delivery_tag: u64, delivery:
     output.put_u16(basic::Deliver::METHOD_ID);
     output.put_u8(u8::try_from(consumer_tag.len()).unwrap_or(u8::MAX));
     output.put_slice(consumer_tag);
-    output.put_u64(delivery_tag);
-    output.put_u8(u8::from(delivery.redelivered));
+    output.put_u64(deliver.delivery_tag);
+    output.put_u8(u8::from(deliver.redelivered));
     output.put_slice(route);
     output.put_u8(FRAME_END);
 }

@@ -111,9 +111,20 @@ impl Channel {
             return Err(not_implemented("immediate=true", MethodId::PUBLISH));
         }
         let properties = header.properties_ref()?;
-        let user = cx.connection.user();
-        let named = (!user.has_tag("impersonator")).then(|| user.name().as_bytes());
-        properties::check(&properties, named)?;
+        let asking = match self.check_properties(header, &properties, cx) {
+            Ok(asking) => asking,
+            Err(failure) => {
+                // Whether it may be published there at all comes first, as in RabbitMQ.
+                let vhost = cx.connection.vhost();
+                let checked = vhost.check_publish(cx.connection, method.exchange.as_bytes());
+                checked.map_err(|error| Failure::broker(&error, MethodId::PUBLISH))?;
+                return Err(failure);
+            }
+        };
+        let (header, properties) = match &asking {
+            Some(asking) => (asking, asking.properties_ref()?),
+            None => (header, properties),
+        };
         if let Mode::Transaction(transaction) = &mut self.mode {
             // Whether it may be published at all is said now, not at the commit.
             let vhost = cx.connection.vhost();
@@ -139,6 +150,20 @@ impl Channel {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a message whose properties do not hold; gives the header of a request for a direct answer.
+    #[inline]
+    fn check_properties(
+        &self,
+        header: &ContentHeader,
+        properties: &PropertiesRef<'_>,
+        cx: &Context<'_>,
+    ) -> Result<Option<ContentHeader>, Failure> {
+        properties::check_user_id(properties, cx.connection.user())?;
+        let asking = self.asking_header(header, properties)?;
+        properties::check(properties)?;
+        Ok(asking)
     }
 
     /// Hands a message to the broker, and returns it if it must be.

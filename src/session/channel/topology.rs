@@ -4,7 +4,9 @@
 
 use crate::amqp::field::ShortString;
 use crate::amqp::method::{Encode, exchange, queue};
-use crate::broker::{BindingRequest, ExchangeDeclare, ExchangeDelete, QueueDeclare, QueueDelete};
+use crate::broker::{
+    BindingRequest, ExchangeDeclare, ExchangeDelete, QueueDeclare, QueueDelete, is_reply_queue,
+};
 
 use super::{Channel, Context};
 use crate::session::failure::{Failure, MethodId};
@@ -106,13 +108,11 @@ impl Channel {
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
         let id = id_of!(queue::Declare);
-        let name = if method.passive && method.queue.is_empty() {
-            self.queue_name(&method.queue, id)?
-        } else {
-            method.queue.clone()
-        };
+        if is_reply_queue(method.queue.as_bytes()) {
+            return self.declare_reply_queue(method, cx);
+        }
         let declare = QueueDeclare {
-            name: name.as_bytes(),
+            name: method.queue.as_bytes(),
             passive: method.passive,
             durable: method.durable,
             exclusive: method.exclusive,
