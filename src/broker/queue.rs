@@ -498,7 +498,7 @@ impl Queue {
                     continue;
                 }
                 match how {
-                    Settle::Ack => after.leave(out.entry.lsn),
+                    Settle::Ack => after.leave(out.entry.lsn, &out.entry.message),
                     Settle::Discard => {
                         after.bury(self, &state.settings, out.entry, DeathReason::Rejected);
                     }
@@ -555,7 +555,7 @@ impl Queue {
         {
             let mut state = self.state.lock();
             if state.deleted {
-                after.leave(record.lsn);
+                after.leave(record.lsn, message);
                 enqueued = Enqueued::Gone;
             } else if overflow::refuses(&state.settings, &state.ready, message.size_bytes()) {
                 enqueued = Enqueued::Rejected;
@@ -617,7 +617,7 @@ impl Queue {
     ) {
         state.counts.rejected += 1;
         if state.settings.overflow != Overflow::RejectPublishDlx {
-            return after.leave(record.lsn);
+            return after.leave(record.lsn, message);
         }
         message.detach();
         let entry = Entry {
@@ -756,7 +756,7 @@ impl Queue {
             }
             AckMode::Automatic => {
                 state.counts.fetched_no_ack += 1;
-                after.leave(entry.lsn);
+                after.leave(entry.lsn, &entry.message);
             }
         }
         self.watch_front(state, after);
@@ -765,16 +765,16 @@ impl Queue {
 
     /// Removes what waits; what is out stays. Gives the number removed.
     pub(crate) fn purge(&self) -> usize {
-        let mut left = Vec::new();
-        let count = {
+        let purged = {
             let mut state = self.state.lock();
-            let ready = state.ready.take();
-            state.counts.purged += ready.len() as u64;
-            left.extend(ready.lsns());
-            ready.len()
+            let purged = state.ready.take();
+            state.counts.purged += purged.len() as u64;
+            purged
         };
+        let left: Vec<Lsn> = purged.lsns().collect();
+        // What was purged is let go of behind this: see `After::leave`.
         self.journal_left(&left);
-        count
+        purged.len()
     }
 
     /// Ends the queue, if the conditions hold: whoever calls it next finds it gone. Gives the number of
@@ -786,7 +786,7 @@ impl Queue {
         &self,
         conditions: DeleteConditions,
         wakes: &mut Wakes,
-    ) -> Result<usize, DeleteRefused> {
+    ) -> Result<Remains, DeleteRefused> {
         let (consumers, ready) = {
             let mut state = self.state.lock();
             if state.deleted {
@@ -813,7 +813,7 @@ impl Queue {
             let outbox = Arc::clone(&consumer.outbox);
             outbox.push_cancelled(consumer, wakes);
         }
-        Ok(ready.len())
+        Ok(Remains(ready))
     }
 
     /// Puts back a message found by recovery, in the order of the journal.
@@ -922,7 +922,10 @@ impl Queue {
                     (stamped, Some(entry.message))
                 }
                 (None, AckMode::Manual) => (entry.message.clone(), Some(entry.message)),
-                (None, AckMode::Automatic) => (entry.message, None),
+                (None, AckMode::Automatic) => {
+                    after.hold(&entry.message);
+                    (entry.message, None)
+                }
             };
             let delivery = Delivery {
                 consumer: Arc::clone(&consumer),
@@ -944,7 +947,9 @@ impl Queue {
                         (AckMode::Automatic, _) | (AckMode::Manual, None) => {
                             state.counts.delivered_no_ack += 1;
                             state.consumers.front_took(Unsettled::Free);
-                            after.leave(entry.lsn);
+                            after
+                                .left
+                                .extend(Some(entry.lsn).filter(|lsn| *lsn != Lsn::ZERO));
                         }
                     }
                     return None;
@@ -992,6 +997,18 @@ impl fmt::Debug for Queue {
             .field("id", &self.spec.id)
             .field("name", &self.spec.name)
             .finish_non_exhaustive()
+    }
+}
+
+/// What waited in a queue that is deleted; keep it until the journal has been told, so that payloads
+/// stay referred to (STORE-19).
+#[derive(Debug)]
+pub(crate) struct Remains(Priorities);
+
+impl Remains {
+    /// How many messages waited.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 }
 

@@ -8,6 +8,7 @@
 //! Spec: `spec/payload-store.md` STORE-1 to STORE-18.
 
 mod adopted;
+mod checked;
 mod error;
 mod meta;
 mod open;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::config::PayloadSettings;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::payload::geometry::Geometry;
 use crate::payload::id::{AccessKey, PayloadId, ScopeId};
 use crate::payload::manifest::Manifest;
@@ -41,6 +42,7 @@ pub use reader::PayloadReader;
 pub use sweep::SweepReport;
 pub use upload::Upload;
 
+use checked::CheckedFile;
 use partial::PartialShared;
 use paths::{Key, META_ENDING, Paths, beside};
 
@@ -185,7 +187,9 @@ enum Content {
     Adopted(Arc<AdoptedFile>),
     /// With the file while a reader has it open, so that all share it.
     Complete {
-        open: Option<Weak<dyn DiskFile>>,
+        open: Option<Weak<CheckedFile>>,
+        /// Whether this process wrote all of its bytes or has hashed them.
+        is_checked: bool,
     },
     /// With its state while somebody fetches it.
     Partial {

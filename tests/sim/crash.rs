@@ -23,7 +23,7 @@ pub(crate) fn setting(name: &str, default: u64) -> u64 {
 
 /// Lives through random steps, crashes after every change of the disk in every way, and goes on from
 /// one of the crashes; the crash points include those of the recoveries. Gives how many were tried.
-fn crash_everywhere(seed: u64, points: u64, sync: SyncMode) -> Result<u64, String> {
+pub(crate) fn crash_everywhere(seed: u64, points: u64, sync: SyncMode) -> Result<u64, String> {
     let mut random = SeededNumbers::new(seed);
     let mut tried = 0;
     let mut disk = SimDisk::new();
@@ -108,7 +108,7 @@ fn crash_everywhere(seed: u64, points: u64, sync: SyncMode) -> Result<u64, Strin
 }
 
 /// Fails one operation after the other, with what a real disk answers; gives how many were tried.
-fn fail_everywhere(seed: u64, kind: io::ErrorKind) -> Result<u64, String> {
+pub(crate) fn fail_everywhere(seed: u64, kind: io::ErrorKind) -> Result<u64, String> {
     let mut tried = 0;
     for op in 0.. {
         let mut random = SeededNumbers::new(seed);
@@ -152,7 +152,7 @@ fn fail_everywhere(seed: u64, kind: io::ErrorKind) -> Result<u64, String> {
 
 /// Flips one bit after the other in a closed store: it must be refused, or hold everything.
 /// Gives how many flips were refused and how many were harmless.
-fn flip_bits(seed: u64, flips: u64) -> Result<(u64, u64), String> {
+pub(crate) fn flip_bits(seed: u64, flips: u64) -> Result<(u64, u64), String> {
     let mut random = SeededNumbers::new(seed);
     let disk = SimDisk::new();
     let mut life = Life::default();
@@ -277,70 +277,5 @@ fn full_disk_is_survived() {
         let end = journal.durable_lsn().lsn();
         life.check(&crashed, 2, end)
             .unwrap_or_else(|error| panic!("{error}"));
-    }
-}
-
-/// Each planted fault is found: otherwise these tests would prove nothing.
-#[cfg(feature = "sabotage")]
-mod sabotage {
-    use warren::sabotage::{Sabotage, plant};
-
-    use super::*;
-
-    fn caught(fault: Sabotage, suite: impl Fn(u64) -> Result<(), String>) {
-        for seed in 0..20 {
-            plant(fault);
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| suite(seed)));
-            plant(Sabotage::None);
-            if !matches!(outcome, Ok(Ok(()))) {
-                println!("{fault:?} is caught with seed {seed}: {outcome:?}");
-                return;
-            }
-        }
-        panic!("{fault:?} is not caught");
-    }
-
-    fn crashes(seed: u64) -> Result<(), String> {
-        crash_everywhere(seed, 2_000, SyncMode::Disk).map(|_| ())
-    }
-
-    /// Data that is not synced is lost in a crash.
-    #[test]
-    fn skipped_sync_is_caught() {
-        caught(Sabotage::SkipSync, crashes);
-    }
-
-    /// A crash between confirm and sync loses what was confirmed.
-    #[test]
-    fn confirm_before_sync_is_caught() {
-        caught(Sabotage::ConfirmBeforeSync, crashes);
-    }
-
-    /// A segment without a durable name is lost in a crash.
-    #[test]
-    fn skipped_directory_sync_is_caught() {
-        caught(Sabotage::SkipDirSync, crashes);
-    }
-
-    /// Torn records are taken for whole.
-    #[test]
-    fn ignored_checksum_is_caught() {
-        caught(Sabotage::IgnoreChecksums, crashes);
-    }
-
-    /// Damage cut away is a silent loss.
-    #[test]
-    fn truncation_at_first_bad_record_is_caught() {
-        caught(Sabotage::TruncateAtFirstBad, |seed| {
-            flip_bits(seed, 250).map(|_| ())
-        });
-    }
-
-    /// What a failed sync dropped is confirmed by the next.
-    #[test]
-    fn retried_sync_is_caught() {
-        caught(Sabotage::RetryFailedSync, |seed| {
-            fail_everywhere(seed, io::ErrorKind::Other).map(|_| ())
-        });
     }
 }

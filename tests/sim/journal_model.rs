@@ -9,13 +9,17 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use warren::journal::{
-    BodyRecord, Driver, Entry, Journal, JournalError, JournalSettings, Lsn, NewMessage, QueueId,
-    Recovered, StorageFailure, StoredBody, SyncMode,
+    BodyRecord, Driver, Entry, Journal, JournalError, JournalSettings, Lsn, NewMessage,
+    PayloadRecord, QueueId, Recovered, StorageFailure, StoredBody, SyncMode,
 };
+use warren::payload::PayloadId;
 use warren::testing::disk::{SeededNumbers, SimDisk};
 
 /// The journal's directory on the simulated disk.
 pub(crate) const DIR: &str = "/data/journal";
+
+/// Begins the body that stands for a payload; random bodies repeat eight bytes.
+const PAYLOAD_MARK: [u8; 9] = *b"\0payload\x01";
 
 /// Settings for small segments, so that a short life has many; `start` differs at each open.
 pub(crate) fn settings(start: u64, sync: SyncMode) -> JournalSettings {
@@ -272,6 +276,24 @@ impl Life {
         Ok(())
     }
 
+    /// Appends a message to random queues whose body lies in the payload store.
+    pub(crate) fn publish_payload(
+        &mut self,
+        journal: &Journal,
+        payload: PayloadRecord,
+        random: &mut SeededNumbers,
+    ) -> Result<(), StepError> {
+        let queues = self.some_queues(random);
+        let new = NewMessage {
+            body: BodyRecord::Payload(payload),
+            ..message(&queues, b"")
+        };
+        let lsn = journal.append_message(&new)?.lsn;
+        let body = payload_body(payload.id);
+        self.did(lsn, Change::Message { queues, body });
+        Ok(())
+    }
+
     /// Acks all messages of all queues.
     pub(crate) fn ack_all(&mut self, journal: &Journal) -> Result<(), StepError> {
         for (queue, messages) in self.live.queues.clone() {
@@ -332,6 +354,17 @@ impl Life {
     }
 }
 
+/// What stands in the model for a body that lies in the payload store.
+fn payload_body(id: [u8; 32]) -> Vec<u8> {
+    [PAYLOAD_MARK.as_slice(), &id].concat()
+}
+
+/// The payload that a body of the model stands for, if it does.
+pub(crate) fn payload_of(body: &[u8]) -> Option<PayloadId> {
+    let id = body.strip_prefix(PAYLOAD_MARK.as_slice())?;
+    Some(PayloadId::from_bytes(id.try_into().ok()?))
+}
+
 fn message<'a>(queues: &'a [QueueId], body: &'a [u8]) -> NewMessage<'a> {
     NewMessage {
         exchange: b"e",
@@ -352,7 +385,7 @@ pub(crate) fn found(journal: &Journal, recovered: &Recovered) -> Result<State, S
     };
     for (queue, summary) in &recovered.queues {
         let mut found = BTreeMap::new();
-        let mut body_bytes = 0;
+        let (mut body_bytes, mut payloads) = (0, Vec::new());
         loop {
             let after = found.keys().next_back().copied().unwrap_or(Lsn::ZERO);
             let read = journal
@@ -363,8 +396,15 @@ pub(crate) fn found(journal: &Journal, recovered: &Recovered) -> Result<State, S
             }
             for message in read {
                 let lsn = message.lsn;
-                let StoredBody::Inline(body) = message.message.body else {
-                    return Err(format!("{lsn} is no inline message"));
+                let body = match message.message.body {
+                    StoredBody::Inline(body) => {
+                        body_bytes += body.len() as u64;
+                        body.to_vec()
+                    }
+                    StoredBody::Payload(payload) => {
+                        payloads.push((lsn, payload));
+                        payload_body(payload.id)
+                    }
                 };
                 if !message.message.queues.contains(queue) {
                     return Err(format!("{lsn} does not know its queue {queue}"));
@@ -372,13 +412,13 @@ pub(crate) fn found(journal: &Journal, recovered: &Recovered) -> Result<State, S
                 if found.keys().next_back().is_some_and(|last| *last >= lsn) {
                     return Err(format!("{lsn} comes out of order in queue {queue}"));
                 }
-                body_bytes += body.len() as u64;
-                found.insert(lsn, body.to_vec());
+                found.insert(lsn, body);
             }
         }
         let ends = (found.keys().next(), found.keys().next_back());
         if (summary.count, summary.body_bytes) != (found.len() as u64, body_bytes)
             || ends != (Some(&summary.first), Some(&summary.last))
+            || summary.payloads != payloads
         {
             return Err(format!("queue {queue} is not as announced: {summary:?}"));
         }

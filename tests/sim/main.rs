@@ -4,8 +4,12 @@
 #![allow(clippy::disallowed_methods)]
 
 mod crash;
+mod joint;
 mod journal_model;
 mod network;
 mod payload_crash;
 mod payload_model;
+#[cfg(feature = "sabotage")]
+mod sabotage;
+mod stale;
 mod swarm;

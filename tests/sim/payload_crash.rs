@@ -13,7 +13,7 @@ use crate::payload_model::{Crash, Library, StoreLife, check_no_litter, new_disk}
 
 /// Lives through random steps, crashes after every change of the disk in every way, and goes on from one
 /// of the crashes. Gives how many were tried.
-fn crash_everywhere(seed: u64, points: u64) -> Result<u64, String> {
+pub(crate) fn crash_everywhere(seed: u64, points: u64) -> Result<u64, String> {
     let library = Library::new();
     let mut random = SeededNumbers::new(seed);
     let mut disk = new_disk(&library);
@@ -68,7 +68,7 @@ fn crash_everywhere(seed: u64, points: u64) -> Result<u64, String> {
 }
 
 /// Fails one operation after the other; gives how many restarts were tried.
-fn fail_everywhere(seed: u64, kind: io::ErrorKind) -> Result<u64, String> {
+pub(crate) fn fail_everywhere(seed: u64, kind: io::ErrorKind) -> Result<u64, String> {
     let library = Library::new();
     let mut tried = 0;
     for op in 0.. {

@@ -68,8 +68,30 @@ impl Library {
         })
     }
 
-    pub(crate) fn find(&self, id: PayloadId) -> Option<&Known> {
-        self.all.iter().find(|known| known.manifest.id() == id)
+    /// Reads everything that a store holds: `false` if it says that some of it is damaged, an error if
+    /// it gives wrong bytes.
+    pub(crate) fn read_all_checked(&self, store: &Store, expected: usize) -> Result<bool, String> {
+        let list = store.list();
+        let mut is_whole = list.len() == expected;
+        for info in list {
+            let known = &self.all[index_of(self, info.id)?];
+            match info.presence {
+                Presence::Adopted => {}
+                Presence::Complete => {
+                    let mut bytes = vec![0; known.bytes.len()];
+                    is_whole &= store.manifest(info.scope, info.id).is_ok();
+                    match store.read_at(info.scope, info.id, &mut bytes, 0) {
+                        Ok(()) if bytes != known.bytes => {
+                            return Err(format!("payload {:.10} is given out changed", info.id));
+                        }
+                        Ok(()) => {}
+                        Err(_) => is_whole = false,
+                    }
+                }
+                Presence::Partial => is_whole &= check_partial(store, info.scope, known)?,
+            }
+        }
+        Ok(is_whole)
     }
 }
 
@@ -136,6 +158,9 @@ pub(crate) struct StoreLife {
 }
 
 impl StoreLife {
+    /// The scope of payloads that messages name.
+    pub(crate) const MESSAGE_SCOPE: ScopeId = SCOPES[1];
+
     /// A life that goes on from what is found on `disk`, which records from now on.
     pub(crate) fn open(library: &Arc<Library>, disk: &SimDisk) -> Result<Self, String> {
         let store = open_store(disk, Some(QUOTA_BYTES))
@@ -256,7 +281,7 @@ impl StoreLife {
     ) -> Result<Option<StoredPayload>, String> {
         let before = self.here();
         let held = Held {
-            scope: SCOPES[1],
+            scope: Self::MESSAGE_SCOPE,
             which: pick(random, self.library.all.len()),
         };
         let stored = self.upload(held).ok();
@@ -277,6 +302,13 @@ impl StoreLife {
         self.references.push(stored.clone());
         self.stored_now(held);
         Ok(stored)
+    }
+
+    /// Gives up everything that is held or under way.
+    pub(crate) fn drop_references(&mut self) {
+        self.references.clear();
+        self.uploads.clear();
+        self.partials.clear();
     }
 
     fn begin_upload(&mut self, random: &mut SeededNumbers) {
@@ -598,13 +630,18 @@ pub(crate) fn check_contents(library: &Library, store: &Store) -> Result<(), Str
                     return Err(format!("payload {:.10} has other bytes", info.id));
                 }
             }
-            Presence::Partial => check_partial(store, info.scope, known)?,
+            Presence::Partial if !check_partial(store, info.scope, known)? => {
+                return Err("a held piece is damaged by nothing but a crash".to_owned());
+            }
+            Presence::Partial => {}
         }
     }
     Ok(())
 }
 
-fn check_partial(store: &Store, scope: ScopeId, known: &Known) -> Result<(), String> {
+/// Held pieces are right; `false` if the store finds some of them damaged.
+fn check_partial(store: &Store, scope: ScopeId, known: &Known) -> Result<bool, String> {
+    let mut is_whole = true;
     let begun = store
         .begin_partial(scope, &known.manifest)
         .map_err(|error| format!("a partial payload cannot be opened: {error}"))?;
@@ -615,15 +652,21 @@ fn check_partial(store: &Store, scope: ScopeId, known: &Known) -> Result<(), Str
     for piece in partial.held().held(geometry) {
         let range = geometry.piece_range(piece);
         let mut bytes = vec![0; geometry.piece_len_bytes(piece) as usize];
-        partial
-            .read_at(&mut bytes, range.start)
-            .map_err(|error| format!("a held piece cannot be read: {error}"))?;
+        match partial.read_at(&mut bytes, range.start) {
+            Ok(()) => {}
+            // It was damaged on the disk, which the store has noticed.
+            Err(StoreError::MissingPiece { .. }) if !partial.held().has(piece) => {
+                is_whole = false;
+                continue;
+            }
+            Err(error) => return Err(format!("a held piece cannot be read: {error}")),
+        }
         let start = usize::try_from(range.start).unwrap_or(usize::MAX);
         if known.bytes.get(start..start + bytes.len()) != Some(&bytes) {
             return Err(format!("piece {} is held and wrong", piece.get()));
         }
     }
-    Ok(())
+    Ok(is_whole)
 }
 
 /// After a sweep the folder holds the files of what `store` lists, and nothing else.

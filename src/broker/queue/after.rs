@@ -12,7 +12,9 @@ use smallvec::SmallVec;
 use crate::journal::Lsn;
 
 use super::super::dead_letter::{Dead, DeathReason};
+use super::super::message::{BodyRef, Message};
 use super::super::outbox::Wakes;
+use super::super::payloads::PayloadBody;
 use super::arguments::QueueSettings;
 use super::{Entry, Queue};
 
@@ -21,6 +23,9 @@ use super::{Entry, Queue};
 pub(super) struct After {
     /// Of messages that are gone for good.
     pub(super) left: SmallVec<[Lsn; 8]>,
+    /// Payloads of those: they stay referred to until it is noted that the messages are gone, so that
+    /// whoever sees a payload without references can wait for the journal (STORE-19).
+    payloads: Vec<PayloadBody>,
     /// Of messages that came back and how often each did.
     pub(super) returns: SmallVec<[(Lsn, u32); 2]>,
     /// Oldest first.
@@ -34,9 +39,18 @@ pub(super) struct After {
 impl After {
     /// Notes that a message is gone for good.
     #[inline]
-    pub(super) fn leave(&mut self, lsn: Lsn) {
+    pub(super) fn leave(&mut self, lsn: Lsn, message: &Message) {
         if lsn != Lsn::ZERO {
             self.left.push(lsn);
+            self.hold(message);
+        }
+    }
+
+    /// Keeps a message's payload, if it has one, until all is noted.
+    #[inline]
+    pub(super) fn hold(&mut self, message: &Message) {
+        if let BodyRef::Payload(payload) = message.body() {
+            self.payloads.push(payload.clone());
         }
     }
 
@@ -56,7 +70,7 @@ impl After {
         reason: DeathReason,
     ) {
         if settings.dead_letter_exchange.is_none() {
-            return self.leave(entry.lsn);
+            return self.leave(entry.lsn, &entry.message);
         }
         self.dead.push(Dead {
             queue: Arc::clone(queue),

@@ -6,6 +6,8 @@
 //! whose channel ended goes before all that were never out. One that is rejected goes there too if
 //! the queue has a delivery limit, and otherwise behind all others, so that it cannot be in their way.
 
+use crate::sabotage::{self, Sabotage};
+
 use super::arguments::{DeliveryLimit, QueueKind, QueueSettings};
 use super::{Entry, Settle};
 
@@ -24,7 +26,7 @@ pub(super) enum Place {
 
 /// Marks a message that comes back, and says where it goes.
 pub(super) fn come_back(settings: &QueueSettings, entry: &mut Entry, how: Settle) -> Place {
-    entry.redelivered = true;
+    entry.redelivered = !sabotage::is(Sabotage::RequeueLosesFlag);
     if settings.kind != QueueKind::Quorum {
         return Place::Old;
     }

@@ -201,8 +201,8 @@ impl Vhost {
     ) -> Result<u32, Error> {
         let mut topology = self.lock_topology();
         let resource = || self.queue_resource(queue.name().as_bytes());
-        let message_count = match queue.delete(conditions, wakes) {
-            Ok(message_count) => message_count,
+        let remains = match queue.delete(conditions, wakes) {
+            Ok(remains) => remains,
             Err(DeleteRefused::NotEmpty) => {
                 return Err(Error::NotEmpty {
                     resource: resource(),
@@ -233,7 +233,7 @@ impl Vhost {
         {
             journal.append_queue_delete(queue.id())?;
         }
-        Ok(count(message_count))
+        Ok(count(remains.len()))
     }
 
     /// Deletes a queue that nobody used for its time, unless somebody does by now.

@@ -108,7 +108,10 @@ fn load_complete(
         }
         match meta::read_head(disk, &beside(&path, META_ENDING), id) {
             Ok(head) if head.geometry.size_bytes() == payload_bytes => {
-                let content = Content::Complete { open: None };
+                let content = Content::Complete {
+                    open: None,
+                    is_checked: false,
+                };
                 insert(state, key, head, files.has_pin, content);
             }
             Ok(head) => {

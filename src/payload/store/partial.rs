@@ -77,6 +77,8 @@ pub(super) struct PartialShared {
 
 struct Progress {
     held: Bitfield,
+    /// Held pieces that this process wrote, or has hashed: bits may rot between two runs.
+    checked: Bitfield,
     /// Held pieces that no sync has covered yet.
     unsynced: Vec<PieceIndex>,
     unsynced_bytes: u64,
@@ -223,7 +225,8 @@ impl PartialShared {
             }
         };
         reservation.written(geometry.size_bytes());
-        let shared = Self::new(inner, key, manifest, file, have, Bitfield::empty(&geometry));
+        let none = Bitfield::empty(&geometry);
+        let shared = Self::new(inner, key, manifest, file, have, (none.clone(), none));
         let entry = Entry {
             geometry,
             key: manifest.key().clone(),
@@ -267,6 +270,7 @@ impl PartialShared {
             write_new(&*inner.disk, &meta_path, &meta::encode(manifest))?;
         }
         let mut held = Bitfield::empty(&geometry);
+        let mut checked = Bitfield::empty(&geometry);
         let mut unsynced = Vec::new();
         for (piece, mark) in geometry.pieces().zip(marks.as_chunks::<MARK_BYTES>().0) {
             if *mark == [0; MARK_BYTES] {
@@ -280,10 +284,11 @@ impl PartialShared {
                 .map_err(|source| StoreError::io("read", &path, source))?;
             if hash.is_some() && hash.as_ref() == manifest.piece_hashes().get(piece.as_usize()) {
                 held.set(piece);
+                checked.set(piece);
                 unsynced.push(piece);
             }
         }
-        let shared = Self::new(inner, key, manifest, Arc::from(file), have, held);
+        let shared = Self::new(inner, key, manifest, Arc::from(file), have, (held, checked));
         {
             let mut progress = shared.progress.lock();
             progress.unsynced_bytes = unsynced
@@ -309,10 +314,11 @@ impl PartialShared {
         manifest: &Manifest,
         file: Arc<dyn DiskFile>,
         have: Box<dyn DiskFile>,
-        held: Bitfield,
+        (held, checked): (Bitfield, Bitfield),
     ) -> Arc<Self> {
         let progress = Progress {
             held,
+            checked,
             unsynced: Vec::new(),
             unsynced_bytes: 0,
             syncing_count: 0,
@@ -354,6 +360,7 @@ impl PartialShared {
             if !progress.held.set(piece) {
                 return Ok(PieceOutcome::AlreadyHeld);
             }
+            progress.checked.set(piece);
             progress.unsynced.push(piece);
             progress.unsynced_bytes += bytes.len() as u64;
             progress.unsynced_bytes >= SYNC_BYTES
@@ -440,9 +447,37 @@ impl PartialShared {
                 piece: piece.get(),
             });
         }
+        for piece in pieces_of_range(self.geometry(), offset_bytes, buffer.len()) {
+            self.check(piece)?;
+        }
         self.file
             .read_exact_at(buffer, offset_bytes)
             .map_err(|source| StoreError::Read { id, source })
+    }
+
+    /// Hashes a held piece unless this process knows that it is right; a wrong one is held no more.
+    // req: STORE-21
+    fn check(&self, piece: PieceIndex) -> Result<(), StoreError> {
+        if self.progress.lock().checked.has(piece) {
+            return Ok(());
+        }
+        let id = self.key.id;
+        let hash = hash_piece_of(&*self.file, self.geometry(), piece)
+            .map_err(|source| StoreError::Read { id, source })?;
+        if hash.is_some() && hash.as_ref() == self.manifest.piece_hashes().get(piece.as_usize()) {
+            self.progress.lock().checked.set(piece);
+            return Ok(());
+        }
+        tracing::warn!(
+            payload = %format_args!("{id:.10}"), piece = piece.get(),
+            "a held piece is damaged on disk and will be fetched again"
+        );
+        self.mark(piece, [0; MARK_BYTES])?;
+        self.progress.lock().held.clear(piece);
+        Err(StoreError::MissingPiece {
+            id,
+            piece: piece.get(),
+        })
     }
 
     fn complete(&self) -> Result<(), StoreError> {
@@ -461,11 +496,15 @@ impl PartialShared {
                 piece: piece.get(),
             });
         }
+        for piece in self.geometry().pieces() {
+            self.check(piece)?;
+        }
         self.inner.commit(self.key, &self.manifest, &self.path)?;
         let mut state = self.inner.state.lock();
         if let Some(entry) = state.entries.get_mut(&self.key) {
             entry.content = Content::Complete {
-                open: Some(Arc::downgrade(&self.file)),
+                open: None,
+                is_checked: true,
             };
         }
         drop(state);

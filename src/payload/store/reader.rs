@@ -11,9 +11,11 @@ use crate::payload::geometry::{Geometry, PieceIndex};
 use crate::payload::hash::PieceHasher;
 use crate::payload::id::{PayloadId, PieceHash};
 use crate::payload::store::adopted::AdoptedFile;
+use crate::payload::store::checked::{Checked, CheckedFile};
 use crate::payload::store::error::StoreError;
+use crate::payload::store::meta;
 use crate::payload::store::partial::PartialShared;
-use crate::payload::store::paths::Key;
+use crate::payload::store::paths::{Key, META_ENDING, beside};
 use crate::payload::store::{Content, Entry, Inner, PayloadReference};
 
 /// Portion in which a file is read to hash a piece of it, in bytes.
@@ -25,13 +27,13 @@ pub struct PayloadReader {
     id: PayloadId,
     geometry: Geometry,
     source: Source,
-    _reference: PayloadReference,
+    reference: PayloadReference,
 }
 
 #[derive(Clone, Debug)]
 enum Source {
     Adopted(Arc<AdoptedFile>),
-    Complete(Arc<dyn DiskFile>),
+    Complete(Arc<CheckedFile>),
     Partial(Arc<PartialShared>),
 }
 
@@ -49,7 +51,7 @@ impl PayloadReader {
             } = state.entries.get(&key).ok_or_else(not_found)?;
             let source = match content {
                 Content::Adopted(file) => Some(Source::Adopted(Arc::clone(file))),
-                Content::Complete { open } => open
+                Content::Complete { open, .. } => open
                     .as_ref()
                     .and_then(|open| open.upgrade())
                     .map(Source::Complete),
@@ -68,7 +70,7 @@ impl PayloadReader {
             id: key.id,
             geometry,
             source,
-            _reference: reference,
+            reference,
         })
     }
 
@@ -108,11 +110,11 @@ impl PayloadReader {
         match &self.source {
             Source::Adopted(file) => file.read_at(buffer, offset_bytes),
             Source::Complete(file) => {
-                file.read_exact_at(buffer, offset_bytes)
-                    .map_err(|source| StoreError::Read {
-                        id: self.id,
-                        source,
-                    })
+                let checked = file.read_at(self.id, &self.geometry, buffer, offset_bytes)?;
+                if checked == Checked::All {
+                    self.reference.inner.all_checked(self.reference.key);
+                }
+                Ok(())
             }
             Source::Partial(partial) => partial.read_at(buffer, offset_bytes),
         }
@@ -120,16 +122,33 @@ impl PayloadReader {
 }
 
 /// Opens the file of a complete payload, once for all readers.
-fn open_complete(inner: &Inner, key: Key) -> Result<Arc<dyn DiskFile>, StoreError> {
+fn open_complete(inner: &Inner, key: Key) -> Result<Arc<CheckedFile>, StoreError> {
     let path = inner.paths.complete(key);
     let file = inner
         .disk
         .open(&path, OpenMode::Read)
         .map_err(|source| StoreError::io("open", &path, source))?;
     let file: Arc<dyn DiskFile> = Arc::from(file);
+    let is_trusted = match inner
+        .state
+        .lock()
+        .entries
+        .get(&key)
+        .map(|entry| &entry.content)
+    {
+        Some(Content::Complete { is_checked, .. }) => *is_checked,
+        Some(Content::Adopted(_) | Content::Partial { .. }) | None => false,
+    };
+    let file = Arc::new(if is_trusted {
+        CheckedFile::trusted(file)
+    } else {
+        let meta = beside(&path, META_ENDING);
+        let manifest = meta::read_manifest(&*inner.disk, &meta, key.id)?;
+        CheckedFile::doubted(file, &manifest)
+    });
     let mut state = inner.state.lock();
     if let Some(Entry {
-        content: Content::Complete { open },
+        content: Content::Complete { open, .. },
         ..
     }) = state.entries.get_mut(&key)
     {
@@ -139,6 +158,19 @@ fn open_complete(inner: &Inner, key: Key) -> Result<Arc<dyn DiskFile>, StoreErro
         }
     }
     Ok(file)
+}
+
+impl Inner {
+    /// All bytes of a complete payload were read and were right.
+    fn all_checked(&self, key: Key) {
+        if let Some(Entry {
+            content: Content::Complete { is_checked, .. },
+            ..
+        }) = self.state.lock().entries.get_mut(&key)
+        {
+            *is_checked = true;
+        }
+    }
 }
 
 /// The pieces that `buffer_bytes` from `offset_bytes` touch.

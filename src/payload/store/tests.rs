@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::disk::{DirEntry, OpenMode, OsDisk};
+use crate::disk::{DirEntry, DiskFile, OpenMode, OsDisk};
 use crate::payload::geometry::PieceIndex;
 use crate::payload::hash::PayloadHasher;
 use crate::payload::manifest::ManifestParts;

@@ -139,7 +139,8 @@ impl Upload {
             is_pinned: false,
             idle_since: None,
             content: Content::Complete {
-                open: Some(Arc::downgrade(&file)),
+                open: None,
+                is_checked: true,
             },
         };
         let replaced = {
