@@ -113,6 +113,8 @@ impl Vhost {
         left.flush();
     }
 
+    // req: LETTER-1
+    // req: LETTER-5
     fn publish_letter(
         &self,
         dead: &Dead,
@@ -155,6 +157,8 @@ impl Vhost {
 }
 
 impl Letter {
+    // req: LETTER-4
+    // req: LETTER-6
     /// Makes the letter: new exchange, history, no expiration; the rest as it was. None if the header
     /// cannot be read, which was checked when it came.
     fn new(dead: &Dead, exchange: &Name, unix_seconds: u64) -> Option<Self> {
@@ -215,6 +219,7 @@ impl Letter {
     }
 }
 
+// req: LETTER-3
 /// Takes out the queues where a letter died before, and has died only by itself since: it would go round
 /// for ever.
 fn without_circles(route: Route, headers: Option<&FieldTable>) -> Route {

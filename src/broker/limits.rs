@@ -97,4 +97,8 @@ pub(crate) const EXPIRED_AT_ONCE_MAX: usize = 1_024;
 
 /// Dead letters that the death of one batch of messages may lead to, beyond themselves. Queues that
 /// bury in each other make more of them with each step; what is beyond is dropped, and an error logged.
-pub(crate) const LETTERS_AT_ONCE_MAX: usize = 100_000;
+pub(crate) const LETTERS_AT_ONCE_MAX: usize = 10_000;
+
+/// Deaths that a message tells of; older ones are forgotten, so that its headers stay what a client may
+/// send and every reader takes.
+pub(crate) const DEATHS_KEPT_MAX: usize = 128;

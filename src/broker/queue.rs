@@ -385,12 +385,6 @@ impl Queue {
         self.spec.settings.kind
     }
 
-    /// What its arguments mean, without policies.
-    #[must_use]
-    pub fn declared_settings(&self) -> &QueueSettings {
-        &self.spec.settings
-    }
-
     /// What holds now: arguments and policies together.
     #[must_use]
     pub fn settings(&self) -> Arc<QueueSettings> {
@@ -401,6 +395,7 @@ impl Queue {
     ///
     /// Lengths act at once. A TTL acts on what comes from now on; what waits has its deadline already
     /// (RabbitMQ). The time of an unused queue begins again.
+    // req: TTL-7
     pub fn apply_settings(
         self: &Arc<Self>,
         settings: Arc<QueueSettings>,
@@ -608,6 +603,7 @@ impl Queue {
     }
 
     /// Turns a message away; with `reject-publish-dlx` it is a dead letter.
+    // req: LENGTH-3
     fn refuse(
         self: &Arc<Self>,
         state: &mut State,
@@ -714,7 +710,7 @@ impl Queue {
             // More died than one call does: the next turn goes on.
             let got = match self.front_is_due(&state, now) {
                 true => None,
-                false => Some(self.take_front(&mut state, ack_mode, &mut after)),
+                false => Some(self.take_front(&mut state, ack_mode, &mut after, now)),
             };
             drop(state);
             self.finish(after, now, wakes);
@@ -729,11 +725,14 @@ impl Queue {
         state: &mut State,
         ack_mode: AckMode,
         after: &mut After,
+        now: Instant,
     ) -> Option<Got> {
         let Front::Message(seq, entry) = state.ready.pop_front() else {
             state.counts.fetched_empty += 1;
             return None;
         };
+        // What stands behind it may have expired long ago, and does not count.
+        self.expire(state, after, now);
         let message = match self.spec.settings.kind {
             QueueKind::Quorum => {
                 let count = entry.return_count.into();
@@ -759,7 +758,6 @@ impl Queue {
                 after.leave(entry.lsn, &entry.message);
             }
         }
-        self.watch_front(state, after);
         Some(got)
     }
 
@@ -842,6 +840,7 @@ impl Queue {
         after: &mut After,
     ) {
         match quorum::come_back(&state.settings, &mut entry, how) {
+            // Its deadline stays. req: TTL-4
             Place::Old => state.ready.put_back(seq, entry),
             Place::Returned => {
                 after.come_back(entry.lsn, entry.return_count);
@@ -858,6 +857,7 @@ impl Queue {
     }
 
     /// Drops from the front what a full queue does not keep; says whether there was something.
+    // req: LENGTH-2
     fn drop_excess(self: &Arc<Self>, state: &mut State, after: &mut After) -> bool {
         let mut has_dropped = false;
         while overflow::is_excessive(&state.settings, &state.ready)

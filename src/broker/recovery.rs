@@ -285,3 +285,5 @@ fn table(elements: &[u8]) -> Result<FieldTable, FieldError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod time_tests;

@@ -3,7 +3,8 @@
 //! Owns: RabbitMQ 3.10's table, field by field and in its order, accidents included: the entry of this
 //! death comes first, and those before it change their order with each death. Entries are sorted by name,
 //! but not the entry of a first death. A client may have sent anything under this name.
-//! Bound: one entry for each queue and reason; what is no table goes.
+//! Bounds: one entry for each queue and reason, at most [`DEATHS_KEPT_MAX`]; what is no table goes.
+//! Spec: RabbitMQ 3.10's `x-death`; `spec/amqp.md` LETTER-2, LETTER-3.
 
 use std::cmp::Ordering;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 
 use crate::amqp::field::{FieldArray, FieldTable, FieldValue, ShortString};
 
+use super::super::limits::DEATHS_KEPT_MAX;
 use super::super::name::Name;
 
 const X_DEATH: &str = "x-death";
@@ -48,13 +50,10 @@ impl Death<'_> {
         }
         fields
     }
-
-    fn is_of(&self, entry: &FieldTable) -> bool {
-        is(entry, QUEUE, self.queue) && is(entry, REASON, self.reason.as_bytes())
-    }
 }
 
 /// The headers of a message after this death.
+// req: LETTER-2
 pub(super) fn with_death(headers: &FieldTable, death: &Death<'_>) -> FieldTable {
     let mut headers: Vec<_> = headers.iter().collect();
     let known = headers
@@ -74,14 +73,16 @@ pub(super) fn with_death(headers: &FieldTable, death: &Death<'_>) -> FieldTable 
             once(death.entry().into_iter().collect())
         }
         Some(FieldValue::Array(known)) => {
-            let known = grouped(&known);
-            let latest = match known.iter().find(|entry| death.is_of(entry)) {
-                Some(entry) => counted_up(entry),
+            let mut known = grouped(&known);
+            let same = known.iter().position(|known| known.is_of(death));
+            let latest = match same {
+                Some(at) => counted_up(&known.remove(at).entry),
                 None => sorted(death.entry()),
             };
-            let others = known.into_iter().filter(|entry| !death.is_of(entry));
+            let others = known.into_iter().map(|known| known.entry);
             std::iter::once(latest)
                 .chain(others)
+                .take(DEATHS_KEPT_MAX)
                 .map(FieldValue::Table)
                 .collect()
         }
@@ -110,24 +111,47 @@ pub(super) fn is_circle(deaths: &[FieldTable], queue: &[u8]) -> bool {
     !since.any(|death| is(death, REASON, b"rejected"))
 }
 
+/// An entry of the history, with what tells it from others.
+struct Known {
+    entry: FieldTable,
+    queue: Option<FieldValue>,
+    reason: Option<FieldValue>,
+}
+
+impl Known {
+    fn new(entry: FieldTable) -> Self {
+        Self {
+            queue: entry.get(QUEUE),
+            reason: entry.get(REASON),
+            entry,
+        }
+    }
+
+    fn is_of(&self, death: &Death<'_>) -> bool {
+        let is = |found: &Option<FieldValue>, value: &[u8]| matches!(found, Some(FieldValue::LongString(found)) if found == value);
+        is(&self.queue, death.queue) && is(&self.reason, death.reason.as_bytes())
+    }
+}
+
 /// One entry for each queue and reason, with a count; in the opposite order if there are several.
-fn grouped(entries: &FieldArray) -> Vec<FieldTable> {
-    let mut entries: Vec<_> = tables(entries).collect();
+fn grouped(entries: &FieldArray) -> Vec<Known> {
+    let entries: Vec<_> = tables(entries).map(Known::new).collect();
     if entries.len() < 2 {
         return entries;
     }
-    let mut groups: Vec<(FieldTable, i64)> = Vec::new();
-    for entry in entries.drain(..) {
-        match groups.iter_mut().find(|(first, _)| is_same(first, &entry)) {
+    let mut groups: Vec<(Known, i64)> = Vec::new();
+    for known in entries {
+        let is_same = |other: &Known| other.queue == known.queue && other.reason == known.reason;
+        match groups.iter_mut().find(|(first, _)| is_same(first)) {
             Some((_, count)) => *count += 1,
-            None => groups.push((entry, 1)),
+            None => groups.push((known, 1)),
         }
     }
     let groups = groups.into_iter().rev();
     groups
-        .map(|(entry, count)| match entry.contains(COUNT) {
-            true => entry,
-            false => with_count(&entry, count),
+        .map(|(known, count)| match known.entry.contains(COUNT) {
+            true => known,
+            false => Known::new(with_count(&known.entry, count)),
         })
         .collect()
 }
@@ -164,12 +188,6 @@ fn tables(entries: &FieldArray) -> impl Iterator<Item = FieldTable> {
 
 fn is(entry: &FieldTable, field: &str, value: &[u8]) -> bool {
     matches!(entry.get(field), Some(FieldValue::LongString(found)) if found == value)
-}
-
-fn is_same(one: &FieldTable, other: &FieldTable) -> bool {
-    [QUEUE, REASON]
-        .iter()
-        .all(|field| one.get(field) == other.get(field))
 }
 
 fn put(fields: &mut Vec<(ShortString, FieldValue)>, field: &'static str, value: FieldValue) {

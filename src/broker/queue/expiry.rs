@@ -44,6 +44,7 @@ impl Deadline {
         let passed = timers.since_start(now);
         let mut ms = millis(passed);
         // Never early; but what may not wait at all is due at once.
+        // req: TTL-3
         if !ttl.is_zero() && passed.subsec_nanos() % 1_000_000 != 0 {
             ms += 1;
         }
@@ -89,6 +90,7 @@ pub(crate) enum Lease {
 
 impl Queue {
     /// The deadline of a message that comes now: the lower of its own time and the queue's.
+    // req: TTL-1
     pub(super) fn deadline(&self, state: &State, message: &Message, now: Instant) -> Deadline {
         match lower(state.settings.message_ttl, message.expiration()) {
             None => Deadline::NEVER,
@@ -100,6 +102,7 @@ impl Queue {
     ///
     /// It lives on by the calendar, but never longer than a message that comes now, nor shorter than
     /// nothing: a clock that was set back keeps no message for ever.
+    // req: TTL-5
     pub(crate) fn deadline_since(
         &self,
         message: &Message,
@@ -118,6 +121,7 @@ impl Queue {
     }
 
     /// Lets die what stands first and has expired, and arms the timer for what stands first then.
+    // req: TTL-2
     pub(super) fn expire(self: &Arc<Self>, state: &mut State, after: &mut After, now: Instant) {
         let timers = &self.spec.timers;
         while let Some((_, entry)) = state.ready.front()
@@ -206,6 +210,7 @@ impl Queue {
     }
 
     /// Lets the time of an unused queue begin again, if it has one.
+    // req: TTL-6
     pub(super) fn note_use(self: &Arc<Self>, state: &mut State, now: Instant) -> Earliest {
         let Some(expires) = state.settings.expires else {
             return Earliest::No;

@@ -26,6 +26,7 @@ pub(super) fn refuses(settings: &QueueSettings, ready: &Priorities, size_bytes: 
 }
 
 /// Whether the front is too much and must be dropped.
+// req: LENGTH-1
 #[inline]
 pub(super) fn is_excessive(settings: &QueueSettings, ready: &Priorities) -> bool {
     settings.overflow == Overflow::DropHead && is_over(settings, ready.len() as u64, ready.bytes())

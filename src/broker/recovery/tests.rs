@@ -12,7 +12,7 @@ use crate::journal::JournalSettings;
 use crate::payload::ScopeId;
 use crate::testing::disk::{CrashVariant, SimDisk};
 
-use super::super::tests::kit::{Client, Flag, inline, settings, text};
+use super::super::tests::kit::{Client, Flag, inline, settings, start, text};
 use super::super::*;
 use super::*;
 
@@ -38,16 +38,24 @@ impl Counter {
     }
 }
 
+/// The calendar at the first start, in milliseconds since 1970.
+pub(super) const STARTED_UNIX_MS: u64 = 1_700_000_000_000;
+
 /// A broker on a simulated disk.
-struct Durable {
+pub(super) struct Durable {
     disk: SimDisk,
-    journal: Journal,
-    broker: Arc<Broker>,
+    pub(super) journal: Journal,
+    pub(super) broker: Arc<Broker>,
     counter: Arc<Counter>,
 }
 
 impl Durable {
     fn on(disk: SimDisk) -> Self {
+        Self::on_at(disk, STARTED_UNIX_MS)
+    }
+
+    /// Starts at some time of the calendar.
+    fn on_at(disk: SimDisk, started_unix_ms: u64) -> Self {
         let journal_settings = JournalSettings {
             segment_bytes: 64 << 10,
             free_bytes_min: 0,
@@ -61,8 +69,9 @@ impl Durable {
         let (journal, recovered) = opened.expect("a whole journal");
         let counter = Arc::<Counter>::default();
         let references = Arc::clone(&counter) as Arc<dyn PayloadReferences>;
+        let settings = BrokerSettings::new([7; 32], start(), started_unix_ms);
         let opened = Broker::open(
-            settings(),
+            settings,
             Some((journal.clone(), recovered)),
             Some(references),
         );
@@ -74,23 +83,33 @@ impl Durable {
         }
     }
 
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::on(SimDisk::new())
     }
 
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client::new(&self.broker)
     }
 
     /// Stops as a server does, and starts again.
     fn restart(self) -> Self {
+        self.restart_at(STARTED_UNIX_MS)
+    }
+
+    /// As [`Self::restart`], at another time of the calendar.
+    pub(super) fn restart_at(self, started_unix_ms: u64) -> Self {
         self.broker.note_delivered().expect("the journal is open");
         self.journal.close().expect("a disk that works");
-        Self::on(self.disk)
+        Self::on_at(self.disk, started_unix_ms)
+    }
+
+    /// Loses the power at once, with what is not synced torn somewhere, and starts again.
+    pub(super) fn cut(self, seed: u64) -> Self {
+        Self::on(self.disk.crash(CrashVariant::TornPrefix, seed))
     }
 
     /// Waits for what was written so far, then stops as a kill does, and starts again.
-    fn crash(self) -> Self {
+    pub(super) fn crash(self) -> Self {
         let last = self
             .journal
             .put_definition(b"none", None)

@@ -67,7 +67,7 @@ impl Client {
             publisher: Publisher::new(),
             limiter: Arc::new(ChannelLimiter::new()),
             wakes: Wakes::new(),
-            now: start() + Duration::from_secs(1),
+            now: broker.shared.timers.started() + Duration::from_secs(1),
         }
     }
 
