@@ -86,7 +86,7 @@ impl Client {
             arguments: &FieldTable::EMPTY,
         };
         vhost
-            .queue_bind(&self.connection, &request, self.now, &mut self.wakes)
+            .queue_bind(&self.connection, &request, self.now, &mut Wakes::new())
             .expect("both are there");
     }
 

@@ -142,17 +142,15 @@ impl Vhost {
             message: Some(&letter.message),
             unix_ms: self.unix_ms(now),
         };
-        let walked = walk(self, &exchange, input);
-        walked.record(&letter.message);
-        let route = match dead.reason {
-            DeathReason::Rejected => walked.route,
+        let mut walked = walk(self, &exchange, input);
+        match dead.reason {
+            DeathReason::Rejected => {}
             DeathReason::DeliveryLimit | DeathReason::Expired | DeathReason::MaxLength => {
-                without_circles(walked.route, letter.headers.as_ref())
+                walked.route = without_circles(walked.route, letter.headers.as_ref());
             }
-        };
-        let record = self.append(&letter.message, &route, now)?;
-        self.spread(&mut letter.message, &route, record, now, died, wakes);
-        Ok(())
+        }
+        self.pass_on(&mut letter.message, walked, now, died, wakes)
+            .map(drop)
     }
 }
 

@@ -132,6 +132,17 @@ pub(crate) struct ExchangeRecord {
     pub(crate) arguments: Vec<u8>,
 }
 
+/// The journal ids of a durable exchange that has messages or keys of its own there.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct ExchangeLogRecord {
+    pub(crate) vhost: Vec<u8>,
+    pub(crate) name: Vec<u8>,
+    /// Of messages that wait.
+    pub(crate) delays: u64,
+    /// Of keys that tell duplicates.
+    pub(crate) keys: u64,
+}
+
 /// A durable queue.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct QueueRecord {
@@ -171,6 +182,7 @@ enum Kind {
     TopicPermission = b'T',
     UserLimits = b'U',
     VhostDetails = b'V',
+    ExchangeLog = b'x',
 }
 
 /// One record, read back.
@@ -191,6 +203,7 @@ pub(crate) enum Record {
     TopicPermission(TopicPermissionRecord),
     UserLimits(UserLimitsRecord),
     VhostDetails(VhostDetailsRecord),
+    ExchangeLog(ExchangeLogRecord),
 }
 
 /// A definition that cannot be read: damage, or a later version.
@@ -219,6 +232,7 @@ impl Record {
             Some(b'T') => postcard::from_bytes(value).map(Self::TopicPermission),
             Some(b'U') => postcard::from_bytes(value).map(Self::UserLimits),
             Some(b'V') => postcard::from_bytes(value).map(Self::VhostDetails),
+            Some(b'x') => postcard::from_bytes(value).map(Self::ExchangeLog),
             Some(_) | None => Err(postcard::Error::DeserializeBadEnum),
         };
         read.map_err(|source| DefinitionError {
@@ -376,6 +390,17 @@ impl DefinitionStore {
 
     pub(crate) fn delete_exchange(&self, vhost: &Name, name: &Name) -> Result<Lsn, Error> {
         self.delete(key(Kind::Exchange, &[vhost.as_bytes(), name.as_bytes()]))
+    }
+
+    pub(crate) fn put_exchange_log(&self, record: &ExchangeLogRecord) -> Result<Lsn, Error> {
+        self.put(
+            key(Kind::ExchangeLog, &[&record.vhost, &record.name]),
+            record,
+        )
+    }
+
+    pub(crate) fn delete_exchange_log(&self, vhost: &Name, name: &Name) -> Result<Lsn, Error> {
+        self.delete(key(Kind::ExchangeLog, &[vhost.as_bytes(), name.as_bytes()]))
     }
 
     pub(crate) fn put_queue(&self, record: &QueueRecord) -> Result<Lsn, Error> {

@@ -26,8 +26,11 @@ use parking_lot::RwLock;
 
 use crate::amqp::field::FieldTable;
 use crate::amqp::header::PropertiesRef;
+use crate::journal::{Journal, QueueId};
 
 use super::binding::{Binding, DestinationName};
+use super::dedup::DedupCache;
+use super::delayed::Delays;
 use super::error::Error;
 use super::message::Message;
 use super::name::Name;
@@ -61,6 +64,19 @@ pub(crate) struct ExchangeSpec {
     pub(crate) settings: ExchangeSettings,
     /// Where the choices of a random exchange begin.
     pub(crate) seed: u64,
+    /// Where it keeps what it must remember.
+    pub(crate) logs: ExchangeLogs,
+}
+
+/// The ids under which an exchange has records of its own in the journal. An exchange that needs none
+/// has them all the same: ids are not short.
+#[derive(Clone, Debug)]
+pub(crate) struct ExchangeLogs {
+    pub(crate) journal: Option<Journal>,
+    /// Messages that wait.
+    pub(crate) delays: QueueId,
+    /// Keys of messages that came through.
+    pub(crate) keys: QueueId,
 }
 
 /// An exchange of one vhost.
@@ -71,6 +87,8 @@ pub struct Exchange {
     alternate_by_policy: RwLock<Option<Name>>,
     table: RwLock<Table>,
     history: Option<History>,
+    delays: Option<Delays>,
+    dedup: Option<DedupCache>,
 }
 
 #[derive(Debug)]
@@ -131,6 +149,15 @@ impl Exchange {
         };
         let history = (spec.settings.lookup == ExchangeKind::RecentHistory)
             .then(|| History::new(spec.settings.history_count_max));
+        let logs = &spec.logs;
+        let delays = spec
+            .settings
+            .delays
+            .then(|| Delays::new(logs.delays, logs.journal.clone()));
+        let dedup = spec.settings.dedup.clone().map(|dedup| {
+            let log = logs.journal.clone().map(|journal| (journal, logs.keys));
+            DedupCache::new(dedup, log)
+        });
         let alternate = spec.arguments.get("alternate-exchange");
         let alternate = alternate.and_then(|value| value.as_bytes().map(|name| Name::new(name)));
         Self {
@@ -139,6 +166,8 @@ impl Exchange {
             alternate_by_policy: RwLock::default(),
             table: RwLock::new(table),
             history,
+            delays,
+            dedup,
         }
     }
 
@@ -211,8 +240,25 @@ impl Exchange {
         self.history.as_ref()
     }
 
+    /// The messages that wait here, if messages may.
+    pub(crate) fn delays(&self) -> Option<&Delays> {
+        self.delays.as_ref()
+    }
+
+    /// The keys of what came through, if duplicates are dropped.
+    pub(crate) fn dedup(&self) -> Option<&DedupCache> {
+        self.dedup.as_ref()
+    }
+
+    /// How many messages wait for their time; 0 for all but delayed exchanges.
+    #[must_use]
+    pub fn delayed_count(&self) -> usize {
+        self.delays.as_ref().map_or(0, Delays::len)
+    }
+
     /// Whether the same key always leads to the same destinations, until a binding changes, and
     /// nothing else happens on the way.
+    // req: EXCHANGE-2
     pub(crate) fn routes_by_key_alone(&self) -> bool {
         let settings = &self.spec.settings;
         if settings.delays || settings.dedup.is_some() {
@@ -354,7 +400,7 @@ mod tests_kit {
 pub(crate) fn test_queue(id: u64) -> Arc<super::queue::Queue> {
     use super::queue::{Queue, QueueSpec};
     Arc::new(Queue::new(QueueSpec {
-        id: crate::journal::QueueId(id),
+        id: QueueId(id),
         vhost: Name::from("/"),
         name: Name::from(format!("q{id}").as_str()),
         durability: Durability::Transient,

@@ -32,6 +32,16 @@ pub const HISTORY_COUNT_DEFAULT: usize = 20;
 /// What a recent-history exchange keeps in memory, in bytes; beyond it the oldest messages go.
 pub const HISTORY_BYTES_MAX: usize = 16 * 1_024 * 1_024;
 
+/// Longest `x-delay`, in milliseconds (RabbitMQ's timer); a longer one counts as none, as in the plugin.
+pub const DELAY_MS_MAX: u64 = 4_294_967_295;
+
+/// Messages that one delayed exchange keeps whole in memory, in bytes; beyond it they are read back from
+/// the journal when their time has come.
+pub const DELAYED_HELD_BYTES_MAX: usize = 8 * 1_024 * 1_024;
+
+/// Delayed messages that go out in one go, before others have their turn.
+pub const DELAYED_AT_ONCE_MAX: usize = 256;
+
 /// Keys that an exchange or queue remembers to tell duplicates, unless it says otherwise.
 pub const DEDUP_KEYS_DEFAULT: usize = 10_000;
 

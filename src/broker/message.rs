@@ -127,6 +127,8 @@ struct Split {
 pub(crate) const JOURNAL_FLAG_EXPIRES: u32 = 1 << 8;
 /// The header has a `BCC`, which is hidden from everybody else.
 pub(crate) const JOURNAL_FLAG_HIDDEN_KEYS: u32 = 1 << 9;
+/// The message is transient, and is in the journal only where it waits for its time.
+pub(crate) const JOURNAL_FLAG_TRANSIENT: u32 = 1 << 10;
 
 const FLAG_PERSISTENT: u8 = 1;
 /// The expiration field counts; it is in milliseconds.

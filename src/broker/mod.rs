@@ -26,7 +26,9 @@ mod alarms;
 mod binding;
 mod consumer;
 mod dead_letter;
+mod dedup;
 mod definitions;
+mod delayed;
 mod error;
 mod exchange;
 mod ids;
@@ -187,6 +189,7 @@ impl Broker {
                 started_unix_ms,
             },
             timers: Arc::new(Timers::new(started)),
+            dedup_gate: Mutex::default(),
             queue_id_next: AtomicU64::new(1),
             serial_next: AtomicU64::new(1),
         });
@@ -364,6 +367,11 @@ impl Broker {
                 TimerKind::QueueExpiry(queue) => {
                     if let Some(queue) = queue.upgrade() {
                         queue.handle_lease_timer(key, now, wakes);
+                    }
+                }
+                TimerKind::Delayed { vhost, exchange } => {
+                    if let (Some(vhost), Some(exchange)) = (vhost.upgrade(), exchange.upgrade()) {
+                        vhost.publish_due(&exchange, now, wakes);
                     }
                 }
             }

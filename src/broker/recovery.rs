@@ -3,29 +3,31 @@
 //! Owns: the order of things at the start: vhosts, accounts, exchanges, queues, bindings, messages.
 //! Spec: RELIABILITY section 1: after an unclean stop every message counts as redelivered.
 
+mod exchange_logs;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::amqp::field::{FieldError, FieldTable};
-use crate::journal::{Journal, JournalError, Lsn, QueueId, Recovered, StoredBody, StoredMessage};
-use crate::payload::PayloadId;
+use crate::journal::{Journal, JournalError, Lsn, QueueId, Recovered};
 
 use super::Broker;
 use super::definitions::{
-    BindingRecord, DefinitionError, ExchangeRecord, PolicyRecord, QueueRecord, Record,
+    BindingRecord, DefinitionError, ExchangeLogRecord, ExchangeRecord, PolicyRecord, QueueRecord,
+    Record,
 };
 use super::error::{Error, Resource, ResourceKind};
 use super::exchange::settings::ExchangeSettings;
-use super::exchange::{ExchangeKind, ExchangeSpec};
-use super::message::{
-    Body, JOURNAL_FLAG_EXPIRES, JOURNAL_FLAG_HIDDEN_KEYS, Message, MessageTraits, Persistence,
-};
+use super::exchange::{Exchange, ExchangeKind, ExchangeSpec};
+use super::message::Message;
 use super::name::Name;
 use super::policy::Policy;
 use super::queue::arguments::QueueSettings;
 use super::queue::{Durability, Entry, Queue, QueueSpec};
-use super::vhost::{Vhost, split_bcc};
+use super::vhost::Vhost;
+
+use exchange_logs::ExchangeLogs;
 
 /// Why a broker cannot start from what its journal holds.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,7 @@ impl Broker {
     pub(super) fn restore(&self, recovered: Recovered) -> Result<(), OpenError> {
         let (mut policies, mut details) = (Vec::new(), Vec::new());
         let mut exchanges = Vec::new();
+        let mut logs = HashMap::new();
         let mut queues = Vec::new();
         let mut bindings = Vec::new();
         for (key, value) in &recovered.definitions {
@@ -78,6 +81,9 @@ impl Broker {
                 Record::Policy(record) => policies.push(record),
                 Record::VhostDetails(record) => details.push(record),
                 Record::Exchange(record) => exchanges.push(record),
+                Record::ExchangeLog(record) => {
+                    logs.insert((record.vhost.clone(), record.name.clone()), record);
+                }
                 Record::Queue(record) => queues.push(record),
                 Record::Binding(record) => bindings.push(record),
             }
@@ -90,20 +96,29 @@ impl Broker {
         for record in policies {
             self.restore_policy(record);
         }
-        for record in &exchanges {
-            self.restore_exchange(record)?;
-        }
-        let mut by_id = HashMap::new();
         let mut id_max = recovered.queue_id_max.0;
+        for log in logs.values() {
+            id_max = id_max.max(log.delays).max(log.keys);
+        }
         for record in &queues {
             id_max = id_max.max(record.id);
-            if let Some(home) = self.restore_queue(record)? {
-                by_id.insert(home.queue.id(), home);
-            }
         }
         self.shared
             .queue_id_next
             .store(id_max + 1, Ordering::Relaxed);
+        let mut owned = ExchangeLogs::default();
+        for record in &exchanges {
+            let log = logs.get(&(record.vhost.clone(), record.name.clone()));
+            if let Some((vhost, exchange)) = self.restore_exchange(record, log)? {
+                owned.add(&vhost, &exchange);
+            }
+        }
+        let mut by_id = HashMap::new();
+        for record in &queues {
+            if let Some(home) = self.restore_queue(record)? {
+                by_id.insert(home.queue.id(), home);
+            }
+        }
         for record in &bindings {
             self.restore_binding(record)?;
         }
@@ -111,9 +126,11 @@ impl Broker {
             return Ok(());
         };
         let mut shared = SharedMessages::new();
+        let unix_ms = self.shared.clock.started_unix_ms;
         for id in recovered.queues.into_keys() {
             match by_id.get(&id) {
                 Some(home) => restore_messages(&journal, home, &mut shared)?,
+                None if owned.contains(id) => owned.restore(&journal, id, unix_ms)?,
                 // Its deletion was the last thing that was noted of it.
                 None => drop(journal.append_queue_delete(id)?),
             }
@@ -136,13 +153,22 @@ impl Broker {
         }
     }
 
-    fn restore_exchange(&self, record: &ExchangeRecord) -> Result<(), OpenError> {
+    fn restore_exchange(
+        &self,
+        record: &ExchangeRecord,
+        log: Option<&ExchangeLogRecord>,
+    ) -> Result<Option<(Arc<Vhost>, Arc<Exchange>)>, OpenError> {
         let Some(vhost) = self.vhost(&record.vhost) else {
-            return Ok(());
+            return Ok(None);
         };
         let kind = ExchangeKind::from_name(record.kind.as_bytes())?;
         let arguments = table(&record.arguments)?;
-        vhost.insert_exchange(ExchangeSpec {
+        let mut logs = vhost.exchange_logs();
+        if let Some(log) = log {
+            logs.delays = QueueId(log.delays);
+            logs.keys = QueueId(log.keys);
+        }
+        let spec = ExchangeSpec {
             id: self.shared.serial(),
             name: Name::new(&record.name),
             kind,
@@ -152,8 +178,13 @@ impl Broker {
             settings: ExchangeSettings::from_arguments(kind, &arguments)?,
             arguments,
             seed: self.shared.names.seed(),
-        });
-        Ok(())
+            logs,
+        };
+        if log.is_none() {
+            // A crash came between the exchange and its ids.
+            vhost.put_exchange_log(&spec)?;
+        }
+        Ok(Some((Arc::clone(&vhost), vhost.insert_exchange(spec))))
     }
 
     fn restore_queue(&self, record: &QueueRecord) -> Result<Option<Home>, OpenError> {
@@ -224,7 +255,7 @@ fn restore_messages(
                 None => {
                     let is_shared = found.message.queues.len() > 1;
                     let published_unix_ms = found.message.time_unix_ms;
-                    let message = message(&home.vhost, found.message);
+                    let message = home.vhost.stored_message(found.message);
                     if is_shared {
                         shared.insert(found.lsn, (message.clone(), published_unix_ms));
                     }
@@ -244,39 +275,6 @@ fn restore_messages(
             });
         }
     }
-}
-
-fn message(vhost: &Vhost, stored: StoredMessage) -> Message {
-    debug_assert_ne!(stored.lsn, Lsn::ZERO, "records count from 1");
-    let priority = u8::try_from(stored.flags & 0xff).unwrap_or(0);
-    let (header, hidden_keys) = match stored.flags & JOURNAL_FLAG_HIDDEN_KEYS {
-        0 => (stored.header, Vec::new()),
-        _ => split_bcc(&stored.header),
-    };
-    let expiration = match stored.flags & JOURNAL_FLAG_EXPIRES {
-        0 => None,
-        _ => MessageTraits::of_header(&header).expiration,
-    };
-    let traits = MessageTraits {
-        persistence: Persistence::Persistent,
-        priority,
-        expiration,
-    };
-    let body = match stored.body {
-        StoredBody::Inline(bytes) => Body::Inline(bytes),
-        StoredBody::Payload(payload) => {
-            let id = PayloadId::from_bytes(payload.id);
-            Body::Payload(vhost.hold_payload(id, payload.size_bytes))
-        }
-    };
-    Message::with_hidden_keys(
-        &stored.exchange,
-        &stored.routing_key,
-        &header,
-        traits,
-        body,
-        &hidden_keys,
-    )
 }
 
 fn table(elements: &[u8]) -> Result<FieldTable, FieldError> {

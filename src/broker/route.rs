@@ -10,17 +10,19 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::amqp::field::{FieldTable, FieldValue};
-use crate::journal::QueueId;
+use crate::journal::{Lsn, QueueId};
 
+use super::dedup::{DedupCache, DedupKey, Seen};
+use super::delayed::delay_ms;
 use super::error::Error;
 use super::exchange::destinations::Destination;
 use super::exchange::recent_history::asks_not_to_be_kept;
 use super::exchange::{Exchange, RouteInput};
 use super::limits::{ROUTE_CACHE_SLOTS, ROUTE_EXCHANGES_MAX};
-use super::message::Message;
 use super::message::Persistence;
 use super::name::Name;
 use super::queue::Queue;
@@ -73,6 +75,8 @@ pub(crate) trait Directory {
     fn exchange(&self, name: &[u8]) -> Option<Arc<Exchange>>;
     fn queue(&self, name: &[u8]) -> Option<Arc<Queue>>;
     fn reply_consumer(&self, name: &[u8]) -> Option<Arc<ReplyConsumer>>;
+    /// What is held from the look at a key of duplicates until the journal has the key.
+    fn dedup_gate(&self) -> MutexGuard<'_, ()>;
 }
 
 /// Whether a walk's result may be remembered for the same exchange and key.
@@ -86,33 +90,84 @@ pub(crate) enum Repeatable {
 
 /// What a walk found.
 #[derive(Debug)]
-pub(crate) struct Walked {
+pub(crate) struct Walked<'a> {
     pub(crate) route: Route,
     pub(crate) repeatable: Repeatable,
-    /// Exchanges on the way that keep the message for who binds later.
-    pub(crate) histories: Vec<Arc<Exchange>>,
+    pub(crate) aside: Aside<'a>,
 }
 
-impl Walked {
-    /// Does what exchanges on the way want besides.
-    pub(crate) fn record(&self, message: &Message) {
-        for exchange in &self.histories {
-            if let Some(history) = exchange.history() {
-                history.record(message);
+/// What exchanges on a message's way want besides.
+#[derive(Debug, Default)]
+pub(crate) struct Aside<'a> {
+    /// Those that keep the message for who binds later.
+    pub(crate) histories: Vec<Arc<Exchange>>,
+    /// Those where it waits, and for how long in milliseconds.
+    pub(crate) delays: Vec<(Arc<Exchange>, u64)>,
+    /// Keys that were added, by which its duplicates will be told.
+    pub(crate) keys: Vec<NewKey>,
+    /// It is a duplicate somewhere; where the journal has the first one, for the confirm.
+    pub(crate) duplicate_of: Option<Lsn>,
+    /// It waited in an exchange, and leaves its place in the journal.
+    pub(crate) replaces: Option<(QueueId, Lsn)>,
+    /// Held while there are keys or a duplicate, until the journal has them.
+    pub(crate) gate: Option<MutexGuard<'a, ()>>,
+}
+
+/// A key that an exchange did not know before.
+#[derive(Debug)]
+pub(crate) struct NewKey {
+    pub(crate) exchange: Arc<Exchange>,
+    pub(crate) key: DedupKey,
+    pub(crate) expires_unix_ms: u64,
+}
+
+impl Aside<'_> {
+    /// Whether nothing needs more than a plain delivery.
+    pub(crate) fn is_done(&self) -> bool {
+        self.delays.is_empty()
+            && self.keys.is_empty()
+            && self.duplicate_of.is_none()
+            && self.replaces.is_none()
+    }
+
+    /// Whether the exchange lets the message through; notes the key of one that it does.
+    // req: DEDUP-1
+    fn is_new(
+        &mut self,
+        exchange: &Arc<Exchange>,
+        cache: &DedupCache,
+        input: RouteInput<'_>,
+    ) -> bool {
+        let key = input
+            .message
+            .and_then(|message| DedupKey::of(cache.by(), message, input.headers));
+        let Some(key) = key else { return true };
+        match cache.see(key, input.headers, input.unix_ms) {
+            Seen::New { expires_unix_ms } => {
+                self.keys.push(NewKey {
+                    exchange: Arc::clone(exchange),
+                    key,
+                    expires_unix_ms,
+                });
+                true
+            }
+            Seen::Before { durable_at } => {
+                self.duplicate_of = self.duplicate_of.max(Some(durable_at));
+                false
             }
         }
     }
 }
 
 /// Walks from `start` to all queues.
-pub(crate) fn walk(
-    directory: &impl Directory,
+pub(crate) fn walk<'a>(
+    directory: &'a impl Directory,
     start: &Arc<Exchange>,
     input: RouteInput<'_>,
-) -> Walked {
+) -> Walked<'a> {
     let mut queues = Vec::new();
-    let mut histories = Vec::new();
     let mut replies = Vec::new();
+    let mut aside = Aside::default();
     let mut repeatable = Repeatable::Yes;
     // Only made when exchanges are bound to exchanges, which most are not.
     let mut seen: Option<HashSet<u64>> = None;
@@ -138,8 +193,23 @@ pub(crate) fn walk(
         if !exchange.routes_by_key_alone() {
             repeatable = Repeatable::No;
         }
+        if exchange.delays().is_some()
+            && let Some(delay_ms) = delay_ms(input.headers)
+        {
+            // Where it goes is found when its time has come, duplicates too.
+            aside.delays.push((exchange, delay_ms));
+            continue;
+        }
+        if let Some(cache) = exchange.dedup() {
+            if aside.gate.is_none() {
+                aside.gate = Some(directory.dedup_gate());
+            }
+            if !aside.is_new(&exchange, cache, input) {
+                continue;
+            }
+        }
         if exchange.history().is_some() && !asks_not_to_be_kept(input.headers) {
-            histories.push(Arc::clone(&exchange));
+            aside.histories.push(Arc::clone(&exchange));
         }
         exchange.route(input, &mut found);
         if found.is_empty()
@@ -165,7 +235,7 @@ pub(crate) fn walk(
     Walked {
         route: Route::new(queues).with_replies(replies),
         repeatable,
-        histories,
+        aside,
     }
 }
 

@@ -16,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::exchange::Exchange;
 use super::outbox::Waker;
 use super::queue::Queue;
+use super::vhost::Vhost;
 
 /// What a deadline is for.
 #[derive(Clone, Debug)]
@@ -26,6 +28,13 @@ pub(crate) enum TimerKind {
     MessageExpiry(Weak<Queue>),
     /// A queue may have been unused for as long as it lives so.
     QueueExpiry(Weak<Queue>),
+    /// The first message of a delayed exchange is due.
+    Delayed {
+        /// The exchange's vhost.
+        vhost: Weak<Vhost>,
+        /// The exchange.
+        exchange: Weak<Exchange>,
+    },
 }
 
 /// A timer that was armed; by it, it is taken out.

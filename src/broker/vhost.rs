@@ -5,6 +5,7 @@
 //! Changes of topology go one at a time under one lock; looking up a name takes none but a shard's.
 //! Bounds: [`BrokerLimits`].
 
+mod aside;
 mod bindings;
 mod consuming;
 mod details;
@@ -17,12 +18,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::journal::{Journal, Lsn, QueueId};
+use crate::journal::{Journal, Lsn, QueueId, StoredBody, StoredMessage};
 use crate::payload::{PayloadId, ScopeId};
 
 use super::access::{Access, User, Users};
@@ -32,7 +33,10 @@ use super::error::{Error, Resource, ResourceKind};
 use super::exchange::{Exchange, ExchangeKind};
 use super::ids::ConnectionId;
 use super::limits::BrokerLimits;
-use super::message::Message;
+use super::message::{
+    Body, JOURNAL_FLAG_EXPIRES, JOURNAL_FLAG_HIDDEN_KEYS, JOURNAL_FLAG_TRANSIENT, Message,
+    MessageTraits, Persistence,
+};
 use super::name::Name;
 use super::names::NameMaker;
 use super::outbox::{Outbox, Wakes};
@@ -50,7 +54,7 @@ pub use consuming::{Consume, Get};
 pub use details::VhostDetails;
 pub use exchanges::{ExchangeDeclare, ExchangeDelete};
 pub use policies::Put;
-pub(crate) use publishing::split_bcc;
+use publishing::split_bcc;
 pub use publishing::{Publish, PublishOutcome, Published};
 pub use queues::{QueueDeclare, QueueDeclared, QueueDelete};
 
@@ -66,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) names: NameMaker,
     pub(crate) clock: WallClock,
     pub(crate) timers: Arc<Timers>,
+    /// Held from the look at a key of duplicates until the journal has the key.
+    pub(crate) dedup_gate: Mutex<()>,
     pub(crate) queue_id_next: AtomicU64,
     pub(crate) serial_next: AtomicU64,
 }
@@ -78,6 +84,14 @@ pub(crate) struct WallClock {
 }
 
 impl WallClock {
+    /// The moment of a time by the calendar; the start, for what was before it.
+    pub(crate) fn instant(&self, unix_ms: u64) -> Instant {
+        let passed = Duration::from_millis(unix_ms.saturating_sub(self.started_unix_ms));
+        self.started
+            .checked_add(passed)
+            .unwrap_or(self.started + FAR_AHEAD)
+    }
+
     /// Milliseconds since 1970 at `now`.
     pub(crate) fn unix_ms(&self, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.started).as_millis();
@@ -85,6 +99,9 @@ impl WallClock {
             .saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
     }
 }
+
+/// What stands for moments that a clock cannot tell.
+const FAR_AHEAD: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 impl Shared {
     pub(crate) fn queue_id(&self) -> QueueId {
@@ -311,6 +328,43 @@ impl Vhost {
         Ok(())
     }
 
+    /// A message as the journal kept it.
+    pub(crate) fn stored_message(&self, stored: StoredMessage) -> Message {
+        debug_assert_ne!(stored.lsn, Lsn::ZERO, "records count from 1");
+        let (header, hidden_keys) = match stored.flags & JOURNAL_FLAG_HIDDEN_KEYS {
+            0 => (stored.header, Vec::new()),
+            _ => split_bcc(&stored.header),
+        };
+        let expiration = match stored.flags & JOURNAL_FLAG_EXPIRES {
+            0 => None,
+            _ => MessageTraits::of_header(&header).expiration,
+        };
+        let persistence = match stored.flags & JOURNAL_FLAG_TRANSIENT {
+            0 => Persistence::Persistent,
+            _ => Persistence::Transient,
+        };
+        let traits = MessageTraits {
+            persistence,
+            priority: u8::try_from(stored.flags & 0xff).unwrap_or(0),
+            expiration,
+        };
+        let body = match stored.body {
+            StoredBody::Inline(bytes) => Body::Inline(bytes),
+            StoredBody::Payload(payload) => {
+                let id = PayloadId::from_bytes(payload.id);
+                Body::Payload(self.hold_payload(id, payload.size_bytes))
+            }
+        };
+        Message::with_hidden_keys(
+            &stored.exchange,
+            &stored.routing_key,
+            &header,
+            traits,
+            body,
+            &hidden_keys,
+        )
+    }
+
     fn resource(&self, kind: ResourceKind, name: &[u8]) -> Resource {
         Resource {
             kind,
@@ -423,6 +477,10 @@ impl Vhost {
 }
 
 impl Directory for Vhost {
+    fn dedup_gate(&self) -> MutexGuard<'_, ()> {
+        self.shared.dedup_gate.lock()
+    }
+
     fn exchange(&self, name: &[u8]) -> Option<Arc<Exchange>> {
         Self::exchange(self, name)
     }

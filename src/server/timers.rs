@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Waker, Wakes};
@@ -29,7 +30,12 @@ pub(super) async fn keep_time(broker: Arc<Broker>, stopping: CancellationToken) 
         let now = Instant::now();
         match deadline {
             Some(deadline) if deadline <= now => {
-                broker.handle_timeout(now, &mut Wakes::new());
+                // Delayed messages are read from the disk.
+                let due = Arc::clone(&broker);
+                let done = spawn_blocking(move || due.handle_timeout(now, &mut Wakes::new()));
+                if let Err(error) = done.await {
+                    tracing::error!(%error, "what was due was not done");
+                }
                 // Connections come in between when much is due.
                 tokio::task::yield_now().await;
                 if stopping.is_cancelled() {

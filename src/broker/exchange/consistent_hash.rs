@@ -82,6 +82,7 @@ impl ConsistentHashTable {
         }
     }
 
+    // req: EXCHANGE-1
     pub(super) fn route(&self, input: RouteInput<'_>, found: &mut Vec<Destination>) {
         let message = self.message_hash(input);
         // With u even between 0 and 1, the greatest ln(u) / weight wins in proportion to the weight;
@@ -249,6 +250,7 @@ mod tests {
     }
 
     proptest! {
+        // req: EXCHANGE-1
         /// The order of binding makes no difference, and who goes moves only what it had.
         #[test]
         fn only_the_messages_of_who_goes_move(

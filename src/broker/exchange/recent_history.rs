@@ -36,6 +36,7 @@ impl History {
     }
 
     /// Keeps a message in the place of the oldest.
+    // req: EXCHANGE-3
     pub(crate) fn record(&self, message: &Message) {
         let mut message = message.clone();
         message.detach();
@@ -84,6 +85,7 @@ mod tests {
         )
     }
 
+    // req: EXCHANGE-3
     #[test]
     fn the_oldest_go_by_number_and_by_bytes() {
         static LONG: [u8; HISTORY_BYTES_MAX / 2] = [0; HISTORY_BYTES_MAX / 2];

@@ -9,12 +9,14 @@ use parking_lot::Mutex;
 use crate::amqp::field::{FieldTable, FieldValue};
 use crate::amqp::header::Properties;
 use crate::journal::JournalSettings;
-use crate::payload::ScopeId;
+use crate::payload::{PayloadId, ScopeId};
 use crate::testing::disk::{CrashVariant, SimDisk};
 
 use super::super::tests::kit::{Client, Flag, inline, settings, start, text};
 use super::super::*;
 use super::*;
+
+mod exchange_logs;
 
 /// Counts references, as the payload store does.
 #[derive(Debug, Default)]

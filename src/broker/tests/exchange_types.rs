@@ -17,6 +17,7 @@ fn counts(client: &Client, queues: &[&str]) -> Vec<usize> {
 
 /// Random, hashing and modulus exchanges give each message to one queue, also behind another exchange,
 /// and a channel that repeats itself does not repeat the choice of a random one.
+// req: EXCHANGE-2
 #[test]
 fn each_message_goes_to_one_queue() {
     let queues = ["a", "b", "c"];

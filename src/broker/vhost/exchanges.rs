@@ -5,13 +5,16 @@
 use std::sync::Arc;
 
 use crate::amqp::field::FieldTable;
+use crate::journal::QueueId;
 
 use super::super::access::Access;
 use super::super::binding::{Bindings, DestinationName};
-use super::super::definitions::ExchangeRecord;
+use super::super::dedup::DedupCache;
+use super::super::definitions::{ExchangeLogRecord, ExchangeRecord};
+use super::super::delayed::Delays;
 use super::super::error::{Error, ResourceKind};
 use super::super::exchange::settings::ExchangeSettings;
-use super::super::exchange::{Exchange, ExchangeKind, ExchangeSpec};
+use super::super::exchange::{Exchange, ExchangeKind, ExchangeLogs, ExchangeSpec};
 use super::super::name::Name;
 use super::super::queue::Durability;
 use super::super::queue::arguments::{check_same, check_same_flag, require_string};
@@ -117,11 +120,13 @@ impl Vhost {
             arguments: declare.arguments.detached(),
             settings,
             seed: self.shared.names.seed(),
+            logs: self.exchange_logs(),
         };
         if spec.durability == Durability::Durable {
             self.shared
                 .store
                 .put_exchange(&self.exchange_record(&spec))?;
+            self.put_exchange_log(&spec)?;
         }
         self.insert_exchange(spec);
         drop(topology);
@@ -173,15 +178,21 @@ impl Vhost {
                     .expect("the standard's types need no arguments"),
                 arguments,
                 seed: 0,
+                logs: ExchangeLogs {
+                    journal: None,
+                    delays: QueueId(0),
+                    keys: QueueId(0),
+                },
             });
         }
     }
 
-    pub(crate) fn insert_exchange(&self, spec: ExchangeSpec) {
-        let exchange = Exchange::new(spec);
+    pub(crate) fn insert_exchange(&self, spec: ExchangeSpec) -> Arc<Exchange> {
+        let exchange = Arc::new(Exchange::new(spec));
         exchange.set_policy_alternate(self.alternate_by_policy(exchange.name()));
         self.exchanges
-            .insert(exchange.name().clone(), Arc::new(exchange));
+            .insert(exchange.name().clone(), Arc::clone(&exchange));
+        exchange
     }
 
     /// Deletes an exchange, the bindings from and to it, and the auto-delete exchanges which had
@@ -211,8 +222,57 @@ impl Vhost {
             if exchange.durability() == Durability::Durable {
                 self.shared.store.delete_exchange(&self.name, name)?;
             }
+            self.delete_exchange_logs(&exchange)?;
         }
         self.topology_changed();
+        Ok(())
+    }
+
+    /// Ids for what a new exchange may have to remember.
+    pub(crate) fn exchange_logs(&self) -> ExchangeLogs {
+        ExchangeLogs {
+            journal: self.shared.journal.clone(),
+            delays: self.shared.queue_id(),
+            keys: self.shared.queue_id(),
+        }
+    }
+
+    /// Notes the ids of an exchange that has records of its own.
+    pub(crate) fn put_exchange_log(&self, spec: &ExchangeSpec) -> Result<(), Error> {
+        if !spec.settings.delays && spec.settings.dedup.is_none() {
+            return Ok(());
+        }
+        let record = ExchangeLogRecord {
+            vhost: self.name.as_bytes().to_vec(),
+            name: spec.name.as_bytes().to_vec(),
+            delays: spec.logs.delays.0,
+            keys: spec.logs.keys.0,
+        };
+        self.shared.store.put_exchange_log(&record).map(drop)
+    }
+
+    /// What waits in a deleted exchange is gone, and what it remembered.
+    fn delete_exchange_logs(&self, exchange: &Exchange) -> Result<(), Error> {
+        if let Some(delays) = exchange.delays()
+            && let Some(timer) = delays.clear()
+        {
+            self.shared.timers.disarm(timer);
+        }
+        if let Some(dedup) = exchange.dedup() {
+            dedup.clear();
+        }
+        let delays = exchange.delays().and_then(Delays::journal_queue);
+        let keys = exchange.dedup().and_then(DedupCache::journal_queue);
+        if let Some(journal) = &self.shared.journal {
+            for queue in delays.into_iter().chain(keys) {
+                journal.append_queue_delete(queue)?;
+            }
+            if (delays.is_some() || keys.is_some()) && exchange.durability() == Durability::Durable
+            {
+                let store = &self.shared.store;
+                store.delete_exchange_log(&self.name, exchange.name())?;
+            }
+        }
         Ok(())
     }
 

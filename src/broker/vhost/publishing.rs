@@ -12,22 +12,20 @@ use smallvec::SmallVec;
 
 use crate::amqp::field::{FieldArray, FieldTable, FieldValue, ShortString};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, PropertiesRef};
-use crate::journal::{Appended, BodyRecord, Lsn, NewMessage, PayloadRecord};
+use crate::journal::{Appended, BodyRecord, Lsn, NewMessage, PayloadRecord, QueueId};
 
 use super::super::access::Access;
 use super::super::dead_letter::Dead;
 use super::super::error::{Error, ResourceKind};
 use super::super::exchange::{Exchange, RouteInput};
 use super::super::message::{
-    Body, BodyRef, JOURNAL_FLAG_EXPIRES, JOURNAL_FLAG_HIDDEN_KEYS, Message, MessageTraits,
-    Persistence,
+    Body, BodyRef, JOURNAL_FLAG_EXPIRES, JOURNAL_FLAG_HIDDEN_KEYS, JOURNAL_FLAG_TRANSIENT, Message,
+    MessageTraits, Persistence,
 };
 use super::super::name::Name;
 use super::super::outbox::Wakes;
 use super::super::queue::Enqueued;
-use super::super::route::{
-    Publisher, Repeatable, Route, Walked, may_have_more_keys, more_keys, walk,
-};
+use super::super::route::{Publisher, Repeatable, Route, may_have_more_keys, more_keys, walk};
 use super::{Connection, Vhost, without_line_ends};
 
 /// A message to publish. The session has checked its properties.
@@ -119,7 +117,7 @@ impl Vhost {
                 let route = publisher.remember(exchange, key, generation, walked.route);
                 self.deliver(message, route, now, wakes)
             }
-            Repeatable::No => self.deliver_walked(message, &walked, now, wakes),
+            Repeatable::No => self.deliver_walked(message, walked, now, wakes),
         }
     }
 
@@ -159,19 +157,7 @@ impl Vhost {
             unix_ms: self.shared.clock.unix_ms(now),
         };
         let walked = walk(self, &source, input);
-        self.deliver_walked(message, &walked, now, wakes)
-    }
-
-    /// Delivers a message, and does what exchanges on its way want besides.
-    fn deliver_walked(
-        &self,
-        message: Message,
-        walked: &Walked,
-        now: Instant,
-        wakes: &mut Wakes,
-    ) -> Result<Published, Error> {
-        walked.record(&message);
-        self.deliver(message, &walked.route, now, wakes)
+        self.deliver_walked(message, walked, now, wakes)
     }
 
     /// Puts a message into the queues of a route, and buries what dies of it.
@@ -220,19 +206,8 @@ impl Vhost {
             return Ok(Appended::NONE);
         }
         let with_bcc = hidden_keys_back(message);
-        let hidden_keys_flag = match &with_bcc {
-            Some(_) => JOURNAL_FLAG_HIDDEN_KEYS,
-            None => 0,
-        };
-        let new = NewMessage {
-            exchange: message.exchange(),
-            routing_key: message.routing_key(),
-            header: with_bcc.as_deref().unwrap_or(message.header()),
-            body: body_record(message),
-            queues,
-            flags: journal_flags(traits) | hidden_keys_flag,
-            time_unix_ms: self.shared.clock.unix_ms(now),
-        };
+        let unix_ms = self.shared.clock.unix_ms(now);
+        let new = new_record(message, with_bcc.as_deref(), queues, unix_ms);
         Ok(journal.append_message(&new)?)
     }
 
@@ -296,13 +271,39 @@ fn table_in(header: &Bytes, elements: &[u8]) -> Option<FieldTable> {
     FieldTable::from_elements(header.slice_ref(elements)).ok()
 }
 
+/// A message as a record for these queues. `with_bcc` is what [`hidden_keys_back`] gives.
+pub(super) fn new_record<'a>(
+    message: &'a Message,
+    with_bcc: Option<&'a [u8]>,
+    queues: &'a [QueueId],
+    time_unix_ms: u64,
+) -> NewMessage<'a> {
+    let hidden_keys = match with_bcc {
+        Some(_) => JOURNAL_FLAG_HIDDEN_KEYS,
+        None => 0,
+    };
+    NewMessage {
+        exchange: message.exchange(),
+        routing_key: message.routing_key(),
+        header: with_bcc.unwrap_or(message.header()),
+        body: body_record(message),
+        queues,
+        flags: journal_flags(message.traits()) | hidden_keys,
+        time_unix_ms,
+    }
+}
+
 /// What the journal keeps beside the header, so that recovery need not read most headers.
 fn journal_flags(traits: MessageTraits) -> u32 {
     let expires = match traits.expiration {
         Some(_) => JOURNAL_FLAG_EXPIRES,
         None => 0,
     };
-    u32::from(traits.priority) | expires
+    let transient = match traits.persistence {
+        Persistence::Persistent => 0,
+        Persistence::Transient => JOURNAL_FLAG_TRANSIENT,
+    };
+    u32::from(traits.priority) | expires | transient
 }
 
 fn body_record(message: &Message) -> BodyRecord<'_> {
@@ -323,7 +324,7 @@ pub(crate) fn split_bcc(header: &Bytes) -> (Bytes, Vec<Name>) {
 }
 
 /// The header with the `BCC` that it came with, for the journal; none if it had none.
-fn hidden_keys_back(message: &Message) -> Option<Bytes> {
+pub(super) fn hidden_keys_back(message: &Message) -> Option<Bytes> {
     let mut keys = message.hidden_keys().peekable();
     keys.peek()?;
     let keys: FieldArray = keys
