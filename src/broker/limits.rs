@@ -63,6 +63,25 @@ pub const STREAM_SEGMENT_BYTES_MAX: u64 = 3_000_000_000;
 /// Bytes of a stream's segment if it says nothing (RabbitMQ): what retention removes at once.
 pub const STREAM_SEGMENT_BYTES_DEFAULT: u64 = 500_000_000;
 
+/// Bytes of a stream's newest messages that stay in memory for consumers that keep up; more only while
+/// they are not on disk.
+pub const STREAM_TAIL_BYTES_MAX: usize = 1 << 20;
+
+/// What each of them counts besides the message, in bytes.
+pub const STREAM_TAIL_ITEM_BYTES: usize = 64;
+
+/// Messages that one read of the journal gives a stream's consumer.
+pub const STREAM_PAGE_COUNT_MAX: usize = 128;
+
+/// Bytes of their bodies together, beyond which no more is read.
+pub const STREAM_PAGE_BYTES_MAX: usize = 256 * 1_024;
+
+/// Pages that one call reads before it leaves the rest to a timer.
+pub const STREAM_READS_AT_ONCE_MAX: usize = 16;
+
+/// Messages of a stream that are noted as gone in one record.
+pub const STREAM_FORGET_COUNT_MAX: usize = 4_096;
+
 /// Failed deliveries of one message of a quorum queue before it is dead-lettered, if the queue says
 /// nothing (RabbitMQ 4; in 3.10 there was no limit).
 pub const DELIVERY_LIMIT_DEFAULT: u32 = 20;

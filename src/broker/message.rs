@@ -337,6 +337,16 @@ impl Message {
         })
     }
 
+    /// Its headers table, if it has one.
+    pub(crate) fn headers(&self) -> Option<FieldTable> {
+        let content = ContentHeader {
+            class_id: CLASS_ID_BASIC,
+            body_bytes: 0,
+            raw: Bytes::copy_from_slice(self.header()),
+        };
+        content.headers()
+    }
+
     /// The same message with a header that is a number, for one client. Spec: `broker/stamp.rs`.
     pub(crate) fn with_number(&self, name: &'static str, number: u64) -> Self {
         self.with_header(&stamp::with_number(self.header(), name, number))

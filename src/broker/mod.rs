@@ -364,6 +364,11 @@ impl Broker {
                         queue.handle_expiry(key, now, wakes);
                     }
                 }
+                TimerKind::Stream(queue) => {
+                    if let Some(queue) = queue.upgrade() {
+                        queue.handle_stream_timer(key, now, wakes);
+                    }
+                }
                 TimerKind::QueueExpiry(queue) => {
                     if let Some(queue) = queue.upgrade() {
                         queue.handle_lease_timer(key, now, wakes);

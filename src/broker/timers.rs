@@ -35,6 +35,8 @@ pub(crate) enum TimerKind {
         /// The exchange.
         exchange: Weak<Exchange>,
     },
+    /// A stream's oldest messages are too old, or its consumers go on reading.
+    Stream(Weak<Queue>),
 }
 
 /// A timer that was armed; by it, it is taken out.

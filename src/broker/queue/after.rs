@@ -16,6 +16,7 @@ use super::super::message::{BodyRef, Message};
 use super::super::outbox::Wakes;
 use super::super::payloads::PayloadBody;
 use super::arguments::QueueSettings;
+use super::stream::{PageRead, Truncated};
 use super::{Entry, Queue};
 
 /// See above.
@@ -28,6 +29,10 @@ pub(super) struct After {
     payloads: Vec<PayloadBody>,
     /// Of messages that came back and how often each did.
     pub(super) returns: SmallVec<[(Lsn, u32); 2]>,
+    /// Pages that consumers of a stream wait for.
+    pub(super) reads: Vec<PageRead>,
+    /// Where a stream begins now, if it forgot something.
+    pub(super) truncated: Option<Truncated>,
     /// Oldest first.
     pub(super) dead: Vec<Dead>,
     /// How many of them expired in this call, also without a dead-letter exchange.
@@ -84,8 +89,12 @@ impl After {
 
 impl Queue {
     /// Does what a call left to do. No lock may be held.
-    pub(super) fn finish(&self, after: After, now: Instant, wakes: &mut Wakes) {
+    pub(super) fn finish(self: &Arc<Self>, mut after: After, now: Instant, wakes: &mut Wakes) {
+        let reads = std::mem::take(&mut after.reads);
         let dead = self.finish_but_dead(after);
+        if !reads.is_empty() {
+            self.read_pages(reads, now, wakes);
+        }
         if !dead.is_empty()
             && let Some(vhost) = self.spec.home.upgrade()
         {
@@ -97,6 +106,11 @@ impl Queue {
     #[inline]
     pub(super) fn finish_but_dead(&self, after: After) -> Vec<Dead> {
         self.journal_returns(&after.returns);
+        if let Some(truncated) = after.truncated
+            && let Some(vhost) = self.spec.home.upgrade()
+        {
+            vhost.forget_in_stream(self, truncated);
+        }
         self.journal_left(&after.left);
         if after.wake_timers {
             self.spec.timers.wake();

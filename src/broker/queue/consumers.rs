@@ -24,6 +24,8 @@ enum Place {
     Spent,
     /// Its outbox or its channel is full; whoever makes room resumes it.
     Stalled,
+    /// It reads a stream and waits for what comes next there.
+    Idle,
 }
 
 #[derive(Debug)]
@@ -235,6 +237,31 @@ impl Consumers {
         self.drop_from_round(index);
         if let Some(Some(slot)) = self.slots.get_mut(index as usize) {
             slot.place = Place::Stalled;
+        }
+    }
+
+    /// The front one, which reads a stream, must wait for what comes next.
+    pub(crate) fn front_idle(&mut self) {
+        let Some(index) = self.front_index() else {
+            return;
+        };
+        self.drop_from_round(index);
+        if let Some(Some(slot)) = self.slots.get_mut(index as usize) {
+            slot.place = Place::Idle;
+        }
+    }
+
+    /// What idle consumers wait for may have come.
+    pub(crate) fn wake_idle(&mut self, mut may_go_on: impl FnMut(ConsumerId) -> bool) {
+        for at in 0..self.slots.len() {
+            let Some(Some(slot)) = self.slots.get_mut(at) else {
+                continue;
+            };
+            let (id, priority) = (slot.consumer.id, slot.consumer.priority);
+            if slot.place == Place::Idle && may_go_on(id) {
+                slot.place = Place::Ready;
+                self.enter_round(id.slot, priority);
+            }
         }
     }
 
