@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{Journal, Lsn};
+use crate::journal::{Journal, Lsn, QueueId};
 
 use super::access::{Limits, Permissions, TopicPermissions};
 use super::error::Error;
 use super::name::Name;
 use super::policy::PolicyValue;
+use super::queue::Truncated;
 use super::vhost::VhostDetails;
 
 /// A vhost.
@@ -154,6 +155,17 @@ pub(crate) struct QueueRecord {
     pub(crate) arguments: Vec<u8>,
 }
 
+/// Where a stream begins, after it forgot its oldest messages.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct StreamBaseRecord {
+    /// The queue's id.
+    pub(crate) queue: u64,
+    /// Offset of the first message that is kept.
+    pub(crate) first: u64,
+    /// Numbers in the journal up to this one are gone.
+    pub(crate) up_to: u64,
+}
+
 /// A binding between durable ends.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct BindingRecord {
@@ -179,6 +191,7 @@ enum Kind {
     Binding = b'6',
     Parameter = b'A',
     Policy = b'P',
+    StreamBase = b'S',
     TopicPermission = b'T',
     UserLimits = b'U',
     VhostDetails = b'V',
@@ -200,6 +213,7 @@ pub(crate) enum Record {
     Binding(BindingRecord),
     Parameter(ParameterRecord),
     Policy(PolicyRecord),
+    StreamBase(StreamBaseRecord),
     TopicPermission(TopicPermissionRecord),
     UserLimits(UserLimitsRecord),
     VhostDetails(VhostDetailsRecord),
@@ -229,6 +243,7 @@ impl Record {
             Some(b'6') => postcard::from_bytes(value).map(Self::Binding),
             Some(b'A') => postcard::from_bytes(value).map(Self::Parameter),
             Some(b'P') => postcard::from_bytes(value).map(Self::Policy),
+            Some(b'S') => postcard::from_bytes(value).map(Self::StreamBase),
             Some(b'T') => postcard::from_bytes(value).map(Self::TopicPermission),
             Some(b'U') => postcard::from_bytes(value).map(Self::UserLimits),
             Some(b'V') => postcard::from_bytes(value).map(Self::VhostDetails),
@@ -319,6 +334,23 @@ impl DefinitionStore {
     ) -> Result<Lsn, Error> {
         let names = [user.as_bytes(), vhost.as_bytes(), exchange.as_bytes()];
         self.delete(key(Kind::TopicPermission, &names))
+    }
+
+    pub(crate) fn put_stream_base(
+        &self,
+        queue: QueueId,
+        truncated: Truncated,
+    ) -> Result<Lsn, Error> {
+        let record = StreamBaseRecord {
+            queue: queue.0,
+            first: truncated.first,
+            up_to: truncated.up_to.0,
+        };
+        self.put(key(Kind::StreamBase, &[&queue.0.to_be_bytes()]), &record)
+    }
+
+    pub(crate) fn delete_stream_base(&self, queue: QueueId) -> Result<Lsn, Error> {
+        self.delete(key(Kind::StreamBase, &[&queue.0.to_be_bytes()]))
     }
 
     /// Limits that limit nothing are forgotten.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::amqp::field::FieldTable;
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, PropertiesRef};
 
 use super::limits::{BODY_COPY_BYTES_MAX, NAME_BYTES_MAX, PACKED_BYTES_MAX};

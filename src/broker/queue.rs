@@ -23,10 +23,12 @@ mod after;
 pub(crate) mod arguments;
 mod consumers;
 pub(crate) mod expiry;
+mod feed;
 mod overflow;
 mod priorities;
 mod quorum;
 mod ready;
+mod stream;
 mod unacked;
 
 use std::fmt;
@@ -41,23 +43,27 @@ use crate::journal::{Appended, Journal, Location, Lsn, QueueId};
 
 use super::consumer::{AckMode, ChannelLimiter, Consumer};
 use super::dead_letter::{Dead, DeathReason};
+use super::error::{Error, Resource, ResourceKind};
 use super::ids::ConnectionId;
 use super::limits::EXPIRED_AT_ONCE_MAX;
 use super::message::{Message, Persistence};
 use super::name::Name;
 use super::outbox::{Delivery, Outbox, Pushed, Wakes};
 use super::stamp::DELIVERY_COUNT;
-use super::timers::{Earliest, Timers};
+use super::timers::{Earliest, TimerKey, Timers};
 use super::vhost::Vhost;
 
 use after::After;
-use arguments::{Overflow, QueueKind, QueueSettings};
+use arguments::{Overflow, QueueKind, QueueSettings, StreamOffset};
 pub use consumers::{Activity, ConsumerState};
 use consumers::{Consumers, Removed, Unsettled};
 use expiry::{Clockwork, Deadline};
 use priorities::Priorities;
 use quorum::Place;
 use ready::Front;
+pub(crate) use stream::Filter;
+use stream::Stream;
+pub(crate) use stream::Truncated;
 use unacked::{Out, Unacked};
 
 /// A message's number in its queue: its place in the order, never given twice.
@@ -124,6 +130,8 @@ pub(crate) struct QueueSpec {
 /// A queue of one vhost.
 pub struct Queue {
     spec: QueueSpec,
+    /// Of a stream: see [`Self::order`].
+    order: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -137,6 +145,9 @@ struct State {
     ready: Priorities,
     unacked: Unacked,
     consumers: Consumers,
+    /// The log, if it is a stream: then nothing is in `ready` and `unacked`.
+    stream: Option<Box<Stream>>,
+    stream_timer: Option<TimerKey>,
     counts: QueueCounts,
 }
 
@@ -272,6 +283,10 @@ pub(crate) struct NewConsumer {
     pub(crate) priority: i64,
     pub(crate) arguments: FieldTable,
     pub(crate) consumer_count_max: usize,
+    /// Where it begins to read, if the queue is a stream.
+    pub(crate) offset: StreamOffset,
+    /// And what it wants to see there.
+    pub(crate) filter: Filter,
 }
 
 /// Why a conditional delete is refused.
@@ -318,10 +333,12 @@ impl Queue {
             settings: Arc::new(spec.settings.clone()),
             ready: Priorities::new(&spec.settings),
             consumers: Consumers::new(spec.settings.single_active_consumer),
+            stream: (spec.settings.kind == QueueKind::Stream).then(|| Box::new(Stream::new(0))),
             ..State::default()
         };
         Self {
             spec,
+            order: Mutex::default(),
             state: Mutex::new(state),
         }
     }
@@ -425,6 +442,15 @@ impl Queue {
     #[must_use]
     pub fn depth(&self) -> QueueDepth {
         let state = self.state.lock();
+        if let Some(stream) = &state.stream {
+            return QueueDepth {
+                ready_count: usize::try_from(stream.len()).unwrap_or(usize::MAX),
+                ready_bytes: stream.bytes(),
+                unacked_count: stream.outstanding_count(),
+                unacked_bytes: 0,
+                consumer_count: state.consumers.len(),
+            };
+        }
         QueueDepth {
             ready_count: state.ready.len(),
             ready_bytes: state.ready.bytes(),
@@ -460,7 +486,31 @@ impl Queue {
     /// Looks at waiting messages without taking them: `count` from `offset` on.
     #[must_use]
     pub fn peek(&self, offset: usize, count: usize) -> Vec<Message> {
+        if self.kind() == QueueKind::Stream {
+            return self.peek_stream(offset, count);
+        }
         self.state.lock().ready.peek(offset, count)
+    }
+
+    /// Whether this may be said of a message of this queue; `what` names the method.
+    ///
+    /// # Errors
+    /// A stream's messages can only be acknowledged.
+    pub fn check_settle(&self, how: Settle, what: &'static str) -> Result<(), Error> {
+        match how {
+            Settle::Ack | Settle::Return => Ok(()),
+            Settle::Discard | Settle::Requeue if self.kind() == QueueKind::Stream => {
+                Err(Error::NotForStreams {
+                    what,
+                    resource: Resource {
+                        kind: ResourceKind::Queue,
+                        vhost: self.spec.vhost.clone(),
+                        name: self.spec.name.clone(),
+                    },
+                })
+            }
+            Settle::Discard | Settle::Requeue => Ok(()),
+        }
     }
 
     /// Settles messages that are out, in one go; numbers that are not out are passed over, since the
@@ -476,6 +526,7 @@ impl Queue {
         let mut limiters = Releases::new();
         {
             let mut state = self.state.lock();
+            self.settle_in_stream(&mut state, seqs, &mut limiters);
             for seq in seqs {
                 let Some(out) = state.unacked.remove(*seq) else {
                     continue;
@@ -552,6 +603,8 @@ impl Queue {
             if state.deleted {
                 after.leave(record.lsn, message);
                 enqueued = Enqueued::Gone;
+            } else if state.stream.is_some() {
+                self.publish_to_stream(&mut state, message, record, &mut after, now, wakes);
             } else if overflow::refuses(&state.settings, &state.ready, message.size_bytes()) {
                 enqueued = Enqueued::Rejected;
                 self.refuse(&mut state, message, record, &mut after);
@@ -662,6 +715,9 @@ impl Queue {
                 arguments: new.arguments,
             });
             state.consumers.add(Arc::clone(&consumer));
+            if let Some(stream) = &mut state.stream {
+                stream.add_reader(consumer.id, new.offset, new.filter, self.unix_ms(now));
+            }
             self.dispatch(&mut state, &mut after, now, wakes);
             consumer
         };
@@ -674,6 +730,9 @@ impl Queue {
     pub(crate) fn cancel(self: &Arc<Self>, consumer: &Arc<Consumer>, now: Instant) -> Cancelled {
         let mut state = self.state.lock();
         let removed = state.consumers.remove(consumer.id);
+        if let Some(stream) = &mut state.stream {
+            stream.remove_reader(consumer.id);
+        }
         let remaining_count = state.consumers.len();
         let is_last = removed != Removed::Unknown && remaining_count == 0;
         let earliest = match is_last {
@@ -712,6 +771,16 @@ impl Queue {
                 true => None,
                 false => Some(self.take_front(&mut state, ack_mode, &mut after, now)),
             };
+            let got = got.map(|got| {
+                got.map(|got| {
+                    // What stands first now may be dead, and does not count.
+                    self.expire(&mut state, &mut after, now);
+                    Got {
+                        remaining_count: state.ready.len(),
+                        ..got
+                    }
+                })
+            });
             drop(state);
             self.finish(after, now, wakes);
             if let Some(got) = got {
@@ -878,6 +947,9 @@ impl Queue {
         now: Instant,
         wakes: &mut Wakes,
     ) {
+        if state.stream.is_some() {
+            return self.feed(state, after, wakes);
+        }
         while state.consumers.front().is_some() {
             if after.expired_count >= EXPIRED_AT_ONCE_MAX {
                 break;

@@ -15,7 +15,7 @@ use crate::journal::{Journal, JournalError, Lsn, QueueId, Recovered};
 use super::Broker;
 use super::definitions::{
     BindingRecord, DefinitionError, ExchangeLogRecord, ExchangeRecord, PolicyRecord, QueueRecord,
-    Record,
+    Record, StreamBaseRecord,
 };
 use super::error::{Error, Resource, ResourceKind};
 use super::exchange::settings::ExchangeSettings;
@@ -23,7 +23,7 @@ use super::exchange::{Exchange, ExchangeKind, ExchangeSpec};
 use super::message::Message;
 use super::name::Name;
 use super::policy::Policy;
-use super::queue::arguments::QueueSettings;
+use super::queue::arguments::{QueueKind, QueueSettings};
 use super::queue::{Durability, Entry, Queue, QueueSpec};
 use super::vhost::Vhost;
 
@@ -61,6 +61,7 @@ impl Broker {
         let mut logs = HashMap::new();
         let mut queues = Vec::new();
         let mut bindings = Vec::new();
+        let mut stream_bases = HashMap::new();
         for (key, value) in &recovered.definitions {
             match Record::decode(key, value)? {
                 Record::ScopeNext { next } => {
@@ -86,6 +87,7 @@ impl Broker {
                 }
                 Record::Queue(record) => queues.push(record),
                 Record::Binding(record) => bindings.push(record),
+                Record::StreamBase(record) => drop(stream_bases.insert(record.queue, record)),
             }
         }
         for record in details {
@@ -129,6 +131,9 @@ impl Broker {
         let unix_ms = self.shared.clock.started_unix_ms;
         for id in recovered.queues.into_keys() {
             match by_id.get(&id) {
+                Some(home) if home.queue.kind() == QueueKind::Stream => {
+                    restore_stream(&journal, home, stream_bases.get(&id.0))?;
+                }
                 Some(home) => restore_messages(&journal, home, &mut shared)?,
                 None if owned.contains(id) => owned.restore(&journal, id, unix_ms)?,
                 // Its deletion was the last thing that was noted of it.
@@ -136,6 +141,11 @@ impl Broker {
             }
         }
         for home in by_id.values() {
+            if let Some(base) = stream_bases.get(&home.queue.id().0)
+                && home.queue.depth().ready_count == 0
+            {
+                home.queue.begin_stream_at(base.first);
+            }
             home.queue.begin_time(self.shared.timers.started());
         }
         Ok(())
@@ -235,6 +245,34 @@ type SharedMessages = HashMap<Lsn, (Message, u64)>;
 /// Messages read from the journal in one go, and the bytes of their bodies.
 const READ_COUNT_MAX: usize = 4_096;
 const READ_BYTES_MAX: usize = 1 << 20;
+
+/// Puts back a stream: its index and its newest messages stay in memory, the others on disk.
+fn restore_stream(
+    journal: &Journal,
+    home: &Home,
+    base: Option<&StreamBaseRecord>,
+) -> Result<(), OpenError> {
+    let queue = &home.queue;
+    let mut after = Lsn::ZERO;
+    if let Some(base) = base {
+        queue.begin_stream_at(base.first);
+        after = Lsn(base.up_to);
+        // A crash may have come before all of them were noted as gone.
+        home.vhost.ack_up_to(queue, after)?;
+    }
+    loop {
+        let found = journal.read_backlog(queue.id(), after, READ_COUNT_MAX, READ_BYTES_MAX)?;
+        let Some(last) = found.last() else {
+            return Ok(());
+        };
+        after = last.lsn;
+        for found in found {
+            let unix_ms = found.message.time_unix_ms;
+            let message = home.vhost.stored_message(found.message);
+            queue.restore_to_stream(message, found.lsn, unix_ms);
+        }
+    }
+}
 
 fn restore_messages(
     journal: &Journal,

@@ -26,6 +26,7 @@ use super::limits::{ROUTE_CACHE_SLOTS, ROUTE_EXCHANGES_MAX};
 use super::message::Persistence;
 use super::name::Name;
 use super::queue::Queue;
+use super::queue::arguments::QueueKind;
 use super::replies::{ReplyConsumer, is_reply_name};
 
 /// Where a message goes: queues, each once, and channels that wait for it as an answer.
@@ -36,6 +37,8 @@ pub(crate) struct Route {
     durable: SmallVec<[QueueId; 2]>,
     /// Those of them that keep every message on disk.
     kept: SmallVec<[QueueId; 2]>,
+    /// Whether there is a stream among them, whose order must be held.
+    pub(crate) has_streams: bool,
     /// Askers by direct reply-to; they do not count as queues.
     pub(crate) replies: Vec<Arc<ReplyConsumer>>,
 }
@@ -51,6 +54,7 @@ impl Route {
         Self {
             durable: keeping(Persistence::Persistent),
             kept: keeping(Persistence::Transient),
+            has_streams: queues.iter().any(|queue| queue.kind() == QueueKind::Stream),
             queues: queues.into_iter().collect(),
             replies: Vec::new(),
         }

@@ -13,6 +13,7 @@ mod exchanges;
 mod policies;
 mod publishing;
 mod queues;
+mod streams;
 
 use std::borrow::Cow;
 use std::fmt;

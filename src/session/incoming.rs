@@ -207,6 +207,15 @@ impl Session {
                     id_of(&method),
                 ));
             }
+            (_, None) if means_last_queue(&method) => {
+                // RabbitMQ looks for the queue before it looks whether the channel is open.
+                let explanation = "no previously declared queue";
+                return Err(Failure::new(
+                    ReplyCode::NotFound,
+                    explanation,
+                    id_of(&method),
+                ));
+            }
             (_, None) => {
                 let explanation = "expected 'channel.open'";
                 return Err(Failure::new(
@@ -295,4 +304,17 @@ fn holds_close_ok(octets: &[u8]) -> bool {
     octets
         .windows(CLOSE_OK_FRAME.len())
         .any(|window| window == CLOSE_OK_FRAME)
+}
+
+/// Whether a method has an empty queue name, which stands for the queue last declared on its channel.
+fn means_last_queue(method: &Method) -> bool {
+    match method {
+        Method::QueueBind(bind) => bind.queue.is_empty(),
+        Method::QueueUnbind(unbind) => unbind.queue.is_empty(),
+        Method::QueuePurge(purge) => purge.queue.is_empty(),
+        Method::QueueDelete(delete) => delete.queue.is_empty(),
+        Method::BasicGet(get) => get.queue.is_empty(),
+        Method::BasicConsume(consume) => consume.queue.is_empty(),
+        _ => false,
+    }
 }

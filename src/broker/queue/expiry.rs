@@ -269,7 +269,11 @@ impl Queue {
     /// Takes out the timers of a queue that is gone.
     pub(super) fn stop_timers(&self, state: &mut State) {
         let clockwork = &mut state.clockwork;
-        for key in [&mut clockwork.message_timer, &mut clockwork.queue_timer] {
+        for key in [
+            &mut clockwork.message_timer,
+            &mut clockwork.queue_timer,
+            &mut state.stream_timer,
+        ] {
             if let Some(key) = key.take() {
                 self.spec.timers.disarm(key);
             }

@@ -14,6 +14,7 @@ use parking_lot::MutexGuard;
 
 use crate::journal::{Appended, Lsn};
 
+use super::super::consumer::ConsumerId;
 use super::super::limits::{
     STREAM_PAGE_BYTES_MAX, STREAM_PAGE_COUNT_MAX, STREAM_READS_AT_ONCE_MAX,
 };
@@ -23,7 +24,7 @@ use super::super::stamp::STREAM_OFFSET;
 use super::super::timers::{Earliest, TimerKey, TimerKind};
 use super::consumers::Unsettled;
 use super::stream::{Kept, Next, PageRead, Stream};
-use super::{After, MessageSeq, Peeked, Queue, Releases, State, note_release};
+use super::{After, MessageSeq, Queue, Releases, State, note_release};
 
 /// How long a consumer waits for a page that could not be read yet.
 const READ_AGAIN: Duration = Duration::from_millis(50);
@@ -181,8 +182,7 @@ impl Queue {
         while page.is_empty() {
             let skipped = usize::try_from(skip_count).unwrap_or(usize::MAX);
             let count_max = STREAM_PAGE_COUNT_MAX.saturating_add(skipped);
-            let found =
-                journal.read_backlog(self.spec.id, after, count_max, STREAM_PAGE_BYTES_MAX);
+            let found = journal.read_backlog(self.spec.id, after, count_max, STREAM_PAGE_BYTES_MAX);
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
@@ -238,11 +238,14 @@ impl Queue {
     }
 
     /// Arms the timer for the moment at which the oldest segment is too old.
-    fn watch_age(&self, state: &mut State, now: Instant, after: &mut After) {
+    fn watch_age(self: &Arc<Self>, state: &mut State, now: Instant, after: &mut After) {
         let Some(age_max) = state.settings.age_max else {
             return;
         };
-        let ends = state.stream.as_ref().and_then(|stream| stream.ends_unix_ms(age_max));
+        let ends = state
+            .stream
+            .as_ref()
+            .and_then(|stream| stream.ends_unix_ms(age_max));
         if let Some(ends) = ends {
             let left = Duration::from_millis(ends.saturating_sub(self.unix_ms(now)));
             if let Some(at) = now.checked_add(left) {
@@ -251,14 +254,14 @@ impl Queue {
         }
     }
 
-    fn arm_stream_timer(&self, state: &mut State, at: Instant, after: &mut After) {
+    fn arm_stream_timer(self: &Arc<Self>, state: &mut State, at: Instant, after: &mut After) {
         if let Some(armed) = state.stream_timer {
             if armed.at() <= at {
                 return;
             }
             self.spec.timers.disarm(armed);
         }
-        let kind = TimerKind::Stream(self.this.clone());
+        let kind = TimerKind::Stream(Arc::downgrade(self));
         let (key, earliest) = self.spec.timers.arm(at, kind);
         state.stream_timer = Some(key);
         after.wake_timers |= earliest == Earliest::Yes;
@@ -288,7 +291,7 @@ impl Queue {
     }
 
     /// Looks at a stream's messages from the `offset`th on that is kept.
-    pub(super) fn peek_stream(&self, offset: usize, count: usize) -> Vec<Peeked> {
+    pub(super) fn peek_stream(&self, offset: usize, count: usize) -> Vec<Message> {
         let (mut at, mut place) = {
             let state = self.state.lock();
             let Some(stream) = &state.stream else {
@@ -306,13 +309,16 @@ impl Queue {
             };
             let found: Vec<_> = match (in_memory, place) {
                 (Some(kept), _) => {
-                    peeked.extend(kept.into_iter().map(|(offset, kept)| peeked_at(offset, &kept)));
+                    peeked.extend(
+                        kept.into_iter()
+                            .map(|(at, kept)| kept.message.with_number(STREAM_OFFSET, at)),
+                    );
                     break;
                 }
                 (None, None) => break,
                 (None, Some((after, skip_count))) => {
                     let read = PageRead {
-                        reader: super::super::consumer::ConsumerId { slot: 0, serial: 0 },
+                        reader: ConsumerId { slot: 0, serial: 0 },
                         offset: at,
                         after,
                         skip_count,
@@ -323,27 +329,20 @@ impl Queue {
             let Some(last) = found.last() else { break };
             place = Some((last.lsn, 0));
             for kept in found.iter().take(count - peeked.len()) {
-                peeked.push(peeked_at(at, kept));
+                peeked.push(kept.message.with_number(STREAM_OFFSET, at));
                 at += 1;
             }
         }
         peeked
     }
 
-    fn unix_ms(&self, now: Instant) -> u64 {
+    pub(super) fn unix_ms(&self, now: Instant) -> u64 {
         let home = self.spec.home.upgrade();
         home.map_or(0, |vhost| vhost.unix_ms(now))
     }
 
     fn durable_lsn(&self) -> Lsn {
         let journal = self.spec.journal.as_ref();
-        journal.map_or(Lsn::ZERO, |journal| journal.durable_lsn().get())
-    }
-}
-
-fn peeked_at(offset: u64, kept: &Kept) -> Peeked {
-    Peeked {
-        message: kept.message.with_number(STREAM_OFFSET, offset),
-        redelivered: false,
+        journal.map_or(Lsn::ZERO, |journal| journal.durable_lsn().lsn())
     }
 }

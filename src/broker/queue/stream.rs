@@ -25,8 +25,9 @@ use super::super::message::{BodyRef, Message};
 use super::super::payloads::PayloadBody;
 use super::arguments::StreamOffset;
 
-pub(super) use reader::{Filter, Next, PageRead, Reader};
-pub(super) use retention::Truncated;
+pub(crate) use reader::Filter;
+pub(super) use reader::{Next, PageRead, Reader};
+pub(crate) use retention::Truncated;
 
 /// A message has an entry in the index if its offset in its segment is a multiple of this.
 pub(super) const MARK_EVERY: u64 = 256;
@@ -96,7 +97,9 @@ impl Stream {
 
     /// Offset of the oldest message that is kept; of the next one if there is none.
     pub(super) fn first(&self) -> u64 {
-        self.segments.front().map_or(self.next, |oldest| oldest.first)
+        self.segments
+            .front()
+            .map_or(self.next, |oldest| oldest.first)
     }
 
     /// How many messages are kept.
@@ -117,7 +120,9 @@ impl Stream {
     /// Adds a message; its number is higher than any before. `segment_bytes` is when a new segment begins.
     pub(super) fn push(&mut self, kept: Kept, segment_bytes: u64) {
         debug_assert!(
-            self.segments.back().is_none_or(|last| last.newest.lsn < kept.lsn)
+            self.segments
+                .back()
+                .is_none_or(|last| last.newest.lsn < kept.lsn)
                 || kept.lsn == Lsn::ZERO,
             "offsets are given in the order of the journal"
         );
@@ -126,7 +131,11 @@ impl Stream {
             unix_ms: kept.unix_ms,
         };
         let size_bytes = kept.message.size_bytes() + kept.message.header().len() as u64;
-        if self.segments.back().is_none_or(|last| last.bytes >= segment_bytes) {
+        if self
+            .segments
+            .back()
+            .is_none_or(|last| last.bytes >= segment_bytes)
+        {
             self.segments.push_back(Segment {
                 first: self.next,
                 count: 0,
@@ -178,7 +187,9 @@ impl Stream {
     /// The place in the journal from which the message of this offset is found: behind a number, and how
     /// many to pass.
     fn find(&self, offset: u64) -> Option<(Lsn, u64)> {
-        let behind = self.segments.partition_point(|segment| segment.first <= offset);
+        let behind = self
+            .segments
+            .partition_point(|segment| segment.first <= offset);
         let segment = self.segments.get(behind.checked_sub(1)?)?;
         let within = offset - segment.first;
         let at = usize::try_from(within / MARK_EVERY).ok()?;
@@ -186,19 +197,20 @@ impl Stream {
         Some((Lsn(mark.lsn.0.saturating_sub(1)), within % MARK_EVERY))
     }
 
-    /// The offset of a message from which all that were published at `unix_ms` or later can be found.
-    fn before(&self, unix_ms: u64) -> u64 {
+    /// Where to look for what was published at `unix_ms` or later, and that time. What is published
+    /// from now on counts as later, also if that time is still to come (RabbitMQ).
+    fn since(&self, unix_ms: u64) -> (u64, u64) {
         let behind = self
             .segments
             .partition_point(|segment| segment.newest.unix_ms < unix_ms);
         let Some(segment) = self.segments.get(behind) else {
-            return self.next;
+            return (self.next, 0);
         };
         let marks = segment
             .marks
             .partition_point(|mark| mark.unix_ms < unix_ms)
             .saturating_sub(1);
-        segment.first + marks as u64 * MARK_EVERY
+        (segment.first + marks as u64 * MARK_EVERY, unix_ms)
     }
 
     /// Adds a consumer that begins at `offset`; `now_unix_ms` is the time now.
@@ -215,13 +227,11 @@ impl Stream {
             StreamOffset::Last => (self.next.saturating_sub(1).max(self.first()), 0),
             StreamOffset::Next => (self.next, 0),
             StreamOffset::Number(offset) => (offset.max(self.first()), 0),
-            StreamOffset::UnixMs(unix_ms) => (self.before(unix_ms), unix_ms),
-            StreamOffset::Ago(time) => {
-                let unix_ms = now_unix_ms.saturating_sub(millis(time));
-                (self.before(unix_ms), unix_ms)
-            }
+            StreamOffset::UnixMs(unix_ms) => self.since(unix_ms),
+            StreamOffset::Ago(time) => self.since(now_unix_ms.saturating_sub(millis(time))),
         };
-        self.readers.insert(id, Reader::new(next, since_unix_ms, filter));
+        self.readers
+            .insert(id, Reader::new(next, since_unix_ms, filter));
     }
 
     /// Forgets a consumer; what it holds is settled as usual.

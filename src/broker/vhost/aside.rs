@@ -24,6 +24,7 @@ use super::super::outbox::Wakes;
 use super::super::route::{Aside, Route, Walked, more_keys, walk};
 use super::super::timers::{Earliest, TimerKind};
 use super::publishing::{Spread, hidden_keys_back, new_record};
+use super::streams::hold_orders;
 use super::{PublishOutcome, Published, Vhost};
 
 /// What the journal has of a publish.
@@ -92,6 +93,7 @@ impl Vhost {
                 history.record(message);
             }
         }
+        let _orders = hold_orders([&route]);
         if aside.is_done() {
             let record = self.append(message, &route, now)?;
             let spread = self.spread(message, &route, record, now, dead, wakes);

@@ -15,7 +15,8 @@ use super::super::name::Name;
 use super::super::outbox::{Delivery, OutboxItem, Wakes};
 use super::super::queue::arguments::{ConsumerArguments, QueueKind};
 use super::super::queue::{
-    Cancelled, ConsumeRefused, DeleteConditions, Got, MessageSeq, NewConsumer, Queue, Settle,
+    Cancelled, ConsumeRefused, DeleteConditions, Filter, Got, MessageSeq, NewConsumer, Queue,
+    Settle,
 };
 use super::super::replies::{REPLY_NAME_PREFIX, REPLY_QUEUE, ReplyConsumer};
 use super::{Connection, Vhost, without_line_ends};
@@ -78,6 +79,11 @@ impl Vhost {
             exclusive: consume.exclusive && kind == QueueKind::Classic,
             prefetch_count_max: consume.prefetch_count_max.into(),
             priority: read.priority,
+            offset: read.offset,
+            filter: Filter {
+                values: read.filter,
+                match_unfiltered: read.match_unfiltered,
+            },
             arguments: consume.arguments.detached(),
             consumer_count_max,
         };

@@ -26,6 +26,7 @@ use super::super::name::Name;
 use super::super::outbox::Wakes;
 use super::super::queue::Enqueued;
 use super::super::route::{Publisher, Repeatable, Route, may_have_more_keys, more_keys, walk};
+use super::streams::hold_orders;
 use super::{Connection, Vhost, without_line_ends};
 
 /// A message to publish. The session has checked its properties.
@@ -168,9 +169,11 @@ impl Vhost {
         now: Instant,
         wakes: &mut Wakes,
     ) -> Result<Published, Error> {
+        let orders = hold_orders([route]);
         let record = self.append(&message, route, now)?;
         let mut dead = Vec::new();
         let spread = self.spread(&mut message, route, record, now, &mut dead, wakes);
+        drop(orders);
         if !dead.is_empty() {
             self.bury(dead, now, wakes);
         }

@@ -221,6 +221,10 @@ impl Vhost {
             true => self.shared.store.delete_queue(&self.name, queue.name()),
             false => Ok(Lsn::ZERO),
         };
+        let forgotten = match queue.kind() {
+            QueueKind::Stream => forgotten.and(self.shared.store.delete_stream_base(queue.id())),
+            QueueKind::Classic | QueueKind::Quorum => forgotten,
+        };
         self.queues
             .remove_if(queue.name(), |_, current| Arc::ptr_eq(current, queue));
         self.counts_of_gone.lock().add(&queue.counts());

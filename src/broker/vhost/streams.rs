@@ -18,9 +18,11 @@ pub(crate) type Orders<'a> = SmallVec<[MutexGuard<'a, ()>; 1]>;
 
 /// Holds the order of all streams that these routes lead to.
 pub(crate) fn hold_orders<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Orders<'a> {
-    let queues = routes.into_iter().flat_map(|route| &route.queues);
-    let mut streams: SmallVec<[&Arc<Queue>; 1]> =
-        queues.filter(|queue| queue.kind() == QueueKind::Stream).collect();
+    let routes = routes.into_iter().filter(|route| route.has_streams);
+    let queues = routes.flat_map(|route| &route.queues);
+    let mut streams: SmallVec<[&Arc<Queue>; 1]> = queues
+        .filter(|queue| queue.kind() == QueueKind::Stream)
+        .collect();
     // One order for everybody, so that nobody waits in a circle.
     streams.sort_unstable_by_key(|queue| queue.id());
     streams.dedup_by_key(|queue| queue.id());

@@ -147,6 +147,9 @@ impl Channel {
             return Err(not_implemented("requeue=false", id));
         }
         for (queue, seq) in self.unsettled.take_all() {
+            queue
+                .check_settle(Settle::Requeue, "basic.recover")
+                .map_err(|error| Failure::broker(&error, id))?;
             self.settle(queue, seq, Settle::Requeue, cx);
         }
         self.flush_settled(cx);
@@ -224,6 +227,11 @@ impl Channel {
         id: MethodId,
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
+        if how != Settle::Ack {
+            owed.0
+                .check_settle(how, "basic.nack and basic.reject")
+                .map_err(|error| Failure::broker(&error, id))?;
+        }
         if let Mode::Transaction(transaction) = &mut self.mode {
             let added = transaction.settle(Settlement { tag, owed, how });
             return added.map_err(|error| Failure::new(ReplyCode::ResourceError, error, id));

@@ -183,6 +183,8 @@ impl Stream {
 
     /// Consumers that wait for a page.
     pub(crate) fn is_reading(&self, id: ConsumerId) -> bool {
-        self.readers.get(&id).is_some_and(|reader| reader.is_reading)
+        self.readers
+            .get(&id)
+            .is_some_and(|reader| reader.is_reading)
     }
 }
