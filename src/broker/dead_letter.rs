@@ -25,9 +25,10 @@ use crate::journal::Lsn;
 use super::error::Error;
 use super::exchange::RouteInput;
 use super::limits::LETTERS_AT_ONCE_MAX;
-use super::message::{Message, MessageTraits};
+use super::message::{BodyRef, Message, MessageTraits};
 use super::name::Name;
 use super::outbox::Wakes;
+use super::payloads::PayloadBody;
 use super::queue::Queue;
 use super::queue::arguments::QueueSettings;
 use super::route::{Route, more_keys, walk};
@@ -237,6 +238,8 @@ fn without_circles(route: Route, headers: Option<&FieldTable>) -> Route {
 struct LeftOfOne {
     queue: Option<Arc<Queue>>,
     lsns: Vec<Lsn>,
+    /// Their payloads, referred to until the journal knows.
+    payloads: Vec<PayloadBody>,
 }
 
 impl LeftOfOne {
@@ -250,12 +253,16 @@ impl LeftOfOne {
             self.queue = Some(Arc::clone(&dead.queue));
         }
         self.lsns.push(dead.lsn);
+        if let BodyRef::Payload(payload) = dead.message.body() {
+            self.payloads.push(payload.clone());
+        }
     }
 
     fn flush(&mut self) {
         if let Some(queue) = self.queue.take() {
             queue.journal_left(&self.lsns);
             self.lsns.clear();
+            self.payloads.clear();
         }
     }
 }

@@ -4,18 +4,20 @@
 //! and the fuzz target `queue_ops` feed it.
 //! What is checked: each message goes out once until it comes back; always the first that waits; marked
 //! as redelivered exactly if somebody had it; to a consumer that may have it, of the highest priority;
-//! never waiting while somebody may have it; counts agree; whoever has something to send is woken.
+//! never waiting while somebody may have it; counts agree; whoever has something to send is woken; what
+//! stands first is gone when its time is over, on a made-up clock; what dies is dead-lettered once, with
+//! its reason, from the queue that it died in.
 //! Panics at the first difference, with what was expected.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::amqp::field::{FieldTable, FieldValue};
-use crate::amqp::header::PropertiesRef;
+use crate::amqp::field::{FieldTable, FieldValue, ShortString};
+use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, Properties};
 use crate::broker::{
     AckMode, Body, BodyRef, Broker, BrokerLimits, BrokerSettings, ChannelLimiter, Connection,
     Consume, Consumer, Delivery, Error, Get, Message, MessageSeq, Origin, OutboxItem, Publish,
@@ -23,6 +25,13 @@ use crate::broker::{
 };
 
 const QUEUE_NAMES: [&[u8]; 2] = [b"one", b"two"];
+/// Where dead letters go, if the run has them.
+const DEAD_QUEUE: &[u8] = b"dead";
+/// Time to live in a queue that has one, in milliseconds.
+const TTL_MS: u64 = 20;
+/// How many runs differ by their first octet.
+#[cfg(test)]
+const KIND_COUNT: u8 = 3 * 4 * 3 * 2;
 const CHANNEL_COUNT: usize = 3;
 /// More consumers than this are not started.
 const CONSUMER_COUNT_MAX: usize = 12;
@@ -46,12 +55,20 @@ pub fn run(input: &[u8], now: Instant) {
         _ => 100_000,
     };
     // And some have queues of bounded length, of either kind.
-    let bounds = match first / 3 % 3 {
+    let bounds = match first / 3 % 4 {
         0 => [None, None],
         1 => [Some(Bound::DropHead), Some(Bound::RejectPublish)],
+        2 => [Some(Bound::RejectPublishDlx), Some(Bound::DropHead)],
         _ => [Some(Bound::RejectPublish), None],
     };
-    let mut run = Run::new(outbox_bytes_max, bounds, now);
+    // Some let messages expire, at once or later, and some have a place for what dies.
+    let ttls = match first / 12 % 3 {
+        0 => [None, None],
+        1 => [Some(TTL_MS), None],
+        _ => [Some(0), Some(TTL_MS)],
+    };
+    let has_dead_letters = first / 36 % 2 == 1;
+    let mut run = Run::new(outbox_bytes_max, bounds, ttls, has_dead_letters, now);
     for command in commands.chunks_exact(COMMAND_BYTES) {
         if let [kind, a, b, c] = *command {
             run.step(kind, a.into(), b.into(), c.into());
@@ -74,23 +91,59 @@ impl Waker for WokenFlag {
 enum Bound {
     DropHead,
     RejectPublish,
+    RejectPublishDlx,
 }
 
 /// One queue as it must be.
 #[derive(Debug, Default)]
 struct ModelQueue {
     bound: Option<Bound>,
-    /// Number of each message that waits, and whether somebody had it.
-    ready: BTreeMap<u64, bool>,
+    ttl_ms: Option<u64>,
+    /// What waits, by number.
+    ready: BTreeMap<u64, Waiting>,
+    /// What died and was not compared yet: reason and number.
+    dead: Vec<(&'static str, u64)>,
     published_count: u64,
     /// Counts deletions, so that what was out before one is told from what came after.
     life: u32,
 }
 
+/// A message that waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Waiting {
+    redelivered: bool,
+    /// In milliseconds since the start.
+    deadline_ms: Option<u64>,
+    /// It goes to a consumer before its time counts.
+    goes_at_once: bool,
+}
+
 impl ModelQueue {
     fn drop_excess(&mut self) {
         while self.bound == Some(Bound::DropHead) && self.ready.len() > LENGTH_COUNT_MAX {
-            self.ready.pop_first();
+            if let Some((number, _)) = self.ready.pop_first() {
+                self.dead.push(("maxlen", number));
+            }
+        }
+    }
+
+    fn refuses(&self) -> bool {
+        let refuses = matches!(
+            self.bound,
+            Some(Bound::RejectPublish | Bound::RejectPublishDlx)
+        );
+        refuses && self.ready.len() >= LENGTH_COUNT_MAX
+    }
+
+    /// Lets what stands first die if its time is over.
+    fn expire(&mut self, now_ms: u64) {
+        while let Some(first) = self.ready.first_entry() {
+            let waiting = first.get();
+            if waiting.goes_at_once || waiting.deadline_ms.is_none_or(|at| at > now_ms) {
+                return;
+            }
+            let (number, _) = first.remove_entry();
+            self.dead.push(("expired", number));
         }
     }
 }
@@ -100,9 +153,21 @@ struct Outstanding {
     queue: usize,
     life: u32,
     number: u64,
+    deadline_ms: Option<u64>,
     handle: Arc<Queue>,
     seq: MessageSeq,
     consumer: Option<usize>,
+}
+
+impl Outstanding {
+    /// As it waits when it has come back.
+    fn back(&self) -> Waiting {
+        Waiting {
+            redelivered: true,
+            deadline_ms: self.deadline_ms,
+            goes_at_once: false,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -136,11 +201,14 @@ struct ModelConsumer {
 }
 
 struct Run {
+    broker: Arc<Broker>,
     connection: Connection,
     publisher: Publisher,
     woken: Arc<WokenFlag>,
     wakes: Wakes,
+    start: Instant,
     now: Instant,
+    has_dead_letters: bool,
     queues: [ModelQueue; 2],
     channels: [ModelChannel; CHANNEL_COUNT],
     consumers: Vec<ModelConsumer>,
@@ -148,7 +216,13 @@ struct Run {
 }
 
 impl Run {
-    fn new(outbox_bytes_max: usize, bounds: [Option<Bound>; 2], now: Instant) -> Self {
+    fn new(
+        outbox_bytes_max: usize,
+        bounds: [Option<Bound>; 2],
+        ttls: [Option<u64>; 2],
+        has_dead_letters: bool,
+        now: Instant,
+    ) -> Self {
         let mut settings = BrokerSettings::new([7; 32], now, 0);
         settings.limits = BrokerLimits {
             outbox_bytes_max,
@@ -164,20 +238,27 @@ impl Run {
         let connection = broker
             .connect(&user, b"/", waker)
             .expect("the default vhost");
+        let [one, two] = bounds;
+        let queue = |bound, ttl_ms| ModelQueue {
+            bound,
+            ttl_ms,
+            ..ModelQueue::default()
+        };
         let run = Self {
+            broker,
             connection,
             publisher: Publisher::new(),
             woken,
             wakes: Wakes::new(),
+            start: now,
             now,
-            queues: bounds.map(|bound| ModelQueue {
-                bound,
-                ..ModelQueue::default()
-            }),
+            has_dead_letters,
+            queues: [queue(one, ttls[0]), queue(two, ttls[1])],
             channels: Default::default(),
             consumers: Vec::new(),
             cancelled_expected: Vec::new(),
         };
+        run.declare_as(DEAD_QUEUE, Vec::new());
         for queue in 0..QUEUE_NAMES.len() {
             run.declare(queue);
         }
@@ -188,15 +269,29 @@ impl Run {
         let overflow = match self.queues[queue].bound {
             Some(Bound::DropHead) => Some("drop-head"),
             Some(Bound::RejectPublish) => Some("reject-publish"),
+            Some(Bound::RejectPublishDlx) => Some("reject-publish-dlx"),
             None => None,
         };
-        let arguments = overflow.map_or(FieldTable::EMPTY, |overflow| {
-            FieldTable::from([
-                ("x-max-length", FieldValue::from(LENGTH_COUNT_MAX as i64)),
-                ("x-overflow", FieldValue::from(overflow)),
-            ])
-        });
-        let name = QUEUE_NAMES[queue];
+        let mut arguments = Vec::new();
+        if let Some(overflow) = overflow {
+            let length = FieldValue::from(LENGTH_COUNT_MAX as i64);
+            arguments.push(("x-max-length", length));
+            arguments.push(("x-overflow", FieldValue::from(overflow)));
+        }
+        if let Some(ttl_ms) = self.queues[queue].ttl_ms {
+            arguments.push(("x-message-ttl", FieldValue::from(ttl_ms as i64)));
+        }
+        if self.has_dead_letters {
+            arguments.push(("x-dead-letter-exchange", FieldValue::from("")));
+            arguments.push(("x-dead-letter-routing-key", FieldValue::from("dead")));
+        }
+        self.declare_as(QUEUE_NAMES[queue], arguments);
+    }
+
+    fn declare_as(&self, name: &[u8], arguments: Vec<(&'static str, FieldValue)>) {
+        let arguments = arguments.into_iter();
+        let arguments = arguments.map(|(name, value)| (ShortString::from_static(name), value));
+        let arguments: FieldTable = arguments.collect();
         let declare = QueueDeclare {
             name,
             passive: false,
@@ -214,10 +309,10 @@ impl Run {
     fn step(&mut self, kind: u8, a: usize, b: usize, c: usize) {
         let queue = a % QUEUE_NAMES.len();
         let channel = b % CHANNEL_COUNT;
-        match kind % 16 {
-            0..=2 => self.publish(queue),
+        match kind % 19 {
+            0..=2 => self.publish(queue, c),
             3 => (0..c % 20).for_each(|_| {
-                self.publish(queue);
+                self.publish(queue, c);
                 self.wakes.wake_all();
                 self.drain();
             }),
@@ -227,6 +322,7 @@ impl Run {
             10..=12 => self.settle(channel, a, c),
             13 => self.purge(queue),
             14 => self.set_qos(channel, c % 5),
+            15..=17 => self.pass(c as u64 % 24),
             _ => match c % 4 {
                 0 => self.close_channel(channel),
                 1 => self.delete(queue),
@@ -236,33 +332,66 @@ impl Run {
         self.wakes.wake_all();
         self.drain();
         self.check();
+        self.check_dead();
     }
 
-    fn publish(&mut self, queue: usize) {
+    /// Time passes, and the broker does what is due.
+    fn pass(&mut self, ms: u64) {
+        self.now += Duration::from_millis(ms);
+        while self
+            .broker
+            .poll_timeout()
+            .is_some_and(|next| next <= self.now)
+        {
+            self.broker.handle_timeout(self.now, &mut self.wakes);
+        }
+    }
+
+    /// Milliseconds since the start.
+    fn now_ms(&self) -> u64 {
+        self.now.duration_since(self.start).as_millis() as u64
+    }
+
+    /// Publishes a message, which may expire by itself.
+    fn publish(&mut self, queue: usize, c: usize) {
+        let now_ms = self.now_ms();
         let goes_at_once = self.queues[queue].ready.is_empty()
             && (0..self.consumers.len())
                 .any(|at| self.consumers[at].queue == queue && self.may_take(at));
         let model = &mut self.queues[queue];
         let number = model.published_count;
         model.published_count += 1;
-        let is_refused =
-            model.bound == Some(Bound::RejectPublish) && model.ready.len() >= LENGTH_COUNT_MAX;
+        let expiration_ms = (c % 4 == 0).then_some(c as u64 % 30);
+        let lives_ms = [model.ttl_ms, expiration_ms].into_iter().flatten().min();
+        let is_refused = model.refuses();
         let expected = match is_refused {
             true => PublishOutcome::Rejected,
             false => PublishOutcome::Routed { wait_for: None },
         };
         if !is_refused {
-            model.ready.insert(number, false);
+            let waiting = Waiting {
+                redelivered: false,
+                deadline_ms: lives_ms.map(|lives_ms| now_ms + lives_ms),
+                goes_at_once,
+            };
+            model.ready.insert(number, waiting);
+        } else if model.bound == Some(Bound::RejectPublishDlx) {
+            model.dead.push(("maxlen", number));
         }
         if !goes_at_once {
             model.drop_excess();
+            model.expire(now_ms);
         }
-        let header = Bytes::from_static(&[0, 0]);
+        let properties = Properties {
+            expiration: expiration_ms.map(|ms| ShortString::truncated(ms.to_string())),
+            ..Properties::default()
+        };
+        let content = ContentHeader::new(8, &properties);
         let publish = Publish {
             exchange: b"",
             routing_key: QUEUE_NAMES[queue],
-            header: &header,
-            properties: &PropertiesRef::default(),
+            header: &content.raw,
+            properties: &content.properties_ref().expect("just written"),
             body: Body::Inline(Bytes::copy_from_slice(&number.to_be_bytes())),
         };
         let connection = &self.connection;
@@ -348,18 +477,25 @@ impl Run {
         let (handle, got) = vhost
             .get(&self.connection, get, self.now, &mut self.wakes)
             .expect("the queue is there");
+        let now_ms = self.now_ms();
+        self.queues[queue].expire(now_ms);
         let expected = self.queues[queue].ready.pop_first();
+        self.queues[queue].expire(now_ms);
         let found = got
             .as_ref()
             .map(|got| (number_of(&got.message), got.redelivered));
-        assert_eq!(found, expected, "get takes the first that waits");
-        let Some(got) = got else { return };
+        let seen = expected.map(|(number, waiting)| (number, waiting.redelivered));
+        assert_eq!(found, seen, "get takes the first that waits");
+        let (Some(got), Some((_, waiting))) = (got, expected) else {
+            return;
+        };
         assert_eq!(got.remaining_count, self.queues[queue].ready.len());
         if ack_mode == AckMode::Manual {
             self.channels[channel].outstanding.push(Outstanding {
                 queue,
                 life: self.queues[queue].life,
                 number: number_of(&got.message),
+                deadline_ms: waiting.deadline_ms,
                 handle,
                 seq: got.seq,
                 consumer: None,
@@ -394,8 +530,15 @@ impl Run {
         for (handle, of_queue) in by_handle {
             for out in &of_queue {
                 let queue = &mut self.queues[out.queue];
-                if how == Settle::Requeue && queue.life == out.life {
-                    queue.ready.insert(out.number, true);
+                if queue.life != out.life {
+                    continue;
+                }
+                match how {
+                    Settle::Ack => {}
+                    Settle::Discard => queue.dead.push(("rejected", out.number)),
+                    Settle::Requeue | Settle::Return => {
+                        queue.ready.insert(out.number, out.back());
+                    }
                 }
             }
             for queue in &mut self.queues {
@@ -435,7 +578,7 @@ impl Run {
         for out in &model.outstanding {
             let queue = &mut self.queues[out.queue];
             if queue.life == out.life {
-                queue.ready.insert(out.number, true);
+                queue.ready.insert(out.number, out.back());
             }
         }
         for queue in &mut self.queues {
@@ -518,9 +661,12 @@ impl Run {
         let at = self.position(&delivery.consumer);
         let consumer = &self.consumers[at];
         let queue = &mut self.queues[consumer.queue];
+        queue.expire(self.now.duration_since(self.start).as_millis() as u64);
         let expected = queue.ready.pop_first();
         let found = (number_of(&delivery.message), delivery.redelivered);
-        assert_eq!(Some(found), expected, "a delivery is the first that waits");
+        let seen = expected.map(|(number, waiting)| (number, waiting.redelivered));
+        assert_eq!(Some(found), seen, "a delivery is the first that waits");
+        let deadline_ms = expected.and_then(|(_, waiting)| waiting.deadline_ms);
         assert!(
             self.may_take(at),
             "a delivery beyond a limit, or after the end"
@@ -540,6 +686,7 @@ impl Run {
                     queue: consumer.queue,
                     life: self.queues[consumer.queue].life,
                     number: found.0,
+                    deadline_ms,
                     handle: Arc::clone(delivery.queue()),
                     seq: delivery.seq,
                     consumer: Some(at),
@@ -600,7 +747,11 @@ impl Run {
     }
 
     /// Compares what can be seen from outside.
-    fn check(&self) {
+    fn check(&mut self) {
+        let now_ms = self.now_ms();
+        for queue in &mut self.queues {
+            queue.expire(now_ms);
+        }
         for (at, name) in QUEUE_NAMES.iter().enumerate() {
             let model = &self.queues[at];
             let queue = self
@@ -640,6 +791,34 @@ impl Run {
         }
     }
 
+    /// Compares what died in this step with the dead letters, which are taken out.
+    fn check_dead(&mut self) {
+        let mut expected = Vec::new();
+        for (at, queue) in self.queues.iter_mut().enumerate() {
+            let name = String::from_utf8_lossy(QUEUE_NAMES[at]).into_owned();
+            let dead = queue.dead.drain(..);
+            expected.extend(dead.map(|(reason, number)| (reason.to_owned(), name.clone(), number)));
+        }
+        if !self.has_dead_letters {
+            return;
+        }
+        let mut found = Vec::new();
+        let get = Get {
+            queue: DEAD_QUEUE,
+            ack_mode: AckMode::Automatic,
+        };
+        let vhost = Arc::clone(self.connection.vhost());
+        while let (_, Some(got)) = vhost
+            .get(&self.connection, get, self.now, &mut self.wakes)
+            .expect("the queue is there")
+        {
+            found.push(death_of(&got.message));
+        }
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected, "what died is dead-lettered, once");
+    }
+
     /// Ends everything and looks for what is left over.
     fn finish(mut self) {
         for channel in 0..CHANNEL_COUNT {
@@ -669,6 +848,23 @@ impl Run {
     }
 }
 
+/// Reason, queue and number of a message that died once.
+fn death_of(message: &Message) -> (String, String, u64) {
+    let content = ContentHeader {
+        class_id: CLASS_ID_BASIC,
+        body_bytes: 8,
+        raw: Bytes::copy_from_slice(message.header()),
+    };
+    let headers = content.headers().expect("it has a history");
+    let text = |name: &str| {
+        let value = headers.get(name).expect("a first death");
+        value.as_str().expect("a text").to_owned()
+    };
+    assert_eq!(message.expiration(), None, "a dead letter does not expire");
+    let (reason, queue) = (text("x-first-death-reason"), text("x-first-death-queue"));
+    (reason, queue, number_of(message))
+}
+
 fn number_of(message: &Message) -> u64 {
     match message.body() {
         BodyRef::Inline(bytes) => u64::from_be_bytes(bytes.try_into().expect("eight octets")),
@@ -684,12 +880,12 @@ mod tests {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
 
         /// Runs of 200 commands.
         #[test]
         fn a_queue_does_what_the_model_says(
-            settings in 0..9_u8,
+            settings in 0..KIND_COUNT,
             commands in prop::collection::vec(any::<[u8; COMMAND_BYTES]>(), 1..=200),
         ) {
             run(&[&[settings], commands.as_flattened()].concat(), Instant::now());
