@@ -1,22 +1,29 @@
 //! The HTTP listener and its routes.
 //!
 //! Owns: one listening socket and what each path leads to. `/health` answers anybody; everything else
-//! asks for a broker user (basic authentication) or a payload's own access key.
-//! Bounds: request heads as the HTTP library has them; no route reads a request body.
+//! asks for a broker user (basic authentication) or a payload's own access key. What is under `/api` is
+//! `api/mod.rs`' business.
+//! Bounds: request heads as the HTTP library has them; request bodies as in `api/mod.rs`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::api::{self, Api, Facts};
 use super::payloads;
 use crate::broker::Broker;
+use crate::config::ServerSettings;
 use crate::payload::Store;
+use crate::server::ServerHandle;
 
 /// What the routes answer from.
 #[derive(Clone, Debug)]
@@ -39,25 +46,44 @@ pub struct HttpServer {
     listener: TcpListener,
     local_addr: SocketAddr,
     context: Context,
+    api: Api,
 }
 
 impl HttpServer {
-    /// Listens on `address`; port 0 takes a free one.
+    /// Listens on the settings' address for a server that was started with them; port 0 takes a free one.
     ///
     /// # Errors
     /// If the address cannot be listened on.
-    pub async fn bind(
-        address: SocketAddr,
-        broker: Arc<Broker>,
-        store: Store,
-    ) -> Result<Self, HttpError> {
+    pub async fn bind(settings: &ServerSettings, server: &ServerHandle) -> Result<Self, HttpError> {
+        let address = settings.http_listen;
         let failed = |source| HttpError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
+        let mut listeners = vec![("amqp", server.amqp_addr()), ("http", local_addr)];
+        listeners.extend(server.peer_addr().map(|address| ("peer", address)));
+        let facts = Facts {
+            started: Instant::now(),
+            node: format!("warren@{}", host_name()),
+            cluster_name: settings.connection.cluster_name.clone(),
+            version: settings.connection.version.clone(),
+            product: settings.connection.product.clone(),
+            listeners,
+        };
+        let broker = Arc::clone(server.broker());
         Ok(Self {
             listener,
             local_addr,
-            context: Context { broker, store },
+            context: Context {
+                broker: Arc::clone(&broker),
+                store: server.store().clone(),
+            },
+            api: Api {
+                broker,
+                registry: Arc::clone(server.registry()),
+                durable: server.durable(),
+                facts: Arc::new(facts),
+                rates: Arc::default(),
+            },
         })
     }
 
@@ -69,9 +95,25 @@ impl HttpServer {
 
     /// Answers requests until `stopping` is cancelled.
     pub async fn serve(self, stopping: CancellationToken) {
+        let rates = Arc::clone(&self.api.rates);
+        let (broker, registry) = (Arc::clone(&self.api.broker), Arc::clone(&self.api.registry));
+        let sampling = tokio::spawn(api::sample(rates, broker, registry, stopping.clone()));
+        let api = self.api;
+        let answer = move |ConnectInfo(from): ConnectInfo<SocketAddr>, request: Request| {
+            let api = api.clone();
+            async move {
+                match request.uri().path() {
+                    path if path == "/api" || path.starts_with("/api/") => {
+                        api.answer(request, from).await
+                    }
+                    _ => StatusCode::NOT_FOUND.into_response(),
+                }
+            }
+        };
         let routes = Router::new()
             .route("/health", get(health))
             .route("/payloads/{id}", get(payloads::get))
+            .fallback(answer)
             .with_state(self.context);
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
         let stop = async move { stopping.cancelled().await };
@@ -81,7 +123,17 @@ impl HttpServer {
         {
             tracing::error!(%error, "the HTTP interface ended");
         }
+        if sampling.await.is_err() {
+            tracing::error!("the statistics ended before their time");
+        }
     }
+}
+
+/// This machine's name, without its domain.
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy().into_owned();
+    name.split('.').next().unwrap_or("localhost").to_owned()
 }
 
 /// Whether the broker runs: it does, if this answers.

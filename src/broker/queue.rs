@@ -186,7 +186,7 @@ pub struct QueueCounts {
 
 impl QueueCounts {
     /// Adds what happened in another queue.
-    pub(crate) fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         let Self {
             published,
             delivered,

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -121,10 +120,8 @@ impl Args {
 /// Runs the broker until SIGTERM or Ctrl-C.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = args.settings()?;
-    let http_listen = settings.http_listen;
-    let server = Server::start(settings).await?;
-    let (broker, store) = (Arc::clone(server.broker()), server.store().clone());
-    let http = HttpServer::bind(http_listen, broker, store).await?;
+    let server = Server::start(settings.clone()).await?;
+    let http = HttpServer::bind(&settings, &server).await?;
     println!("AMQP listening on {}", server.amqp_addr());
     if let Some(address) = server.peer_addr() {
         println!("Peers listening on {address}");

@@ -141,6 +141,15 @@ impl Vhost {
         Ok(declared(&queue))
     }
 
+    /// Whether the connection may read a queue, without reading.
+    ///
+    /// # Errors
+    /// What fetching from it would be refused with.
+    pub fn check_read(&self, by: &Connection, name: &[u8]) -> Result<(), Error> {
+        self.authorize(by, ResourceKind::Queue, name, Access::Read)?;
+        self.usable_queue(by, name).map(|_| ())
+    }
+
     /// Removes the messages that wait; gives their number.
     pub fn queue_purge(&self, by: &Connection, name: &[u8]) -> Result<u32, Error> {
         let name = &*without_line_ends(name);

@@ -1,0 +1,246 @@
+//! Publishing to an exchange, and taking or looking at messages of a queue.
+//!
+//! Bounds: [`MESSAGES_MAX`] messages of one answer, [`ANSWER_BYTES_MAX`] of their bodies. Content in the payload
+//! store shows as its id and size: nobody reads ten gigabytes in a page.
+
+use axum::http::Method;
+use base64::Engine as _;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader};
+use crate::broker::{
+    AckMode, Body, BodyRef, Get, Message, Publish, PublishOutcome, Publisher, Settle,
+};
+
+use super::call::{Call, text};
+use super::error::ApiError;
+use super::{Answer, Level, Reply, Route, json as convert, route};
+
+pub(super) const ROUTES: &[Route] = &[
+    route(
+        Method::POST,
+        "/exchanges/{vhost}/{name}/publish",
+        Level::Management,
+        publish,
+    ),
+    route(
+        Method::POST,
+        "/queues/{vhost}/{name}/get",
+        Level::Management,
+        get,
+    ),
+    route(
+        Method::POST,
+        "/queues/{vhost}/{name}/peek",
+        Level::Management,
+        peek,
+    ),
+];
+
+/// Most messages of one answer.
+const MESSAGES_MAX: usize = 1_000;
+/// Bodies of one answer, in bytes; no more messages are taken beyond it.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+fn publish(call: &Call) -> Answer {
+    let keys = ["properties", "routing_key", "payload", "payload_encoding"];
+    let object = call.object_with(&keys)?;
+    let vhost = call.vhost()?;
+    let properties = match object.get("properties") {
+        Some(Value::Object(properties)) => convert::to_properties(properties)?,
+        // As some clients write an empty object.
+        Some(Value::Array(array)) if array.is_empty() => convert::to_properties(&Map::new())?,
+        _ => return Err(ApiError::bad_request("properties are not an object")),
+    };
+    let payload = text(&object, "payload")?;
+    let body = match text(&object, "payload_encoding")? {
+        "string" => Bytes::copy_from_slice(payload.as_bytes()),
+        "base64" => {
+            let decoded = base64::engine::general_purpose::STANDARD.decode(payload);
+            Bytes::from(decoded.map_err(|_| ApiError::bad_request("the payload is not base64"))?)
+        }
+        other => {
+            let reason = format!("unsupported encoding: {other}");
+            return Err(ApiError::bad_request(reason));
+        }
+    };
+    let routing_key = text(&object, "routing_key")?;
+    if routing_key.len() > crate::broker::limits::NAME_BYTES_MAX {
+        return Err(ApiError::bad_request("a routing key may have 255 bytes"));
+    }
+    let user = call.user()?;
+    if let Some(claimed) = &properties.user_id
+        && claimed.as_bytes() != user.name().as_bytes()
+        && !user.has_tag("impersonator")
+    {
+        return Err(ApiError::bad_request(format!(
+            "406 PRECONDITION_FAILED - user_id property set to '{claimed}' but authenticated user was '{}'",
+            user.name()
+        )));
+    }
+    let connection = call.connect()?;
+    let content = ContentHeader {
+        class_id: CLASS_ID_BASIC,
+        body_bytes: body.len() as u64,
+        raw: properties.encode(),
+    };
+    let properties = content
+        .properties_ref()
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let publish = Publish {
+        exchange: call.exchange_name("name").as_bytes(),
+        routing_key: routing_key.as_bytes(),
+        header: &content.raw,
+        properties: &properties,
+        body: Body::Inline(body),
+    };
+    let published = call.waking(|wakes| {
+        let publisher = &mut Publisher::new();
+        vhost.publish(&connection, publisher, publish, call.now, wakes)
+    });
+    match published {
+        Ok(published) => {
+            let routed = match published.outcome {
+                PublishOutcome::Routed { .. } => true,
+                PublishOutcome::Rejected | PublishOutcome::Unroutable => false,
+            };
+            Ok(Reply::Json(json!({ "routed": routed })))
+        }
+        // RabbitMQ shows what its channel was closed with.
+        Err(error) => {
+            let code = error.reply_code();
+            let reason = format!("{} {} - {error}", code.number(), code.name());
+            Err(ApiError::bad_request(reason))
+        }
+    }
+}
+
+/// How bodies are to be shown.
+struct Shown {
+    as_base64: bool,
+    truncate_bytes: usize,
+}
+
+impl Shown {
+    fn of(object: &Map<String, Value>) -> Result<Self, ApiError> {
+        let as_base64 = match text(object, "encoding")? {
+            "auto" | "" => false,
+            "base64" => true,
+            _ => return Err(ApiError::bad_request("encoding is not auto or base64")),
+        };
+        let truncate = object.get("truncate").and_then(Value::as_u64);
+        let truncate = truncate.and_then(|bytes| usize::try_from(bytes).ok());
+        Ok(Self {
+            as_base64,
+            truncate_bytes: truncate.unwrap_or(usize::MAX),
+        })
+    }
+
+    fn message(&self, message: &Message, redelivered: bool, behind_count: usize) -> Value {
+        let header = ContentHeader {
+            class_id: CLASS_ID_BASIC,
+            body_bytes: message.size_bytes(),
+            raw: Bytes::copy_from_slice(message.header()),
+        };
+        let properties = header.properties_ref();
+        let mut object = Map::new();
+        let mut put = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
+        put("payload_bytes", message.size_bytes().into());
+        put("redelivered", redelivered.into());
+        put("exchange", convert::lossy(message.exchange()).into());
+        put("routing_key", convert::lossy(message.routing_key()).into());
+        put("message_count", behind_count.into());
+        let properties =
+            properties.map_or_else(|_| json!({}), |read| convert::from_properties(&read));
+        put("properties", properties);
+        match message.body() {
+            BodyRef::Inline(body) => {
+                let shown = body.get(..self.truncate_bytes).unwrap_or(body);
+                match std::str::from_utf8(shown) {
+                    Ok(text) if !self.as_base64 => {
+                        put("payload", text.into());
+                        put("payload_encoding", "string".into());
+                    }
+                    Ok(_) | Err(_) => {
+                        let engine = base64::engine::general_purpose::STANDARD;
+                        put("payload", engine.encode(shown).into());
+                        put("payload_encoding", "base64".into());
+                    }
+                }
+            }
+            BodyRef::Payload(payload) => {
+                put("payload", "".into());
+                put("payload_encoding", "string".into());
+                put("payload_id", payload.id().to_string().into());
+            }
+        }
+        Value::Object(object)
+    }
+}
+
+fn count(object: &Map<String, Value>) -> Result<usize, ApiError> {
+    let count = object.get("count").and_then(|count| match count {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    });
+    let count = count.and_then(|count| usize::try_from(count).ok());
+    let count = count.ok_or_else(|| ApiError::bad_request("count is not a number"))?;
+    Ok(count.min(MESSAGES_MAX))
+}
+
+fn get(call: &Call) -> Answer {
+    let object = call.object_with(&["ackmode", "count", "encoding"])?;
+    let (ack_mode, settle) = match text(&object, "ackmode")? {
+        "ack_requeue_true" => (AckMode::Manual, Some(Settle::Requeue)),
+        "reject_requeue_true" => (AckMode::Manual, Some(Settle::Requeue)),
+        "reject_requeue_false" => (AckMode::Manual, Some(Settle::Discard)),
+        "ack_requeue_false" => (AckMode::Automatic, None),
+        other => return Err(ApiError::bad_request(format!("unknown ackmode {other}"))),
+    };
+    let (shown, count) = (Shown::of(&object)?, count(&object)?);
+    let vhost = call.vhost()?;
+    let name = call.name("name").as_bytes();
+    vhost.queue(name).ok_or_else(ApiError::not_found)?;
+    let connection = call.connect()?;
+    let (mut messages, mut seqs) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
+    while messages.len() < count && bytes < ANSWER_BYTES_MAX {
+        let get = Get {
+            queue: name,
+            ack_mode,
+        };
+        let (_, got) = call.waking(|wakes| vhost.get(&connection, get, call.now, wakes))?;
+        let Some(got) = got else { break };
+        seqs.push(got.seq);
+        if let BodyRef::Inline(body) = got.message.body() {
+            bytes += body.len() as u64;
+        }
+        messages.push(shown.message(&got.message, got.redelivered, got.remaining_count));
+    }
+    if let (Some(settle), Some(queue)) = (settle, vhost.queue(name)) {
+        call.waking(|wakes| queue.settle(&seqs, settle, call.now, wakes));
+    }
+    Ok(Reply::Json(messages.into()))
+}
+
+/// Looks at messages from `offset` on without touching them.
+fn peek(call: &Call) -> Answer {
+    let object = call.object_with(&["count"])?;
+    let (shown, count) = (Shown::of(&object)?, count(&object)?);
+    let offset = object.get("offset").and_then(Value::as_u64).unwrap_or(0);
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    let vhost = call.vhost()?;
+    let queue = vhost.queue(call.name("name").as_bytes());
+    let queue = queue.ok_or_else(ApiError::not_found)?;
+    let connection = call.connect()?;
+    vhost.check_read(&connection, queue.name().as_bytes())?;
+    let waiting_count = queue.depth().ready_count;
+    let peeked = queue.peek(offset, count);
+    let shown = peeked.iter().enumerate().map(|(index, message)| {
+        let behind_count = waiting_count.saturating_sub(offset.saturating_add(index + 1));
+        shown.message(message, false, behind_count)
+    });
+    Ok(Reply::Json(shown.collect()))
+}

@@ -1,0 +1,368 @@
+//! The management HTTP API: RabbitMQ's paths, fields, codes and error bodies under `/api/`.
+//!
+//! Owns: which path leads where and who may go there. One table, [`routes`], says both, and what is not in
+//! it is refused: the login comes first, then the level that the route asks for, then, for routes about a
+//! vhost, a right in it, then the handler. Each resource has a file; each file has its part of the table.
+//! What a caller does to queues, exchanges and bindings is done as that user, through the same calls as
+//! AMQP, so that rights are decided in the broker. Nothing that changes a definition is answered before it
+//! is on disk.
+//! Bounds: [`BODY_BYTES_MAX`], [`DEFINITIONS_BYTES_MAX`]; pages as in `paging.rs`.
+//! Spec: RabbitMQ's HTTP API reference, 3.10.
+
+mod bindings;
+mod broker_error;
+mod call;
+mod channels;
+mod connections;
+mod definitions;
+mod error;
+mod exchanges;
+mod health;
+mod import;
+mod json;
+mod limits;
+mod messages;
+mod nodes;
+mod overview;
+mod paging;
+mod parameters;
+mod permissions;
+mod policies;
+mod queues;
+mod rates;
+mod system;
+mod users;
+mod vhosts;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::{Method, Request, Response, StatusCode, header};
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::broker::Broker;
+use crate::journal::Lsn;
+use crate::server::registry::Registry;
+
+use call::{Call, Caller};
+use error::ApiError;
+use rates::Rates;
+
+pub(super) use rates::sample;
+
+/// Largest body of a request, in bytes; beyond it 413.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// Largest body of a definitions import, in bytes; beyond it 413.
+const DEFINITIONS_BYTES_MAX: usize = 64 << 20;
+
+/// What the API answers from.
+#[derive(Clone, Debug)]
+pub(super) struct Api {
+    pub(super) broker: Arc<Broker>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) durable: watch::Receiver<Lsn>,
+    pub(super) facts: Arc<Facts>,
+    pub(super) rates: Arc<Rates>,
+}
+
+/// What stays as it is while the process runs.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) started: Instant,
+    /// RabbitMQ's name for a broker process, as in `rabbit@host`.
+    pub(super) node: String,
+    pub(super) cluster_name: String,
+    pub(super) version: String,
+    pub(super) product: String,
+    /// Protocol and address of each listener.
+    pub(super) listeners: Vec<(&'static str, SocketAddr)>,
+}
+
+/// Who may use a route; each includes those above it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Level {
+    /// Anybody, without a login.
+    Anyone,
+    /// Whoever may use the API at all: one of RabbitMQ's four tags.
+    Management,
+    /// `policymaker` or `administrator`.
+    Policymaker,
+    /// `monitoring` or `administrator`.
+    Monitoring,
+    /// `administrator`.
+    Administrator,
+}
+
+/// What answers.
+#[derive(Clone, Copy)]
+enum Handler {
+    /// A look at memory.
+    Now(fn(&Call) -> Answer),
+    /// Something that must wait.
+    Later(for<'a> fn(&'a Call) -> BoxFuture<'a, Answer>),
+}
+
+/// One method of one path.
+struct Route {
+    method: Method,
+    /// With names in braces for what varies: `/queues/{vhost}/{name}`.
+    path: &'static str,
+    level: Level,
+    handler: Handler,
+}
+
+const fn route(
+    method: Method,
+    path: &'static str,
+    level: Level,
+    run: fn(&Call) -> Answer,
+) -> Route {
+    Route {
+        method,
+        path,
+        level,
+        handler: Handler::Now(run),
+    }
+}
+
+const fn slow_route(
+    method: Method,
+    path: &'static str,
+    level: Level,
+    run: for<'a> fn(&'a Call) -> BoxFuture<'a, Answer>,
+) -> Route {
+    Route {
+        method,
+        path,
+        level,
+        handler: Handler::Later(run),
+    }
+}
+
+/// What a handler gives.
+type Answer = Result<Reply, ApiError>;
+
+/// An answer that is no error.
+#[derive(Debug)]
+enum Reply {
+    /// 200 with JSON.
+    Json(Value),
+    /// 201, with the new thing's place relative to the request if it has one.
+    Created(Option<String>),
+    /// 204.
+    NoContent,
+    /// 200 with JSON and an entity tag.
+    Tagged(Value, String),
+    /// 503 with JSON: a health check that failed.
+    Unhealthy(Value),
+}
+
+impl Reply {
+    /// 201 for something new, 204 for something that was there.
+    fn put(put: crate::broker::Put) -> Self {
+        match put {
+            crate::broker::Put::Created => Self::Created(None),
+            crate::broker::Put::Replaced => Self::NoContent,
+        }
+    }
+}
+
+/// Every route of the API.
+fn routes() -> impl Iterator<Item = &'static Route> {
+    [
+        bindings::ROUTES,
+        channels::ROUTES,
+        connections::ROUTES,
+        definitions::ROUTES,
+        exchanges::ROUTES,
+        health::ROUTES,
+        limits::ROUTES,
+        messages::ROUTES,
+        nodes::ROUTES,
+        overview::ROUTES,
+        parameters::ROUTES,
+        permissions::ROUTES,
+        policies::ROUTES,
+        queues::ROUTES,
+        system::ROUTES,
+        users::ROUTES,
+        vhosts::ROUTES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+impl Api {
+    /// Answers one request whose path begins with `/api`.
+    pub(super) async fn answer(&self, request: Request<Body>, from: SocketAddr) -> Response<Body> {
+        let is_head = request.method() == Method::HEAD;
+        let answered = self.run(request, from).await;
+        let mut response = match answered {
+            Ok(reply) => respond(reply),
+            Err(error) => error.into_response(),
+        };
+        if is_head {
+            *response.body_mut() = Body::empty();
+        }
+        response
+    }
+
+    async fn run(&self, request: Request<Body>, from: SocketAddr) -> Answer {
+        let (head, body) = request.into_parts();
+        let method = match head.method {
+            Method::HEAD => Method::GET,
+            method => method,
+        };
+        let segments = segments(head.uri.path())?;
+        let found: Vec<_> = routes()
+            .filter_map(|route| Some((route, match_path(route.path, &segments)?)))
+            .collect();
+        let by_method = found.iter().position(|(route, _)| route.method == method);
+        let level = by_method.map(|index| found[index].0.level);
+        // Who may not log in learns nothing of what there is.
+        let caller = match level {
+            Some(Level::Anyone) => None,
+            _ => Some(Caller::log_in(&self.broker, &head.headers, from)?),
+        };
+        let Some(index) = by_method else {
+            if method == Method::OPTIONS && !found.is_empty() {
+                return Ok(Reply::NoContent);
+            }
+            return Err(match found.is_empty() {
+                true => ApiError::not_found(),
+                false => ApiError::method_not_allowed(),
+            });
+        };
+        let (route, names) = &found[index];
+        if let Some(caller) = &caller {
+            caller.check(route.level)?;
+        }
+        let body_bytes_max = match route.path.starts_with("/definitions") {
+            true => DEFINITIONS_BYTES_MAX,
+            false => BODY_BYTES_MAX,
+        };
+        let body = axum::body::to_bytes(body, body_bytes_max)
+            .await
+            .map_err(|_| ApiError::too_large(body_bytes_max))?;
+        let call = Call {
+            api: self.clone(),
+            caller,
+            names: names.clone(),
+            query: query(head.uri.query().unwrap_or_default()),
+            headers: head.headers,
+            body,
+            now: Instant::now(),
+        };
+        call.check_vhost()?;
+        let reply = match route.handler {
+            Handler::Now(run) => run(&call)?,
+            Handler::Later(run) => run(&call).await?,
+        };
+        if route.method != Method::GET {
+            self.settle().await?;
+        }
+        Ok(reply)
+    }
+
+    /// Waits until all definitions so far are on disk.
+    async fn settle(&self) -> Result<(), ApiError> {
+        let Some(pending) = self.broker.pending_definitions() else {
+            return Ok(());
+        };
+        let mut durable = self.durable.clone();
+        let reached = durable.wait_for(|durable| durable.0 >= pending.0).await;
+        reached.map(|_| ()).map_err(|_| ApiError::stopping())
+    }
+}
+
+fn respond(reply: Reply) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let json = |response: &mut Response<Body>, value: &Value| {
+        *response.body_mut() = Body::from(value.to_string());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, JSON);
+        headers.insert(header::CACHE_CONTROL, NO_CACHE);
+    };
+    match reply {
+        Reply::Json(value) => json(&mut response, &value),
+        Reply::Tagged(value, tag) => {
+            json(&mut response, &value);
+            if let Ok(tag) = tag.parse() {
+                response.headers_mut().insert(header::ETAG, tag);
+            }
+        }
+        Reply::Unhealthy(value) => {
+            json(&mut response, &value);
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        Reply::Created(place) => {
+            *response.status_mut() = StatusCode::CREATED;
+            if let Some(place) = place.and_then(|place| place.parse().ok()) {
+                response.headers_mut().insert(header::LOCATION, place);
+            }
+        }
+        Reply::NoContent => *response.status_mut() = StatusCode::NO_CONTENT,
+    }
+    response
+}
+
+const JSON: header::HeaderValue = header::HeaderValue::from_static("application/json");
+const NO_CACHE: header::HeaderValue = header::HeaderValue::from_static("no-cache");
+
+/// Names in a path, by what the route calls them.
+type Names = HashMap<&'static str, String>;
+
+/// The decoded parts of a path behind `/api`. A last empty part, behind a slash at the end, does not count.
+fn segments(path: &str) -> Result<Vec<String>, ApiError> {
+    let inner = path.strip_prefix("/api").unwrap_or(path);
+    let inner = inner.strip_prefix('/').unwrap_or(inner);
+    let mut parts: Vec<_> = inner.split('/').collect();
+    if parts.last() == Some(&"") {
+        parts.pop();
+    }
+    let decoded = parts
+        .into_iter()
+        .map(|part| json::percent_decode(part, json::Plus::IsPlus));
+    decoded
+        .collect::<Option<_>>()
+        .ok_or_else(|| ApiError::bad_request("the path is not UTF-8"))
+}
+
+/// The names in a path that is as the pattern has it. An empty part stands for vhost `/`.
+fn match_path(pattern: &'static str, segments: &[String]) -> Option<Names> {
+    let mut names = Names::new();
+    let mut parts = pattern.split('/').skip(1);
+    for segment in segments {
+        let part = parts.next()?;
+        match part
+            .strip_prefix('{')
+            .and_then(|part| part.strip_suffix('}'))
+        {
+            Some("vhost") if segment.is_empty() => drop(names.insert("vhost", "/".to_owned())),
+            Some(_) if segment.is_empty() => return None,
+            Some(name) => drop(names.insert(name, segment.clone())),
+            None if part == segment => {}
+            None => return None,
+        }
+    }
+    parts.next().is_none().then_some(names)
+}
+
+fn query(text: &str) -> HashMap<String, String> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .filter_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |text| json::percent_decode(text, json::Plus::IsSpace);
+            Some((decode(name)?, decode(value)?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

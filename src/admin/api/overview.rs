@@ -1,0 +1,99 @@
+//! `/overview`: the broker at a glance.
+
+use axum::http::Method;
+use serde_json::{Map, Value, json};
+
+use super::call::Call;
+use super::{Answer, Level, Reply, Route, nodes, paging, parameters, slow_route};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+pub(super) const ROUTES: &[Route] = &[
+    slow_route(Method::GET, "/overview", Level::Management, overview),
+    super::route(Method::GET, "/extensions", Level::Management, extensions),
+    super::route(Method::GET, "/version", Level::Management, version),
+];
+
+/// What clients are told that look for RabbitMQ's own version: the one whose behaviour is kept.
+pub(super) const RABBITMQ_VERSION: &str = "3.10.8";
+
+fn overview(call: &Call) -> BoxFuture<'_, Answer> {
+    async {
+        let seen = super::connections::visible(call).await;
+        let channels: usize = seen.iter().map(|(_, view)| view.channels.len()).sum();
+        let consumers: usize = seen
+            .iter()
+            .flat_map(|(_, view)| &view.channels)
+            .map(|channel| channel.consumers.len())
+            .sum();
+        let vhosts = call.visible_vhosts();
+        let queues: usize = vhosts.iter().map(|vhost| vhost.queues().len()).sum();
+        let exchanges: usize = vhosts.iter().map(|vhost| vhost.exchanges().len()).sum();
+        let facts = &call.api.facts;
+        let statistics = call.api.rates.total(call.broker());
+        let mut totals = Map::new();
+        statistics.put_depth(&mut totals);
+        let mut object = json!({
+            "management_version": RABBITMQ_VERSION,
+            "rates_mode": "basic",
+            "sample_retention_policies": {
+                "global": [600, 3600, 28800, 86400], "basic": [600, 3600], "detailed": [600],
+            },
+            "exchange_types": nodes::exchange_types(),
+            "product_name": facts.product,
+            "product_version": facts.version,
+            "rabbitmq_version": RABBITMQ_VERSION,
+            "cluster_name": parameters::cluster_name_of(call),
+            "erlang_version": "n/a (Warren)",
+            "erlang_full_version": "n/a (Warren)",
+            "release_series_support_status": "supported",
+            "disable_stats": false,
+            "enable_queue_totals": false,
+            "message_stats": statistics.message_stats(),
+            "churn_rates": churn(call),
+            "queue_totals": totals,
+            "object_totals": {
+                "channels": channels,
+                "connections": seen.len(),
+                "consumers": consumers,
+                "exchanges": exchanges,
+                "queues": queues,
+            },
+            "statistics_db_event_queue": 0,
+            "node": facts.node,
+        });
+        if call.may(Level::Monitoring)
+            && let Value::Object(object) = &mut object
+        {
+            object.insert("listeners".to_owned(), nodes::listeners(call));
+            object.insert("contexts".to_owned(), nodes::contexts(call));
+        }
+        paging::one(call, object)
+    }
+    .boxed()
+}
+
+fn churn(call: &Call) -> Value {
+    let (opened, closed) = call.api.registry.churn();
+    let (opened_rate, closed_rate) = call.api.rates.churn();
+    let no_rate = json!({ "rate": 0.0 });
+    json!({
+        "connection_created": opened,
+        "connection_created_details": { "rate": opened_rate },
+        "connection_closed": closed,
+        "connection_closed_details": { "rate": closed_rate },
+        "channel_created": 0, "channel_created_details": no_rate,
+        "channel_closed": 0, "channel_closed_details": no_rate,
+        "queue_created": 0, "queue_created_details": no_rate,
+        "queue_declared": 0, "queue_declared_details": no_rate,
+        "queue_deleted": 0, "queue_deleted_details": no_rate,
+    })
+}
+
+fn extensions(_: &Call) -> Answer {
+    Ok(Reply::Json(json!([{ "javascript": "dispatcher.js" }])))
+}
+
+fn version(call: &Call) -> Answer {
+    Ok(Reply::Json(Value::from(call.api.facts.version.as_str())))
+}

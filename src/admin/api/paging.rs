@@ -1,0 +1,183 @@
+//! Lists: filtered by name, sorted, cut into pages and down to columns, as a request asks.
+//!
+//! Bounds: [`PAGE_SIZE_MAX`] items of one page. Without a page everything comes, as in RabbitMQ.
+
+use std::cmp::Ordering;
+
+use serde_json::{Map, Value, json};
+
+use crate::broker::Pattern;
+
+use super::call::Call;
+use super::error::ApiError;
+use super::{Answer, Reply};
+
+/// Items of a page unless the request says otherwise.
+const PAGE_SIZE_DEFAULT: usize = 100;
+/// Most items of a page.
+const PAGE_SIZE_MAX: usize = 500;
+
+/// Answers with a list.
+pub(super) fn list(call: &Call, mut items: Vec<Value>) -> Answer {
+    let query = |name: &str| {
+        call.query
+            .get(name)
+            .map(String::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    let total_count = items.len();
+    if let Some(name) = query("name") {
+        let pattern = match query("use_regex") {
+            Some("true") => Some(
+                Pattern::new(name)
+                    .map_err(|error| ApiError::bad_request(format!("use_regex: {error}")))?,
+            ),
+            Some(_) | None => None,
+        };
+        items.retain(|item| {
+            let own = item.get("name").and_then(Value::as_str).unwrap_or_default();
+            match &pattern {
+                Some(pattern) => pattern.matches(own.as_bytes()),
+                None => own.contains(name),
+            }
+        });
+    }
+    if let Some(sort) = query("sort") {
+        items.sort_by(|left, right| compare(field(left, sort), field(right, sort)));
+        if query("sort_reverse") == Some("true") {
+            items.reverse();
+        }
+    }
+    let columns: Option<Vec<&str>> = query("columns").map(|columns| columns.split(',').collect());
+    let cut = |item: Value| match &columns {
+        Some(columns) => only(&item, columns),
+        None => item,
+    };
+    let Some(page) = query("page").filter(|_| query("pagination") != Some("false")) else {
+        return Ok(Reply::Json(items.into_iter().map(cut).collect()));
+    };
+    let invalid = || ApiError::bad_request("Pagination parameters are invalid");
+    let page: usize = page.parse().map_err(|_| invalid())?;
+    let page_size: usize = match query("page_size") {
+        Some(size) => size.parse().map_err(|_| invalid())?,
+        None => PAGE_SIZE_DEFAULT,
+    };
+    if page == 0 || page_size == 0 || page_size > PAGE_SIZE_MAX {
+        return Err(ApiError::invalid(
+            "invalid_pagination_parameters",
+            format!("Invalid pagination parameters: page number {page}, page size {page_size}"),
+        ));
+    }
+    let filtered_count = items.len();
+    let page_count = filtered_count.div_ceil(page_size).max(1);
+    if page > page_count {
+        return Err(ApiError::invalid(
+            "page_out_of_range",
+            format!(
+                "Page out of range, page: {page} page size: {page_size}, len: {filtered_count}"
+            ),
+        ));
+    }
+    let on_page = items
+        .into_iter()
+        .skip((page - 1) * page_size)
+        .take(page_size);
+    let items: Vec<_> = on_page.map(cut).collect();
+    Ok(Reply::Json(json!({
+        "total_count": total_count,
+        "item_count": items.len(),
+        "filtered_count": filtered_count,
+        "page": page,
+        "page_size": page_size,
+        "page_count": page_count,
+        "items": items,
+    })))
+}
+
+/// Answers with one object, cut down to the columns that are asked for.
+pub(super) fn one(call: &Call, item: Value) -> Answer {
+    Ok(Reply::Json(match call.query.get("columns") {
+        Some(columns) => only(&item, &columns.split(',').collect::<Vec<_>>()),
+        None => item,
+    }))
+}
+
+/// A field, with dots for fields within fields.
+fn field<'a>(item: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.')
+        .try_fold(item, |value, part| value.get(part))
+}
+
+/// The same object with these fields only.
+fn only(item: &Value, columns: &[&str]) -> Value {
+    let mut cut = Map::new();
+    for column in columns {
+        let Some(value) = field(item, column) else {
+            continue;
+        };
+        let mut place = &mut cut;
+        let (parents, last) = match column.rsplit_once('.') {
+            Some((parents, last)) => (parents.split('.').collect(), last),
+            None => (Vec::new(), *column),
+        };
+        for parent in parents {
+            let inner = place
+                .entry(parent)
+                .or_insert_with(|| Value::Object(Map::new()));
+            let Value::Object(inner) = inner else {
+                return Value::Object(cut);
+            };
+            place = inner;
+        }
+        place.insert(last.to_owned(), value.clone());
+    }
+    Value::Object(cut)
+}
+
+/// Numbers by size, texts by octets, what is missing first.
+fn compare(left: Option<&Value>, right: Option<&Value>) -> Ordering {
+    match (left, right) {
+        (Some(Value::Number(left)), Some(Value::Number(right))) => {
+            let (left, right) = (left.as_f64(), right.as_f64());
+            left.partial_cmp(&right).unwrap_or(Ordering::Equal)
+        }
+        (Some(Value::String(left)), Some(Value::String(right))) => left.cmp(right),
+        (Some(Value::Bool(left)), Some(Value::Bool(right))) => left.cmp(right),
+        (left, right) => rank(left).cmp(&rank(right)),
+    }
+}
+
+fn rank(value: Option<&Value>) -> u8 {
+    match value {
+        None | Some(Value::Null) => 0,
+        Some(Value::Bool(_)) => 1,
+        Some(Value::Number(_)) => 2,
+        Some(Value::String(_)) => 3,
+        Some(Value::Array(_) | Value::Object(_)) => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Columns may lie within columns, and what is not there is left out.
+    #[test]
+    fn columns_cut_objects_down() {
+        let item = json!({"a": 1, "b": {"c": 2, "d": {"e": 3}}, "f": 4});
+        assert_eq!(
+            only(&item, &["a", "b.d.e", "b.c", "x", "f.g"]),
+            json!({"a": 1, "b": {"c": 2, "d": {"e": 3}}})
+        );
+    }
+
+    #[test]
+    fn values_are_sorted_by_kind_and_size() {
+        let mut values = vec![json!("b"), json!(10), json!(2), json!("a"), json!(null)];
+        values.sort_by(|left, right| compare(Some(left), Some(right)));
+        assert_eq!(
+            values,
+            [json!(null), json!(2), json!(10), json!("a"), json!("b")]
+        );
+    }
+}

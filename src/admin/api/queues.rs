@@ -1,0 +1,248 @@
+//! `/queues`: what there is, declaring, purging and deleting.
+
+use axum::http::Method;
+use serde_json::{Map, Value, json};
+
+use crate::broker::{
+    ConsumerState, Durability, Queue, QueueDeclare, QueueDelete, QueueKind, Vhost,
+};
+
+use super::call::{Call, flag};
+use super::error::ApiError;
+use super::{
+    Answer, Level, Reply, Route, bindings, channels, json as convert, paging, policies, route,
+};
+
+pub(super) const ROUTES: &[Route] = &[
+    route(Method::GET, "/queues", Level::Management, list),
+    route(Method::GET, "/queues/detailed", Level::Management, list),
+    route(
+        Method::GET,
+        "/queues/{vhost}",
+        Level::Management,
+        list_in_vhost,
+    ),
+    route(
+        Method::GET,
+        "/queues/{vhost}/{name}",
+        Level::Management,
+        get,
+    ),
+    route(
+        Method::PUT,
+        "/queues/{vhost}/{name}",
+        Level::Management,
+        put,
+    ),
+    route(
+        Method::DELETE,
+        "/queues/{vhost}/{name}",
+        Level::Management,
+        delete,
+    ),
+    route(
+        Method::DELETE,
+        "/queues/{vhost}/{name}/contents",
+        Level::Management,
+        purge,
+    ),
+    route(
+        Method::POST,
+        "/queues/{vhost}/{name}/actions",
+        Level::Administrator,
+        act,
+    ),
+    route(
+        Method::GET,
+        "/queues/{vhost}/{name}/bindings",
+        Level::Management,
+        bindings_to,
+    ),
+    route(
+        Method::POST,
+        "/rebalance/queues",
+        Level::Administrator,
+        rebalance,
+    ),
+];
+
+fn list(call: &Call) -> Answer {
+    let vhosts = call.visible_vhosts();
+    let queues = vhosts.iter().flat_map(|vhost| describe_all(call, vhost));
+    paging::list(call, queues.collect())
+}
+
+fn list_in_vhost(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    paging::list(call, describe_all(call, &vhost))
+}
+
+fn describe_all(call: &Call, vhost: &Vhost) -> Vec<Value> {
+    let mut queues = vhost.queues();
+    queues.sort_unstable_by(|left, right| left.name().cmp(right.name()));
+    let described = queues
+        .iter()
+        .map(|queue| Value::Object(describe(call, vhost, queue)));
+    described.collect()
+}
+
+fn get(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let queue = vhost.queue(call.name("name").as_bytes());
+    let queue = queue.ok_or_else(ApiError::not_found)?;
+    let mut object = describe(call, &vhost, &queue);
+    let consumers = queue.consumer_states();
+    let consumers = consumers
+        .iter()
+        .map(|state| channels::consumer(call, state, None));
+    object.insert("consumer_details".to_owned(), consumers.collect());
+    object.insert("deliveries".to_owned(), json!([]));
+    object.insert("incoming".to_owned(), json!([]));
+    paging::one(call, Value::Object(object))
+}
+
+/// The type as `x-queue-type` names it.
+pub(super) fn kind_name(kind: QueueKind) -> &'static str {
+    match kind {
+        QueueKind::Classic => "classic",
+        QueueKind::Quorum => "quorum",
+        QueueKind::Stream => "stream",
+    }
+}
+
+fn describe(call: &Call, vhost: &Vhost, queue: &Queue) -> Map<String, Value> {
+    let statistics = call.api.rates.queue(queue);
+    let depth = statistics.depth();
+    let policy = vhost.queue_policy(queue);
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
+    put("name", queue.name().to_string().into());
+    put("vhost", vhost.name().to_string().into());
+    put("type", kind_name(queue.kind()).into());
+    put(
+        "durable",
+        (queue.durability() == Durability::Durable).into(),
+    );
+    put("auto_delete", queue.is_auto_delete().into());
+    put("exclusive", queue.owner().is_some().into());
+    put("arguments", convert::from_table(queue.arguments()));
+    put("node", call.api.facts.node.clone().into());
+    put("state", "running".into());
+    put("policy", policies::name_of(policy.policy.as_ref()));
+    put(
+        "operator_policy",
+        policies::name_of(policy.operator_policy.as_ref()),
+    );
+    put(
+        "effective_policy_definition",
+        policies::definition(&policy.definition()),
+    );
+    let consumers = queue.consumer_states();
+    put("consumers", consumers.len().into());
+    put(
+        "exclusive_consumer_tag",
+        tag_of(&consumers, |state| state.consumer.is_exclusive()),
+    );
+    put(
+        "single_active_consumer_tag",
+        tag_of(&consumers, channels::is_single_active),
+    );
+    // A consumer that takes everything at once is what both of these mean by 1.
+    let is_drained = !consumers.is_empty() && depth.ready_count == 0;
+    put("consumer_capacity", u8::from(is_drained).into());
+    put("consumer_utilisation", u8::from(is_drained).into());
+    put(
+        "message_bytes",
+        (depth.ready_bytes + depth.unacked_bytes).into(),
+    );
+    put("message_bytes_ready", depth.ready_bytes.into());
+    put("message_bytes_unacknowledged", depth.unacked_bytes.into());
+    put("message_stats", statistics.message_stats());
+    put("memory", 0.into());
+    put("head_message_timestamp", Value::Null);
+    if queue.kind() != QueueKind::Classic {
+        let node = &call.api.facts.node;
+        put("leader", node.clone().into());
+        put("members", json!([node]));
+        put("online", json!([node]));
+    }
+    statistics.put_depth(&mut object);
+    object
+}
+
+fn tag_of(consumers: &[ConsumerState], is_it: impl Fn(&ConsumerState) -> bool) -> Value {
+    let found = consumers.iter().find(|state| is_it(state));
+    found.map_or(Value::Null, |state| state.consumer.tag().to_string().into())
+}
+
+fn put(call: &Call) -> Answer {
+    let object = call.object()?;
+    let arguments = convert::to_table(object.get("arguments"))?;
+    let vhost = call.vhost()?;
+    let name = call.broker_name("name")?;
+    let connection = call.connect()?;
+    let is_new = vhost.queue(name.as_bytes()).is_none();
+    let declare = QueueDeclare {
+        name: name.as_bytes(),
+        passive: false,
+        durable: flag(&object, "durable")?,
+        exclusive: false,
+        auto_delete: flag(&object, "auto_delete")?,
+        arguments: &arguments,
+    };
+    vhost.queue_declare(&connection, &declare, call.now)?;
+    Ok(match is_new {
+        true => Reply::Created(None),
+        false => Reply::NoContent,
+    })
+}
+
+fn delete(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let name = call.name("name").as_bytes();
+    vhost.queue(name).ok_or_else(ApiError::not_found)?;
+    let connection = call.connect()?;
+    let is_set = |flag: &str| call.query.get(flag).is_some_and(|value| value == "true");
+    let delete = QueueDelete {
+        name,
+        if_unused: is_set("if-unused"),
+        if_empty: is_set("if-empty"),
+    };
+    call.waking(|wakes| vhost.queue_delete(&connection, &delete, wakes))?;
+    Ok(Reply::NoContent)
+}
+
+fn purge(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    let name = call.name("name").as_bytes();
+    vhost.queue(name).ok_or_else(ApiError::not_found)?;
+    let connection = call.connect()?;
+    vhost.queue_purge(&connection, name)?;
+    Ok(Reply::NoContent)
+}
+
+/// `sync` and `cancel_sync` are about mirrors, of which there are none: nothing is left to do.
+fn act(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    vhost
+        .queue(call.name("name").as_bytes())
+        .ok_or_else(ApiError::not_found)?;
+    let object = call.object_with(&["action"])?;
+    match object.get("action").and_then(Value::as_str) {
+        Some("sync" | "cancel_sync") => Ok(Reply::NoContent),
+        _ => Err(ApiError::bad_request("action is not sync or cancel_sync")),
+    }
+}
+
+/// All queues are at home on the only node.
+fn rebalance(_: &Call) -> Answer {
+    Ok(Reply::NoContent)
+}
+
+fn bindings_to(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    vhost
+        .queue(call.name("name").as_bytes())
+        .ok_or_else(ApiError::not_found)?;
+    bindings::list_to_queue(call, &vhost, call.name("name"))
+}

@@ -1,0 +1,232 @@
+//! Rates: what happened between the last two looks at the counters.
+//!
+//! Owns: the task that looks every [`INTERVAL`], and RabbitMQ's `message_stats` with their rates.
+//! Bound: two samples for each queue, and two of the whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, Queue, QueueCounts, QueueDepth};
+use crate::server::registry::Registry;
+
+/// Time between two looks, as RabbitMQ's statistics have it.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The last two looks.
+#[derive(Debug, Default)]
+pub(in crate::admin) struct Rates {
+    looks: RwLock<Looks>,
+}
+
+#[derive(Debug, Default)]
+struct Looks {
+    last: Look,
+    before: Look,
+}
+
+#[derive(Debug, Default)]
+struct Look {
+    at: Option<Instant>,
+    queues: HashMap<u64, Sample>,
+    total: Sample,
+    opened_count: u64,
+    closed_count: u64,
+}
+
+/// Counters at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sample {
+    counts: QueueCounts,
+    depth: QueueDepth,
+}
+
+/// Looks until the broker stops.
+pub(in crate::admin) async fn sample(
+    rates: Arc<Rates>,
+    broker: Arc<Broker>,
+    registry: Arc<Registry>,
+    stopping: CancellationToken,
+) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = stopping.cancelled() => return,
+        }
+        let (broker, registry) = (Arc::clone(&broker), Arc::clone(&registry));
+        // Many queues take a while.
+        let Ok(look) = tokio::task::spawn_blocking(move || look(&broker, &registry)).await else {
+            return;
+        };
+        let mut looks = rates.looks.write();
+        looks.before = std::mem::replace(&mut looks.last, look);
+    }
+}
+
+fn look(broker: &Broker, registry: &Registry) -> Look {
+    let (opened_count, closed_count) = registry.churn();
+    let mut look = Look {
+        at: Some(Instant::now()),
+        opened_count,
+        closed_count,
+        ..Look::default()
+    };
+    for vhost in broker.vhosts() {
+        look.total.counts.add(&vhost.counts());
+        for queue in vhost.queues() {
+            let sample = Sample::of(&queue);
+            look.total.depth = add(look.total.depth, sample.depth);
+            look.queues.insert(queue.id().0, sample);
+        }
+    }
+    look
+}
+
+impl Sample {
+    pub(super) fn of(queue: &Queue) -> Self {
+        Self {
+            counts: queue.counts(),
+            depth: queue.depth(),
+        }
+    }
+}
+
+impl Rates {
+    /// A queue's statistics, with rates once it was looked at twice.
+    pub(super) fn queue(&self, queue: &Queue) -> Statistics {
+        let looks = self.looks.read();
+        let id = queue.id().0;
+        let samples = looks.last.queues.get(&id).zip(looks.before.queues.get(&id));
+        Statistics {
+            now: Sample::of(queue),
+            between: samples.map(|(last, before)| (*last, *before)),
+            seconds: looks.seconds(),
+        }
+    }
+
+    /// Statistics of everything.
+    pub(super) fn total(&self, broker: &Broker) -> Statistics {
+        let mut now = Sample::default();
+        for vhost in broker.vhosts() {
+            now.counts.add(&vhost.counts());
+            for queue in vhost.queues() {
+                now.depth = add(now.depth, queue.depth());
+            }
+        }
+        let looks = self.looks.read();
+        Statistics {
+            now,
+            between: Some((looks.last.total, looks.before.total)),
+            seconds: looks.seconds(),
+        }
+    }
+
+    /// Connections opened and closed for each second.
+    pub(super) fn churn(&self) -> (f64, f64) {
+        let looks = self.looks.read();
+        let seconds = looks.seconds();
+        (
+            rate(looks.last.opened_count, looks.before.opened_count, seconds),
+            rate(looks.last.closed_count, looks.before.closed_count, seconds),
+        )
+    }
+}
+
+impl Looks {
+    /// Time between the looks; none if there were not two.
+    fn seconds(&self) -> Option<f64> {
+        let passed = self.last.at?.saturating_duration_since(self.before.at?);
+        Some(passed.as_secs_f64()).filter(|seconds| *seconds > 0.0)
+    }
+}
+
+/// Statistics of a queue, or of many.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Statistics {
+    now: Sample,
+    between: Option<(Sample, Sample)>,
+    seconds: Option<f64>,
+}
+
+/// Counters with RabbitMQ's names.
+type Counter = (&'static str, fn(&QueueCounts) -> u64);
+
+const COUNTERS: [Counter; 9] = [
+    ("ack", |counts| counts.acked),
+    ("deliver", |counts| counts.delivered),
+    ("deliver_get", |counts| {
+        counts.delivered + counts.delivered_no_ack + counts.fetched + counts.fetched_no_ack
+    }),
+    ("deliver_no_ack", |counts| counts.delivered_no_ack),
+    ("get", |counts| counts.fetched),
+    ("get_empty", |counts| counts.fetched_empty),
+    ("get_no_ack", |counts| counts.fetched_no_ack),
+    ("publish", |counts| counts.published),
+    ("redeliver", |counts| counts.redelivered),
+];
+
+impl Statistics {
+    pub(super) fn depth(&self) -> QueueDepth {
+        self.now.depth
+    }
+
+    /// `message_stats`: each counter, and its rate.
+    pub(super) fn message_stats(&self) -> Value {
+        let mut stats = Map::new();
+        for (name, read) in COUNTERS {
+            let rate = self.rate(|sample| read(&sample.counts));
+            stats.insert(name.to_owned(), read(&self.now.counts).into());
+            stats.insert(format!("{name}_details"), json!({ "rate": rate }));
+        }
+        Value::Object(stats)
+    }
+
+    /// `messages`, `messages_ready` and `messages_unacknowledged`, and their rates.
+    pub(super) fn put_depth(&self, object: &mut Map<String, Value>) {
+        let readers: [(&str, fn(&QueueDepth) -> u64); 3] = [
+            ("messages", |depth| {
+                (depth.ready_count + depth.unacked_count) as u64
+            }),
+            ("messages_ready", |depth| depth.ready_count as u64),
+            ("messages_unacknowledged", |depth| {
+                depth.unacked_count as u64
+            }),
+        ];
+        for (name, read) in readers {
+            let rate = self.rate(|sample| read(&sample.depth));
+            object.insert(name.to_owned(), read(&self.now.depth).into());
+            object.insert(format!("{name}_details"), json!({ "rate": rate }));
+        }
+    }
+
+    fn rate(&self, read: impl Fn(&Sample) -> u64) -> f64 {
+        match &self.between {
+            Some((last, before)) => rate(read(last), read(before), self.seconds),
+            None => 0.0,
+        }
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a rate needs no exact count")]
+fn rate(last: u64, before: u64, seconds: Option<f64>) -> f64 {
+    match seconds {
+        Some(seconds) => (last as f64 - before as f64) / seconds,
+        None => 0.0,
+    }
+}
+
+fn add(left: QueueDepth, right: QueueDepth) -> QueueDepth {
+    QueueDepth {
+        ready_count: left.ready_count + right.ready_count,
+        ready_bytes: left.ready_bytes + right.ready_bytes,
+        unacked_count: left.unacked_count + right.unacked_count,
+        unacked_bytes: left.unacked_bytes + right.unacked_bytes,
+        consumer_count: left.consumer_count + right.consumer_count,
+    }
+}

@@ -1,0 +1,167 @@
+//! `/vhosts`.
+
+use axum::http::Method;
+use serde_json::{Map, Value, json};
+
+use crate::broker::{Name, Permissions, Put, Vhost};
+
+use super::call::{Call, flag, text};
+use super::error::ApiError;
+use super::{Answer, Level, Reply, Route, connections, paging, route, users};
+
+pub(super) const ROUTES: &[Route] = &[
+    route(Method::GET, "/vhosts", Level::Management, list),
+    route(Method::GET, "/vhosts/{vhost}", Level::Management, get),
+    route(Method::PUT, "/vhosts/{vhost}", Level::Administrator, put),
+    route(
+        Method::DELETE,
+        "/vhosts/{vhost}",
+        Level::Administrator,
+        delete,
+    ),
+    route(
+        Method::POST,
+        "/vhosts/{vhost}/start/{node}",
+        Level::Administrator,
+        start,
+    ),
+];
+
+fn describe(call: &Call, vhost: &Vhost) -> Value {
+    let details = vhost.details();
+    let (mut ready, mut unacked) = (0, 0);
+    for queue in vhost.queues() {
+        let depth = queue.depth();
+        ready += depth.ready_count;
+        unacked += depth.unacked_count;
+    }
+    let no_rate = json!({ "rate": 0.0 });
+    json!({
+        "name": vhost.name().to_string(),
+        "description": details.description,
+        "tags": details.tags,
+        "default_queue_type": details.default_queue_type.as_deref().unwrap_or("undefined"),
+        "metadata": metadata(vhost),
+        "tracing": details.tracing,
+        "cluster_state": { call.api.facts.node.as_str(): "running" },
+        "messages": ready + unacked,
+        "messages_details": no_rate,
+        "messages_ready": ready,
+        "messages_ready_details": no_rate,
+        "messages_unacknowledged": unacked,
+        "messages_unacknowledged_details": no_rate,
+    })
+}
+
+fn metadata(vhost: &Vhost) -> Value {
+    let details = vhost.details();
+    let mut metadata = Map::new();
+    metadata.insert("description".to_owned(), details.description.clone().into());
+    metadata.insert("tags".to_owned(), details.tags.clone().into());
+    if let Some(kind) = &details.default_queue_type {
+        metadata.insert("default_queue_type".to_owned(), kind.clone().into());
+    }
+    Value::Object(metadata)
+}
+
+/// As definitions files have it.
+pub(super) fn export(vhost: &Vhost) -> Value {
+    let details = vhost.details();
+    let mut object = Map::new();
+    object.insert("name".to_owned(), vhost.name().to_string().into());
+    if !details.description.is_empty() || !details.tags.is_empty() {
+        object.insert("description".to_owned(), details.description.clone().into());
+        object.insert("tags".to_owned(), details.tags.clone().into());
+    }
+    object.insert("metadata".to_owned(), metadata(vhost));
+    Value::Object(object)
+}
+
+fn list(call: &Call) -> Answer {
+    let vhosts = call.visible_vhosts();
+    paging::list(
+        call,
+        vhosts.iter().map(|vhost| describe(call, vhost)).collect(),
+    )
+}
+
+fn get(call: &Call) -> Answer {
+    let vhost = call.vhost()?;
+    paging::one(call, describe(call, &vhost))
+}
+
+/// Makes or changes a vhost from an object as requests and definitions files write it. Who makes one may do
+/// everything in it.
+pub(super) fn put_vhost(
+    call: &Call,
+    name: &Name,
+    object: &Map<String, Value>,
+) -> Result<Put, ApiError> {
+    let metadata = match object.get("metadata") {
+        Some(Value::Object(metadata)) => Some(metadata),
+        _ => None,
+    };
+    let said = |key: &str| object.get(key).or_else(|| metadata?.get(key));
+    let description = match said("description") {
+        Some(Value::String(description)) => Some(description.clone()),
+        _ => None,
+    };
+    let tags = match said("tags") {
+        None => None,
+        tags => Some(users::tags(tags)?),
+    };
+    let queue_type = match said("default_queue_type") {
+        Some(Value::String(kind)) if kind == "undefined" || kind.is_empty() => None,
+        Some(Value::String(kind)) if ["classic", "quorum", "stream"].contains(&kind.as_str()) => {
+            Some(kind.clone())
+        }
+        Some(Value::Null) | None => None,
+        Some(other) => {
+            return Err(ApiError::bad_request(format!("invalid queue type {other}")));
+        }
+    };
+    let tracing = match object.contains_key("tracing") {
+        true => Some(flag(object, "tracing")?),
+        false => None,
+    };
+    let broker = call.broker();
+    let before = broker.vhost(name.as_bytes());
+    let vhost = broker.create_vhost(name)?;
+    vhost.change_details(|details| {
+        details.description = description.unwrap_or_default();
+        details.tags = tags.unwrap_or_default();
+        details.default_queue_type = queue_type;
+        details.tracing = tracing.unwrap_or(details.tracing);
+    })?;
+    if before.is_none() {
+        let user = call.user()?.name();
+        broker
+            .users()
+            .put_permissions(user, name, Permissions::all())?;
+    }
+    Ok(before.map_or(Put::Created, |_| Put::Replaced))
+}
+
+fn put(call: &Call) -> Answer {
+    let object = call.object()?;
+    text(&object, "description")?;
+    put_vhost(call, &call.broker_name("vhost")?, &object).map(Reply::put)
+}
+
+fn delete(call: &Call) -> Answer {
+    let name = call.broker_name("vhost")?;
+    match call.waking(|wakes| call.broker().delete_vhost(name.as_bytes(), wakes))? {
+        true => {
+            tracing::info!(vhost = %name, "a vhost is deleted");
+            connections::close_of_vhost(&call.api.registry, &name);
+            Ok(Reply::NoContent)
+        }
+        false => Err(ApiError::not_found()),
+    }
+}
+
+/// A vhost that exists runs.
+fn start(call: &Call) -> Answer {
+    call.vhost()?;
+    Ok(Reply::NoContent)
+}
