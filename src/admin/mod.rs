@@ -5,3 +5,5 @@ mod api;
 pub mod http;
 mod payloads;
 mod range;
+
+pub(crate) use api::percent_encode;

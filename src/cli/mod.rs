@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod ctl;
 mod demo;
 mod fetch;
 mod journal;
@@ -54,6 +55,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Ctl(ctl::Args),
     Fetch(fetch::Args),
     Node(node::Args),
     Send(send::Args),
@@ -66,6 +68,13 @@ enum Command {
 
 /// Runs the command line; the exit code says what happened.
 pub fn main() -> ExitCode {
+    // Before clap, which would read flags that are rabbitmqctl's.
+    let line: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if let Some(arguments) = ctl::arguments(&line) {
+        return ctl::run(arguments);
+    }
     let cli = Cli::parse();
     start_logging(&cli.log);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -80,6 +89,7 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
+            Command::Ctl(args) => Ok(ctl::run_args(&args)),
             Command::Fetch(args) => fetch::run(args).await,
             Command::Node(args) => node::run(args).await,
             Command::Send(args) => send::run(args).await,

@@ -53,6 +53,7 @@ use call::{Call, Caller};
 use error::ApiError;
 use rates::Rates;
 
+pub(crate) use json::percent_encode;
 pub(super) use rates::sample;
 
 /// Largest body of a request, in bytes; beyond it 413.
