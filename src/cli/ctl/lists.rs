@@ -553,7 +553,8 @@ mod tests {
             columns(&[], QUEUE_COLUMNS, &["name"]).expect("default"),
             ["name"]
         );
-        let failure = columns(&["bogus".to_owned()], QUEUE_COLUMNS, &["name"]);
+        let bogus = ["bogus".to_owned()];
+        let failure = columns(&bogus, QUEUE_COLUMNS, &["name"]);
         assert_eq!(failure.expect_err("unknown").code, USAGE);
         assert!(rows(json!({"a": 1})).is_empty());
     }
