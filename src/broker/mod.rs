@@ -87,8 +87,9 @@ pub use recovery::OpenError;
 pub use replies::{REPLY_QUEUE, ReplyConsumer, is_reply_queue};
 pub use route::Publisher;
 pub use vhost::{
-    BindingRequest, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Publish,
-    PublishOutcome, Published, Put, QueueDeclare, QueueDeclared, QueueDelete, Vhost, VhostDetails,
+    BindingRequest, Committed, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Prepared,
+    Publish, PublishOutcome, Published, Put, QueueDeclare, QueueDeclared, QueueDelete, Settlements,
+    Vhost, VhostDetails, is_whole,
 };
 
 use definitions::{DefinitionStore, VhostRecord};

@@ -53,7 +53,8 @@ use super::stamp::DELIVERY_COUNT;
 use super::timers::{Earliest, TimerKey, Timers};
 use super::vhost::Vhost;
 
-use after::After;
+pub(crate) use after::Settled;
+use after::{After, Releases};
 use arguments::{Overflow, QueueKind, QueueSettings, StreamOffset};
 pub use consumers::{Activity, ConsumerState};
 use consumers::{Consumers, Removed, Unsettled};
@@ -324,9 +325,6 @@ impl DeleteConditions {
     }
 }
 
-/// Channels whose limit gets room once the lock is gone, each by one of its consumers.
-type Releases = SmallVec<[(Arc<Consumer>, u32); 2]>;
-
 impl Queue {
     pub(crate) fn new(spec: QueueSpec) -> Self {
         let state = State {
@@ -522,6 +520,19 @@ impl Queue {
         now: Instant,
         wakes: &mut Wakes,
     ) {
+        self.settle_for_batch(seqs, how, now, wakes)
+            .finish(now, wakes);
+    }
+
+    /// As [`Self::settle`], but leaves to the caller what is to be done without a lock, the journal first.
+    #[inline]
+    pub(crate) fn settle_for_batch(
+        self: &Arc<Self>,
+        seqs: &[MessageSeq],
+        how: Settle,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Settled {
         let mut after = After::default();
         let mut limiters = Releases::new();
         {
@@ -558,9 +569,10 @@ impl Queue {
             }
             self.dispatch(&mut state, &mut after, now, wakes);
         }
-        self.finish(after, now, wakes);
-        for (consumer, count) in limiters {
-            consumer.limiter.release(count, now, wakes);
+        Settled {
+            queue: Arc::clone(self),
+            after,
+            limiters,
         }
     }
 

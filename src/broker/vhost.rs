@@ -7,6 +7,7 @@
 
 mod aside;
 mod bindings;
+mod committing;
 mod consuming;
 mod details;
 mod exchanges;
@@ -51,6 +52,7 @@ use super::route::{Directory, Generation};
 use super::timers::Timers;
 
 pub use bindings::BindingRequest;
+pub use committing::{Committed, Prepared, Settlements, is_whole};
 pub use consuming::{Consume, Get};
 pub use details::VhostDetails;
 pub use exchanges::{ExchangeDeclare, ExchangeDelete};

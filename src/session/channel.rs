@@ -179,7 +179,6 @@ impl Channel {
                 Ok(())
             }
             Method::TxSelect(_) => self.tx_select(cx),
-            Method::TxCommit(_) => self.tx_commit(cx),
             Method::TxRollback(_) => self.tx_rollback(cx),
             _ => Err(Failure::new(
                 ReplyCode::CommandInvalid,

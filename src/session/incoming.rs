@@ -250,10 +250,26 @@ impl Session {
             }
             return Ok(());
         }
+        if let Method::TxCommit(_) = &method {
+            return self.commit_channel(number, now);
+        }
         match self.channel(number, now) {
             Some((channel, mut cx)) => channel.handle_method(method, &mut cx),
             None => Ok(()),
         }
+    }
+
+    /// Commits a channel's transaction; what its client consumes of it comes before the answer.
+    fn commit_channel(&mut self, number: u16, now: Instant) -> Result<(), Failure> {
+        let Some((channel, mut cx)) = self.channel(number, now) else {
+            return Ok(());
+        };
+        let wait_for = channel.tx_commit(&mut cx)?;
+        self.deliver_pending(now);
+        if let Some((channel, mut cx)) = self.channel(number, now) {
+            channel.tx_committed(wait_for, &mut cx);
+        }
+        Ok(())
     }
 
     fn open_channel(&mut self, number: u16) -> Result<(), Failure> {

@@ -18,6 +18,7 @@ use crate::payload::PayloadId;
 
 mod blocked;
 mod replies;
+mod transactions;
 
 /// Bodies from this size on leave the sessions of these tests as uploads.
 const THRESHOLD_BYTES: usize = 10_000;

@@ -1,21 +1,18 @@
 //! A transaction of one channel: what was published and settled since the last commit.
 //!
 //! Owns: messages and settlements until commit or rollback. What can be refused is refused when it
-//! comes: an unknown exchange, an unknown tag. Whether a commit survives a crash as a whole is the
-//! journal's batch, which is not used yet: a crash between its records can leave a part.
-//! Bounds: [`TX_BYTES_MAX`] of bodies, [`TX_STEP_COUNT_MAX`] steps.
-//! Spec: AMQP 0-9-1 class tx; RabbitMQ's reading: acknowledgements are part of it, deliveries not.
+//! comes: an unknown exchange, an unknown tag.
+//! Bound: [`TX_BYTES_MAX`], everything counted: of an open transaction nothing is on disk but bodies in the
+//! payload store. A client that needs more commits more often.
+//! Spec: AMQP 0-9-1 class tx; RabbitMQ's reading: acknowledgements are part of it, deliveries not;
+//! `spec/amqp.md` TX-1 to TX-4.
 
-use crate::amqp::header::ContentHeader;
-use crate::amqp::method::basic;
-use crate::broker::{Body, Settle};
+use crate::broker::{Prepared, Settle, Settlements};
 
 use super::unsettled::Owed;
 
-/// Most bytes of bodies and headers that one transaction may hold. Beyond it: 506.
-pub(super) const TX_BYTES_MAX: usize = 256 << 20;
-/// Most messages and settlements of one transaction. Beyond it: 506.
-pub(super) const TX_STEP_COUNT_MAX: usize = 1_000_000;
+/// Most memory that one open transaction may hold, in bytes. Beyond it: 506.
+pub(super) const TX_BYTES_MAX: usize = 128 << 20;
 
 /// What a transaction holds.
 #[derive(Debug, Default)]
@@ -28,9 +25,9 @@ pub(super) struct Transaction {
 /// A message to be published at the commit.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) method: basic::Publish,
-    pub(super) header: ContentHeader,
-    pub(super) body: Body,
+    pub(super) prepared: Prepared,
+    /// Returned at the commit if no queue takes it.
+    pub(super) mandatory: bool,
 }
 
 /// A delivery to be settled at the commit.
@@ -41,35 +38,33 @@ pub(super) struct Settlement {
     pub(super) how: Settle,
 }
 
-/// The transaction is over its bounds.
+/// The transaction is over its bound.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "a transaction may hold {TX_BYTES_MAX} bytes in {TX_STEP_COUNT_MAX} steps; commit more often"
-)]
+#[error("an open transaction may hold {TX_BYTES_MAX} bytes; commit more often")]
 pub(super) struct TooLarge;
 
 impl Transaction {
     /// Adds a message.
     pub(super) fn publish(&mut self, message: Held) -> Result<(), TooLarge> {
-        let body_bytes = match &message.body {
-            Body::Inline(bytes) => bytes.len(),
-            Body::Payload(_) => 0,
-        };
-        let bytes = self.bytes + body_bytes + message.header.raw.len();
-        if bytes > TX_BYTES_MAX || self.messages.len() >= TX_STEP_COUNT_MAX {
-            return Err(TooLarge);
-        }
-        self.bytes = bytes;
+        self.count(message.prepared.memory_bytes())?;
         self.messages.push(message);
         Ok(())
     }
 
     /// Adds a settlement.
     pub(super) fn settle(&mut self, settlement: Settlement) -> Result<(), TooLarge> {
-        if self.settlements.len() >= TX_STEP_COUNT_MAX {
+        self.count(size_of::<Settlement>())?;
+        self.settlements.push(settlement);
+        Ok(())
+    }
+
+    // req: TX-4
+    fn count(&mut self, bytes: usize) -> Result<(), TooLarge> {
+        let bytes = self.bytes.saturating_add(bytes);
+        if bytes > TX_BYTES_MAX {
             return Err(TooLarge);
         }
-        self.settlements.push(settlement);
+        self.bytes = bytes;
         Ok(())
     }
 
@@ -81,4 +76,23 @@ impl Transaction {
             std::mem::take(&mut self.settlements),
         )
     }
+}
+
+/// Settlements in their order, those of one queue in one way that follow each other together.
+pub(super) fn grouped(settlements: Vec<Settlement>) -> Vec<Settlements> {
+    let mut groups: Vec<Settlements> = Vec::new();
+    for Settlement { owed, how, .. } in settlements {
+        let (queue, seq) = owed;
+        match groups.last_mut() {
+            Some(last) if last.how == how && std::sync::Arc::ptr_eq(&last.queue, &queue) => {
+                last.seqs.push(seq);
+            }
+            Some(_) | None => groups.push(Settlements {
+                queue,
+                seqs: vec![seq],
+                how,
+            }),
+        }
+    }
+    groups
 }

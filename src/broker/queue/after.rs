@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::journal::Lsn;
+use crate::journal::{Lsn, QueueId};
 
+use super::super::consumer::Consumer;
 use super::super::dead_letter::{Dead, DeathReason};
 use super::super::message::{BodyRef, Message};
 use super::super::outbox::Wakes;
@@ -84,6 +85,33 @@ impl After {
             lsn: entry.lsn,
             reason,
         });
+    }
+}
+
+/// Channels whose limit gets room once the lock is gone, each by one of its consumers.
+pub(super) type Releases = SmallVec<[(Arc<Consumer>, u32); 2]>;
+
+/// Deliveries that are settled in memory, before the journal knows and what follows is done.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(super) queue: Arc<Queue>,
+    pub(super) after: After,
+    pub(super) limiters: Releases,
+}
+
+impl Settled {
+    /// Takes out the journal numbers of what is gone for good: the caller tells the journal.
+    pub(crate) fn take_left(&mut self) -> (QueueId, Vec<Lsn>) {
+        let left = std::mem::take(&mut self.after.left);
+        (self.queue.id(), left.into_vec())
+    }
+
+    /// Does the rest. No lock may be held.
+    pub(crate) fn finish(self, now: Instant, wakes: &mut Wakes) {
+        self.queue.finish(self.after, now, wakes);
+        for (consumer, count) in self.limiters {
+            consumer.limiter.release(count, now, wakes);
+        }
     }
 }
 

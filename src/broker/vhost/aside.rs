@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader};
@@ -242,6 +243,38 @@ impl Vhost {
         if earliest == Earliest::Yes {
             timers.wake();
         }
+    }
+
+    /// Publishes a message that was made before, as if it came now.
+    pub(super) fn publish_from(
+        &self,
+        source: &Arc<Exchange>,
+        message: Message,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Result<Published, Error> {
+        let content = ContentHeader {
+            class_id: CLASS_ID_BASIC,
+            body_bytes: 0,
+            raw: Bytes::copy_from_slice(message.header()),
+        };
+        let headers = content.headers();
+        let more = headers.as_ref().map(more_keys).transpose()?;
+        let more = more.map(|(more, _)| more).unwrap_or_default();
+        let mut keys: SmallVec<[&[u8]; 4]> = SmallVec::from_slice(&[message.routing_key()]);
+        keys.extend(more.iter().map(|key| key.as_bytes()));
+        keys.extend(message.hidden_keys());
+        let properties = content.properties_ref().ok();
+        let input = RouteInput {
+            keys: &keys,
+            headers: headers.as_ref(),
+            properties: properties.as_ref(),
+            message: Some(&message),
+            unix_ms: self.unix_ms(now),
+        };
+        let walked = walk(self, source, input);
+        let message = message.clone();
+        self.deliver_walked(message, walked, now, wakes)
     }
 
     /// Publishes messages of a delayed exchange whose time has come, some of them; the rest stays due.

@@ -161,6 +161,29 @@ impl Vhost {
         self.deliver_walked(message, walked, now, wakes)
     }
 
+    /// A message and its routing keys, the publish's own first, without what the queues must not see.
+    pub(super) fn compose(
+        publish: &Publish<'_>,
+        headers: Option<&FieldTable>,
+    ) -> Result<(Message, Vec<Name>), Error> {
+        let (more, has_bcc) = headers.map(more_keys).transpose()?.unwrap_or_default();
+        let (header, hidden_keys) = match (has_bcc, headers) {
+            (true, Some(headers)) => (without_bcc(publish.header), hidden_keys(headers)),
+            _ => (publish.header.clone(), Vec::new()),
+        };
+        let mut keys = vec![Name::new(publish.routing_key)];
+        keys.extend(more);
+        let message = Message::with_hidden_keys(
+            publish.exchange,
+            publish.routing_key,
+            &header,
+            MessageTraits::of(publish.properties),
+            publish.body.clone(),
+            &hidden_keys,
+        );
+        Ok((message, keys))
+    }
+
     /// Puts a message into the queues of a route, and buries what dies of it.
     pub(super) fn deliver(
         &self,
@@ -177,7 +200,18 @@ impl Vhost {
         if !dead.is_empty() {
             self.bury(dead, now, wakes);
         }
-        let outcome = match (spread.rejected_count, spread.taken_count) {
+        let outcome = self.outcome(spread, record, route);
+        Ok(Published { message, outcome })
+    }
+
+    /// What the publisher may be told of what the queues did.
+    pub(super) fn outcome(
+        &self,
+        spread: Spread,
+        record: Appended,
+        route: &Route,
+    ) -> PublishOutcome {
+        match (spread.rejected_count, spread.taken_count) {
             (0, 0) => {
                 if route.replies.is_empty() {
                     self.unroutable_count.fetch_add(1, Ordering::Relaxed);
@@ -188,8 +222,7 @@ impl Vhost {
                 wait_for: (record.lsn != Lsn::ZERO).then_some(record.lsn),
             },
             (_, _) => PublishOutcome::Rejected,
-        };
-        Ok(Published { message, outcome })
+        }
     }
 
     /// Puts a message into the journal if any queue of the route needs it there: before it is in any of
@@ -256,7 +289,11 @@ impl Vhost {
     }
 
     /// Finds the exchange and checks that the connection may publish to it.
-    fn exchange_to_publish(&self, by: &Connection, name: &[u8]) -> Result<Arc<Exchange>, Error> {
+    pub(super) fn exchange_to_publish(
+        &self,
+        by: &Connection,
+        name: &[u8],
+    ) -> Result<Arc<Exchange>, Error> {
         let name = &*without_line_ends(name);
         self.authorize(by, ResourceKind::Exchange, name, Access::Write)?;
         let exchange = self.exchange(name).ok_or_else(|| self.no_exchange(name))?;
@@ -270,7 +307,7 @@ impl Vhost {
 }
 
 /// The headers table whose elements lie in `header`.
-fn table_in(header: &Bytes, elements: &[u8]) -> Option<FieldTable> {
+pub(super) fn table_in(header: &Bytes, elements: &[u8]) -> Option<FieldTable> {
     FieldTable::from_elements(header.slice_ref(elements)).ok()
 }
 

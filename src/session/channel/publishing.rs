@@ -7,7 +7,7 @@ use crate::amqp::frame;
 use crate::amqp::header::{ContentHeader, PropertiesRef};
 use crate::amqp::method::basic;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{Body, BodyRef, Message, Publish, PublishOutcome};
+use crate::broker::{Body, BodyRef, Error as BrokerError, Message, Publish, PublishOutcome};
 
 use super::{Channel, Context, Mode, Upload, not_implemented};
 use crate::session::failure::{Failure, MethodId};
@@ -125,22 +125,35 @@ impl Channel {
             Some(asking) => (asking, asking.properties_ref()?),
             None => (header, properties),
         };
+        let publish = Publish {
+            exchange: method.exchange.as_bytes(),
+            routing_key: method.routing_key.as_bytes(),
+            header: &header.raw,
+            properties: &properties,
+            body,
+        };
+        let connection = cx.connection;
+        let vhost = connection.vhost();
+        let refused = |error: BrokerError| Failure::broker(&error, MethodId::PUBLISH);
         if let Mode::Transaction(transaction) = &mut self.mode {
-            // Whether it may be published at all is said now, not at the commit.
-            let vhost = cx.connection.vhost();
-            vhost
-                .check_publish(cx.connection, method.exchange.as_bytes())
-                .map_err(|error| Failure::broker(&error, MethodId::PUBLISH))?;
+            let prepared = vhost
+                .prepare(connection, publish, cx.now, cx.wakes)
+                .map_err(refused)?;
             let held = Held {
-                method: detached(method),
-                header: header.detached(),
-                body: detach(body),
+                prepared,
+                mandatory: method.mandatory,
             };
             return transaction
                 .publish(held)
                 .map_err(|error| Failure::new(ReplyCode::ResourceError, error, MethodId::PUBLISH));
         }
-        let outcome = self.route(method, header, &properties, body, cx)?;
+        let published = vhost
+            .publish(connection, &mut self.publisher, publish, cx.now, cx.wakes)
+            .map_err(refused)?;
+        let outcome = published.outcome;
+        if outcome == PublishOutcome::Unroutable && method.mandatory {
+            self.give_back(&published.message, cx);
+        }
         if let Mode::Confirm(confirms) = &mut self.mode {
             let tag = confirms.next_tag();
             match outcome {
@@ -166,37 +179,8 @@ impl Channel {
         Ok(asking)
     }
 
-    /// Hands a message to the broker, and returns it if it must be.
-    #[inline]
-    pub(super) fn route(
-        &mut self,
-        method: &basic::Publish,
-        header: &ContentHeader,
-        properties: &PropertiesRef<'_>,
-        body: Body,
-        cx: &mut Context<'_>,
-    ) -> Result<PublishOutcome, Failure> {
-        let publish = Publish {
-            exchange: method.exchange.as_bytes(),
-            routing_key: method.routing_key.as_bytes(),
-            header: &header.raw,
-            properties,
-            body,
-        };
-        let connection = cx.connection;
-        let published =
-            connection
-                .vhost()
-                .publish(connection, &mut self.publisher, publish, cx.now, cx.wakes);
-        let published = published.map_err(|error| Failure::broker(&error, MethodId::PUBLISH))?;
-        if published.outcome == PublishOutcome::Unroutable && method.mandatory {
-            self.give_back(&published.message, cx);
-        }
-        Ok(published.outcome)
-    }
-
     /// Returns a mandatory message that no queue took.
-    fn give_back(&self, message: &Message, cx: &mut Context<'_>) {
+    pub(super) fn give_back(&self, message: &Message, cx: &mut Context<'_>) {
         let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or(ShortString::EMPTY);
         let method = basic::Return {
             reply_code: ReplyCode::NoRoute.number(),
@@ -262,13 +246,5 @@ fn detached(publish: &basic::Publish) -> basic::Publish {
         exchange: publish.exchange.detached(),
         routing_key: publish.routing_key.detached(),
         ..publish.clone()
-    }
-}
-
-/// The same body in memory of its own.
-fn detach(body: Body) -> Body {
-    match body {
-        Body::Inline(bytes) => Body::Inline(Bytes::copy_from_slice(&bytes)),
-        Body::Payload(payload) => Body::Payload(payload),
     }
 }

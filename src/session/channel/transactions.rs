@@ -1,13 +1,16 @@
 //! Transactions: `tx.select`, `tx.commit`, `tx.rollback`.
+//!
+//! Spec: `spec/amqp.md` TX-1 to TX-4.
 
 use crate::amqp::method::tx;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::PublishOutcome;
+use crate::broker::{PublishOutcome, is_whole};
+use crate::journal::Lsn;
 
 use super::topology::id_of;
 use super::{Channel, Context, Mode};
 use crate::session::failure::{Failure, MethodId};
-use crate::session::tx::Transaction;
+use crate::session::tx::{Transaction, grouped};
 
 impl Channel {
     pub(super) fn tx_select(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
@@ -24,31 +27,39 @@ impl Channel {
         Ok(())
     }
 
-    /// Publishes and settles what the transaction holds. The answer waits until it is safe.
-    pub(super) fn tx_commit(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
-        let transaction = self.transaction(id_of!(tx::Commit))?;
-        let (messages, settlements) = transaction.take();
-        let mut wait_for = None;
-        for held in messages {
-            let properties = held.header.properties_ref()?;
-            let outcome = self.route(&held.method, &held.header, &properties, held.body, cx)?;
-            if let PublishOutcome::Routed {
-                wait_for: Some(lsn),
-            } = outcome
-            {
-                wait_for = wait_for.max(Some(lsn));
+    /// Publishes and settles what the transaction holds, and returns what no queue took. The session sends
+    /// what comes of it to this client's consumers, then calls [`Self::tx_committed`].
+    pub(in crate::session) fn tx_commit(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Result<Option<Lsn>, Failure> {
+        self.flush_settled(cx);
+        let (held, settlements) = self.transaction(id_of!(tx::Commit))?.take();
+        let mandatory: Vec<bool> = held.iter().map(|held| held.mandatory).collect();
+        let prepared = held.into_iter().map(|held| held.prepared).collect();
+        let vhost = cx.connection.vhost();
+        let committed = vhost.commit(prepared, &grouped(settlements), cx.now, cx.wakes);
+        let committed = committed.map_err(|error| Failure::broker(&error, id_of!(tx::Commit)))?;
+        for (published, mandatory) in committed.published.iter().zip(mandatory) {
+            if mandatory && published.outcome == PublishOutcome::Unroutable {
+                self.give_back(&published.message, cx);
             }
         }
-        for settlement in settlements {
-            let (queue, seq) = settlement.owed;
-            self.settle(queue, seq, settlement.how, cx);
+        // req: TX-3
+        if !is_whole(&committed.published) {
+            let explanation = "partial tx completion";
+            let code = ReplyCode::PreconditionFailed;
+            return Err(Failure::new(code, explanation, id_of!(tx::Commit)));
         }
-        self.flush_settled(cx);
+        Ok(committed.wait_for)
+    }
+
+    /// Answers a commit, once the journal has it.
+    pub(in crate::session) fn tx_committed(&mut self, wait_for: Option<Lsn>, cx: &mut Context<'_>) {
         if let Some(lsn) = wait_for {
             cx.transmit.promise(self.number, lsn);
         }
         self.reply(&tx::CommitOk {}, cx);
-        Ok(())
     }
 
     /// Drops what was published; what was settled is unsettled again.
