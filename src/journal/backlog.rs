@@ -1,22 +1,128 @@
-//! Reading a queue's messages in the order of their numbers.
+//! Reading a queue's messages in the order of their numbers, from any number on.
 //!
-//! Spec: `spec/journal.md`, "Recovery".
+//! Owns: the merge of a queue's lists in all segments, and the counts that need them. Reads only what is
+//! asked for: a list that lies behind is not opened.
+//! Bound: one block of each list that lies at the place that is read, and what is given back.
+//! Spec: `spec/journal.md`, "Reading", JOURNAL-30.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 
+use super::books::{Books, Of};
 use super::error::JournalError;
-use super::read::read_message;
+use super::list::{ListEntry, ListForm};
+use super::read_many::read_messages;
 use super::shared::Shared;
-use super::types::{BacklogMessage, Found, Lsn, QueueId, StoredBody};
+use super::types::{
+    BacklogMessage, BodyRecord, Location, Lsn, QueueId, RecoveredQueue, StoredBody, StoredMessage,
+};
 
-/// The messages that were found at the open.
-#[derive(Debug, Default)]
-pub(crate) struct Backlog {
-    pub(crate) queues: HashMap<QueueId, Vec<Found>>,
-    pub(crate) notes: HashMap<(QueueId, Lsn), u32>,
-    pub(crate) clean: bool,
+/// One list of the merge.
+#[derive(Debug)]
+struct Cursor {
+    segment: u32,
+    form: ListForm,
+    /// Read and not yet given; empty before the first look.
+    entries: VecDeque<ListEntry>,
 }
 
+/// A message in a list, and where.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    entry: ListEntry,
+    segment: u32,
+}
+
+/// A queue's live messages behind a number, in order.
+#[derive(Debug)]
+struct Merge<'a> {
+    books: &'a Books,
+    queue: QueueId,
+    after: Lsn,
+    cursors: Vec<Cursor>,
+    /// The cursors by the least number that they may give next.
+    order: BinaryHeap<Reverse<(Lsn, usize)>>,
+    moves: u64,
+}
+
+impl<'a> Merge<'a> {
+    fn new(books: &'a Books, queue: QueueId, after: Lsn) -> Self {
+        let mut merge = Self {
+            books,
+            queue,
+            after,
+            cursors: Vec::new(),
+            order: BinaryHeap::new(),
+            moves: 0,
+        };
+        merge.begin();
+        merge
+    }
+
+    fn begin(&mut self) {
+        self.cursors.clear();
+        self.order.clear();
+        let ledger = self.books.ledger();
+        self.moves = ledger.moves;
+        for (segment, account) in ledger.segments() {
+            let Some(share) = account.shares.get(&self.queue) else {
+                continue;
+            };
+            if share.live == 0 {
+                continue;
+            }
+            for form in [ListForm::Moved, ListForm::Native] {
+                let Some((first, last)) = share.ends(form) else {
+                    continue;
+                };
+                if last > self.after {
+                    let at = first.max(self.after.next());
+                    self.order.push(Reverse((at, self.cursors.len())));
+                    self.cursors.push(Cursor {
+                        segment,
+                        form,
+                        entries: VecDeque::new(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Place>, JournalError> {
+        loop {
+            let Some(Reverse((_, index))) = self.order.pop() else {
+                return Ok(None);
+            };
+            let Some(cursor) = self.cursors.get_mut(index) else {
+                return Ok(None);
+            };
+            if let Some(entry) = cursor.entries.pop_front() {
+                let segment = cursor.segment;
+                let at = cursor
+                    .entries
+                    .front()
+                    .map_or(entry.lsn.next(), |next| next.lsn);
+                self.order.push(Reverse((at, index)));
+                self.after = entry.lsn;
+                return Ok(Some(Place { entry, segment }));
+            }
+            let of = Of::Queue(self.queue, cursor.form);
+            let page = self.books.page(cursor.segment, of, self.after)?;
+            if page.moves != self.moves {
+                // A message may have gone to a list that is not looked at.
+                self.begin();
+                continue;
+            }
+            if let Some(first) = page.entries.first() {
+                self.order.push(Reverse((first.lsn, index)));
+                cursor.entries = page.entries.into();
+            }
+        }
+    }
+}
+
+/// The next messages of a queue. Spec: [`super::Journal::read_backlog`].
+// req: JOURNAL-30
 pub(crate) fn read(
     shared: &Shared,
     queue: QueueId,
@@ -24,32 +130,202 @@ pub(crate) fn read(
     max_count: usize,
     max_bytes: usize,
 ) -> Result<Vec<BacklogMessage>, JournalError> {
-    let mut messages = Vec::new();
+    let mut after = after;
+    loop {
+        let places = places(shared, queue, after, max_count, max_bytes)?;
+        let Some((last, _)) = places.last() else {
+            return Ok(Vec::new());
+        };
+        after = *last;
+        let messages = read_places(shared, queue, &places)?;
+        // All of them may have left the queue meanwhile; those behind have not been looked at.
+        if !messages.is_empty() {
+            return Ok(messages);
+        }
+    }
+}
+
+/// Where the next durable messages lie.
+fn places(
+    shared: &Shared,
+    queue: QueueId,
+    after: Lsn,
+    max_count: usize,
+    max_bytes: usize,
+) -> Result<Vec<(Lsn, Location)>, JournalError> {
+    let durable = shared.durable_lsn();
+    let mut places = Vec::new();
     let mut bytes = 0usize;
-    let Some(found) = shared.backlog.queues.get(&queue) else {
-        return Ok(messages);
-    };
-    let start = found.partition_point(|found| found.lsn <= after);
-    for found in found.get(start..).unwrap_or_default() {
-        if messages.len() >= max_count || (bytes >= max_bytes && !messages.is_empty()) {
+    let mut merge = Merge::new(&shared.books, queue, after);
+    while places.len() < max_count.max(1) && (bytes < max_bytes || places.is_empty()) {
+        let Some(Place { entry, segment }) = merge.next()? else {
+            break;
+        };
+        if entry.lsn > durable {
             break;
         }
-        let message = match read_message(shared, found.lsn, found.location) {
-            Ok(message) => message,
-            Err(JournalError::NotFound { .. }) => continue,
-            Err(error) => return Err(error),
+        let mut location = Location {
+            segment,
+            offset: entry.offset,
         };
-        if let StoredBody::Inline(body) = &message.body {
-            bytes = bytes.saturating_add(body.len());
+        let ledger = shared.books.ledger();
+        if let Some(account) = ledger.segment(segment) {
+            let record = Lsn(account.first.0 + u64::from(entry.number));
+            if record > durable
+                && let Some(origin) = ledger.origin_of(record)
+            {
+                location = origin;
+            }
         }
-        let note = shared.backlog.notes.get(&(queue, found.lsn));
-        messages.push(BacklogMessage {
-            lsn: found.lsn,
-            location: found.location,
-            was_delivered: found.was_delivered || !shared.backlog.clean,
-            note: note.copied().unwrap_or(0),
-            message,
-        });
+        bytes = bytes.saturating_add(entry.body_bytes as usize);
+        places.push((entry.lsn, location));
+    }
+    Ok(places)
+}
+
+fn read_places(
+    shared: &Shared,
+    queue: QueueId,
+    places: &[(Lsn, Location)],
+) -> Result<Vec<BacklogMessage>, JournalError> {
+    let mut messages = Vec::with_capacity(places.len());
+    let mut failed = None;
+    read_messages(shared, places, |at, message| {
+        let Some((lsn, location)) = places.get(at) else {
+            return;
+        };
+        match message {
+            Ok(found) => messages.push(BacklogMessage {
+                lsn: *lsn,
+                location: *location,
+                was_delivered: false,
+                note: 0,
+                message: StoredMessage {
+                    lsn: found.lsn,
+                    exchange: bytes::Bytes::copy_from_slice(found.exchange),
+                    routing_key: bytes::Bytes::copy_from_slice(found.routing_key),
+                    header: bytes::Bytes::copy_from_slice(found.header),
+                    body: match found.body {
+                        BodyRecord::Inline(body) => {
+                            StoredBody::Inline(bytes::Bytes::copy_from_slice(body))
+                        }
+                        BodyRecord::Payload(payload) => StoredBody::Payload(payload),
+                    },
+                    queues: found.queues.to_vec(),
+                    flags: found.flags,
+                    time_unix_ms: found.time_unix_ms,
+                },
+            }),
+            // It left the queue after it was looked up.
+            Err(JournalError::NotFound { .. }) => {}
+            Err(error) => drop(failed.get_or_insert(error)),
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let ledger = shared.books.ledger();
+    let has_notes = ledger.has_notes(queue);
+    let delivered = ledger.delivered.get(&queue);
+    for message in &mut messages {
+        let is_older = message.lsn < shared.opened_at;
+        message.was_delivered = (is_older && !shared.was_clean)
+            || delivered.is_some_and(|noted| noted.contains(message.lsn));
+        if has_notes {
+            message.note = ledger.note_of(queue, message.lsn);
+        }
     }
     Ok(messages)
+}
+
+/// The number of a queue's live message that has `n` before it. Spec: [`super::Journal::nth_message`].
+pub(crate) fn nth(books: &Books, queue: QueueId, n: u64) -> Result<Option<Lsn>, JournalError> {
+    let (after, mut left) = skip_whole_segments(books, queue, n);
+    let mut merge = Merge::new(books, queue, after);
+    while let Some(place) = merge.next()? {
+        if left == 0 {
+            return Ok(Some(place.entry.lsn));
+        }
+        left -= 1;
+    }
+    Ok(None)
+}
+
+/// Skips segments by their counts, as long as nothing in later ones belongs between; gives behind which
+/// number to go on, and how many are left to skip.
+fn skip_whole_segments(books: &Books, queue: QueueId, n: u64) -> (Lsn, u64) {
+    let ledger = books.ledger();
+    let mut spans: Vec<(Lsn, Lsn, u64)> = ledger
+        .segments()
+        .filter_map(|(_, account)| {
+            let share = account.shares.get(&queue)?;
+            let ends = [ListForm::Moved, ListForm::Native].map(|form| share.ends(form));
+            let first = ends.iter().flatten().map(|(first, _)| *first).min()?;
+            let last = ends.iter().flatten().map(|(_, last)| *last).max()?;
+            Some((first, last, u64::from(share.live)))
+        })
+        .collect();
+    spans.sort_unstable();
+    let mut after = Lsn::ZERO;
+    let mut left = n;
+    for (index, (_, last, live)) in spans.iter().enumerate() {
+        let is_apart = spans
+            .get(index + 1)
+            .is_none_or(|(next_first, _, _)| last < next_first);
+        if *live > left || !is_apart {
+            break;
+        }
+        left -= live;
+        after = *last;
+    }
+    (after, left)
+}
+
+/// What each queue holds, all segments together; queues without messages have no entry.
+pub(crate) fn summaries(books: &Books) -> Result<HashMap<QueueId, RecoveredQueue>, JournalError> {
+    let mut queues: HashMap<QueueId, RecoveredQueue> = HashMap::new();
+    let mut parts = Vec::new();
+    {
+        let ledger = books.ledger();
+        for (segment, account) in ledger.segments() {
+            for (queue, share) in account.shares.iter().filter(|(_, share)| share.live > 0) {
+                let whole = queues.entry(*queue).or_insert_with(|| RecoveredQueue {
+                    first: Lsn(u64::MAX),
+                    ..RecoveredQueue::default()
+                });
+                whole.count += u64::from(share.live);
+                if !share.gone.is_empty() {
+                    parts.push((segment, *queue));
+                    continue;
+                }
+                whole.body_bytes = whole.body_bytes.saturating_add(share.body_bytes);
+                for form in [ListForm::Moved, ListForm::Native] {
+                    if let Some((first, last)) = share.ends(form) {
+                        whole.first = whole.first.min(first);
+                        whole.last = whole.last.max(last);
+                    }
+                }
+            }
+        }
+    }
+    for (segment, queue) in parts {
+        let Some(whole) = queues.get_mut(&queue) else {
+            continue;
+        };
+        for form in [ListForm::Moved, ListForm::Native] {
+            let mut after = Lsn::ZERO;
+            loop {
+                let page = books.page(segment, Of::Queue(queue, form), after)?;
+                let (Some(first), Some(last)) = (page.entries.first(), page.entries.last()) else {
+                    break;
+                };
+                whole.first = whole.first.min(first.lsn);
+                whole.last = whole.last.max(last.lsn);
+                let bytes = page.entries.iter().map(|entry| u64::from(entry.body_bytes));
+                whole.body_bytes = bytes.fold(whole.body_bytes, u64::saturating_add);
+                after = last.lsn;
+            }
+        }
+    }
+    Ok(queues)
 }

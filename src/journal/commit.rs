@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::account::FooterPlace;
 use super::append::Part;
+use super::books::Books;
 use super::compact::Cleaning;
-use super::error::StorageFailure;
-use super::files::{Current, Files, Made, Plan, failure};
-use super::ledger::Ledger;
+use super::error::{JournalError, StorageFailure};
+use super::files::{Current, Files, FooterPlan, Made, Plan, failure};
 use super::record::{self, ALIGN_BYTES, MARK_BYTES};
 use super::sabotage::{self, Sabotage};
 use super::settings::SyncMode;
@@ -64,7 +65,6 @@ pub(crate) enum Turn {
 #[derive(Debug)]
 pub(crate) struct Committer {
     pub(super) shared: Arc<Shared>,
-    pub(super) ledger: Ledger,
     pub(super) files: Files,
     pub(super) current: Current,
     /// Parts that were taken and are not written yet, because the disk is full.
@@ -77,13 +77,14 @@ pub(crate) struct Committer {
     /// Whether there may be something to release or to move.
     pub(super) cleaning_due: bool,
     is_space_low: bool,
+    /// Whether the last segment has got its footer: the journal has ended.
+    is_ended: bool,
 }
 
 impl Committer {
     /// Goes on behind `durable` in `current`.
     pub(crate) fn new(
         shared: Arc<Shared>,
-        ledger: Ledger,
         files: Files,
         current: Current,
         durable: Lsn,
@@ -91,7 +92,6 @@ impl Committer {
     ) -> Self {
         Self {
             shared,
-            ledger,
             files,
             current,
             stalled: VecDeque::new(),
@@ -101,6 +101,7 @@ impl Committer {
             cleaning: Cleaning::Idle,
             cleaning_due: true,
             is_space_low: false,
+            is_ended: false,
         }
     }
 
@@ -160,10 +161,74 @@ impl Committer {
     /// The last turns: everything pending, then a mark that covers it.
     pub(crate) fn finish(&mut self) -> Result<Turn, StorageFailure> {
         let committed = self.commit()?;
-        if committed == Turn::Idle && self.needs_mark() {
+        if committed != Turn::Idle {
+            return Ok(committed);
+        }
+        if self.needs_mark() {
             return self.close_with_mark();
         }
-        Ok(committed)
+        self.end_last_segment()
+    }
+
+    /// Writes the last segment's footer, so that the next start need not read its records.
+    ///
+    /// The records are synced before: a footer that says so is true whatever a crash leaves of it.
+    // req: JOURNAL-29
+    fn end_last_segment(&mut self) -> Result<Turn, StorageFailure> {
+        if self.is_ended {
+            return Ok(Turn::Idle);
+        }
+        self.is_ended = true;
+        self.sync_written()?;
+        let number = self.current.number;
+        self.shared
+            .books
+            .ledger()
+            .freeze_before(number.saturating_add(1));
+        if self.write_footer(true)? && !sabotage::is(Sabotage::SkipSync) {
+            let synced = self.current.file.sync_data();
+            synced.map_err(failure("sync", &self.current.path))?;
+        }
+        Ok(Turn::Worked)
+    }
+
+    /// Writes the footer of the current segment, of which all records are counted and written; `false`
+    /// if there is none or no room for it. The caller syncs.
+    // req: JOURNAL-26
+    fn write_footer(&mut self, is_closed: bool) -> Result<bool, StorageFailure> {
+        let segment = self.current.number;
+        let footer = {
+            let ledger = self.shared.books.ledger();
+            ledger
+                .segment(segment)
+                .map(|account| account.footer.clone())
+        };
+        let Some(FooterPlace::Memory(frozen)) = footer else {
+            return Ok(false);
+        };
+        let plan = FooterPlan {
+            segment,
+            salt: self.current.salt,
+            records_end: self.current.end,
+            hash: *self.current.hasher.finalize().as_bytes(),
+            is_closed,
+        };
+        let (file, path) = (&*self.current.file, &self.current.path);
+        let Some((base, file_bytes)) = Files::write_footer(file, path, &frozen, &plan)? else {
+            return Ok(false);
+        };
+        let mut ledger = self.shared.books.ledger();
+        ledger.set_footer(segment, FooterPlace::File { base });
+        ledger.set_file_bytes(segment, file_bytes);
+        drop(ledger);
+        self.shared.books.forget(segment);
+        Ok(true)
+    }
+
+    /// Tells of damage that was found while running; what is damaged stays as it is.
+    // req: JOURNAL-25
+    pub(super) fn report_damage(&self, error: &JournalError) {
+        tracing::error!(%error, "the journal is damaged");
     }
 
     /// Whether the last records are not named by a mark.
@@ -229,7 +294,7 @@ impl Committer {
             }
             SyncMode::Os => self.publish(self.written),
         }
-        if self.ledger.take_died() {
+        if self.shared.books.ledger().take_died() {
             self.cleaning_due = true;
         }
         Ok(Turn::Worked)
@@ -240,7 +305,9 @@ impl Committer {
     fn write(&mut self, mut part: Part) -> Result<(), StorageFailure> {
         debug_assert_eq!(part.segment, self.current.number);
         record::patch_mark(&mut part.bytes, self.synced);
-        count_records(&mut part, &mut self.ledger);
+        if let Err(error) = count_records(&mut part, &self.shared.books) {
+            self.report_damage(&error);
+        }
         let mut rest = part.bytes.as_mut_slice();
         while !rest.is_empty() {
             let (_, len) = record::write_checksum(rest, self.current.salt);
@@ -251,6 +318,8 @@ impl Committer {
             .file
             .write_at(&part.bytes, u64::from(part.offset))
             .map_err(failure("write", &self.current.path))?;
+        self.current.hasher.update(&part.bytes);
+        self.current.end = part.offset + u32::try_from(part.bytes.len()).expect("within a segment");
         self.written = part.last;
         self.marked = self.synced;
         self.shared.lock().appender.reuse(part.bytes);
@@ -272,6 +341,7 @@ impl Committer {
 
     fn publish(&self, lsn: Lsn) {
         if self.shared.set_durable(lsn) {
+            self.shared.books.ledger().forget_origins(lsn);
             let listener = self.shared.commit_listener.read().clone();
             if let Some(listener) = listener {
                 listener(DurableLsn(lsn));
@@ -287,8 +357,12 @@ impl Committer {
         first: Lsn,
         file_bytes: u64,
     ) -> Result<bool, StorageFailure> {
+        if let Err(error) = begin_account(part.segment, first, file_bytes, &self.shared.books) {
+            self.report_damage(&error);
+        }
+        self.write_footer(false)?;
         self.sync()?;
-        let mut catalog = self.ledger.catalog_before(part.segment);
+        let mut catalog = self.shared.books.ledger().catalog_before(part.segment);
         // A segment that a durable record releases may be gone before the next catalog is written.
         if let Cleaning::Releasing { number, lsn } = self.cleaning
             && lsn < first
@@ -311,13 +385,11 @@ impl Committer {
                 return Ok(false);
             }
         }
-        if self.ledger.segment(part.segment).is_none() {
-            self.ledger.begin_segment(part.segment, first, file_bytes);
-        }
+        let count = self.shared.books.ledger().segment_count();
         self.shared
             .lock()
             .appender
-            .set_segment_count(self.ledger.segment_count(), part.segment);
+            .set_segment_count(count, part.segment);
         self.cleaning_due = true;
         Ok(true)
     }
@@ -377,14 +449,34 @@ impl Drop for EndGuard {
     }
 }
 
+/// Begins the account of a segment, if it has none; the one before it is complete then.
+fn begin_account(
+    number: u32,
+    first: Lsn,
+    file_bytes: u64,
+    books: &Books,
+) -> Result<(), JournalError> {
+    if books.ledger().segment(number).is_some() {
+        return Ok(());
+    }
+    let searched = books.search();
+    let mut ledger = books.ledger();
+    ledger.begin_segment(number, first, file_bytes);
+    ledger.freeze_before(number);
+    searched
+}
+
 /// Counts the records of a part that the ledger has not counted yet.
-pub(super) fn count_records(part: &mut Part, ledger: &mut Ledger) {
-    if let Some(begin) = part.begins
-        && ledger.segment(part.segment).is_none()
-    {
-        ledger.begin_segment(part.segment, begin.first, u64::from(begin.file_bytes));
+///
+/// An error says that a list could not be read: messages that it holds stay, though they were acked.
+pub(super) fn count_records(part: &mut Part, books: &Books) -> Result<(), JournalError> {
+    let mut result = Ok(());
+    if let Some(begin) = part.begins {
+        let file_bytes = u64::from(begin.file_bytes);
+        result = begin_account(part.segment, begin.first, file_bytes, books);
     }
     let mut at = part.counted_bytes.max(MARK_BYTES);
+    let mut ledger = books.ledger();
     while at < part.bytes.len() {
         let record = record::decode_trusted(&part.bytes[at..]);
         let offset = part.offset + u32::try_from(at).expect("a part is at most a segment");
@@ -399,4 +491,8 @@ pub(super) fn count_records(part: &mut Part, ledger: &mut Ledger) {
         at += record.head.record_bytes();
     }
     part.counted_bytes = at;
+    drop(ledger);
+    // With the appender held by compaction this may read the disk: a block, for acks of moved messages
+    // that came since the last commit.
+    result.and(books.search())
 }

@@ -6,16 +6,19 @@
 //! number of messages goes.
 //! Spec: `spec/journal.md`, "Deleting and compaction", JOURNAL-16 to JOURNAL-21, JOURNAL-25.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::append::Appender;
+use super::books::Books;
 use super::commit::{Committer, count_records};
 use super::error::{JournalError, StorageFailure};
-use super::ledger::Ledger;
-use super::record::{Head, Kind, MessageView, encode_plain, encode_sorted_runs, record_bytes};
+use super::ledger::KeptAcks;
+use super::record::{
+    Head, Kind, MessageView, Origin, encode_place_acks, encode_plain, encode_sorted_runs,
+    record_bytes,
+};
 use super::segment::{OpenSegment, Scan, Scanned};
 use super::types::{Location, Lsn, QueueId};
 
@@ -51,9 +54,10 @@ impl Committer {
             }
             Cleaning::Releasing { number, lsn } if lsn <= self.written => {
                 self.sync_written()?;
-                self.shared.files.forget(number);
+                self.shared.books.forget(number);
                 self.files.release(number)?;
-                self.ledger.end_segment(number);
+                self.shared.books.ledger().end_segment(number);
+                self.shared.books.forget(number);
                 tracing::debug!(segment = number, "segment released");
                 Ok(true)
             }
@@ -72,8 +76,10 @@ impl Committer {
     /// Begins with the segment that is cheapest to get rid of, if one is worth it.
     fn choose(&mut self) -> bool {
         let last = self.current.number;
-        let dead = self
-            .ledger
+        let shared = Arc::clone(&self.shared);
+        let dead = shared
+            .books
+            .ledger()
             .segments()
             .find(|(number, account)| *number < last && account.is_dead())
             .map(|(number, _)| number);
@@ -85,7 +91,7 @@ impl Committer {
             self.cleaning_due = false;
             return false;
         };
-        match self.shared.files.open(number) {
+        match self.shared.books.files.open(number) {
             Ok(segment) => {
                 let offset = segment.header.records_at;
                 self.cleaning = Cleaning::Copying { segment, offset };
@@ -99,11 +105,8 @@ impl Committer {
     // req: JOURNAL-17
     fn mostly_dead(&self) -> Option<u32> {
         let last = self.current.number;
-        let closed = || {
-            self.ledger
-                .segments()
-                .filter(move |(number, _)| *number < last)
-        };
+        let ledger = self.shared.books.ledger();
+        let closed = || ledger.segments().filter(move |(number, _)| *number < last);
         let held: u64 = closed().map(|(_, account)| account.file_bytes).sum();
         let live: u64 = closed().map(|(_, account)| account.live_bytes()).sum();
         let allowed = 2 * live + 2 * u64::from(self.shared.settings.segment_bytes);
@@ -118,29 +121,34 @@ impl Committer {
             .map(|(number, _)| number)
     }
 
-    /// Writes again what the segment's acks and definitions still mean, and that it is released.
+    /// Writes again what the segment's acks, notes and definitions still mean, and that it is released.
     // req: JOURNAL-16 JOURNAL-18
     fn release(&mut self, number: u32) {
         let shared = Arc::clone(&self.shared);
+        let books = &shared.books;
+        let notes = match books.live_notes(number) {
+            Ok(notes) => notes,
+            Err(error) => return self.stop_cleaning(&error),
+        };
         let mut state = shared.lock();
         let appender = &mut state.appender;
-        for part in appender.parts_mut() {
-            count_records(part, &mut self.ledger);
-        }
-        if self.ledger.needs_checkpoint(number) {
-            self.ledger.definitions.checkpoint(|bytes, encode| {
+        let mut counted = count_pending(appender, books);
+        if books.ledger().needs_checkpoint(number) {
+            books.ledger().definitions.checkpoint(|bytes, encode| {
                 appender.append(bytes, encode);
             });
-            for part in appender.parts_mut() {
-                count_records(part, &mut self.ledger);
-            }
         }
-        let written = write_acks_again(appender, &self.ledger, number);
-        for part in appender.parts_mut() {
-            count_records(part, &mut self.ledger);
+        for kept in books.ledger().acks_to_keep(number) {
+            append_kept_acks(appender, &kept);
         }
-        self.ledger.hand_over_acks(number, &written);
-        debug_assert!(self.ledger.is_free(number), "nothing holds it any more");
+        for (queue, note, runs) in notes {
+            let mut body = Vec::new();
+            encode_sorted_runs(&mut body, runs.iter());
+            append_for_queue(appender, (Kind::Noted, note), queue, &body);
+        }
+        counted = counted.and(count_pending(appender, books));
+        books.ledger().hand_over(number);
+        debug_assert!(books.ledger().is_free(number), "nothing holds it any more");
         let (lsn, _) = appender.append(record_bytes(4), |out, lsn| {
             encode_plain(
                 out,
@@ -148,14 +156,20 @@ impl Committer {
                 &number.to_le_bytes(),
             );
         });
+        drop(state);
         self.cleaning = Cleaning::Releasing { number, lsn };
+        if let Err(error) = counted {
+            self.report_damage(&error);
+        }
     }
 
     /// Copies the next live messages of a segment to the end of the log.
     fn copy_step(&mut self, segment: &Arc<OpenSegment>, offset: u32) {
         let number = segment.header.number;
-        let end = self
-            .ledger
+        let shared = Arc::clone(&self.shared);
+        let books = &shared.books;
+        let end = books
+            .ledger()
             .segment(number)
             .map_or(Lsn::ZERO, |account| account.end);
         let mut scan = Scan::at(segment, offset);
@@ -173,9 +187,9 @@ impl Committer {
                         offset,
                     };
                     if MessageView::decode(&record).is_some_and(|view| {
-                        view.queues
-                            .iter()
-                            .any(|queue| self.ledger.is_live(*queue, view.lsn, location))
+                        let ledger = books.ledger();
+                        let mut queues = view.queues.iter();
+                        queues.any(|queue| ledger.holds(number, *queue, record.head.lsn))
                     }) {
                         copies.push((location, bytes.to_vec()));
                     }
@@ -208,11 +222,10 @@ impl Committer {
             return;
         }
         let shared = Arc::clone(&self.shared);
+        let books = &shared.books;
         let mut state = shared.lock();
         let appender = &mut state.appender;
-        for part in appender.parts_mut() {
-            count_records(part, &mut self.ledger);
-        }
+        let mut counted = count_pending(appender, books);
         for (location, bytes) in copies {
             let Some(record) = super::record::decode(bytes, salt) else {
                 continue;
@@ -220,49 +233,74 @@ impl Committer {
             let Some(view) = MessageView::decode(&record) else {
                 continue;
             };
-            let queues: SmallVec<[QueueId; 4]> = view
-                .queues
-                .iter()
-                .copied()
-                .filter(|queue| self.ledger.is_live(*queue, view.lsn, *location))
-                .collect();
+            let queues: SmallVec<[QueueId; 4]> = {
+                let ledger = books.ledger();
+                let queues = view.queues.iter().copied();
+                queues
+                    .filter(|queue| ledger.holds(location.segment, *queue, record.head.lsn))
+                    .collect()
+            };
             if queues.is_empty() {
                 continue;
             }
-            let len = record_bytes(view.moved_body_bytes(queues.len()));
-            appender.append(len, |out, lsn| view.encode_moved(out, lsn, &queues));
+            let origin = Origin {
+                location: *location,
+                record: record.head.lsn,
+            };
+            let len = record_bytes(view.copy_body_bytes(queues.len()));
+            appender.append(len, |out, lsn| view.encode_copy(out, lsn, &queues, origin));
         }
-        for part in appender.parts_mut() {
-            count_records(part, &mut self.ledger);
+        counted = counted.and(count_pending(appender, books));
+        drop(state);
+        if let Err(error) = counted {
+            self.report_damage(&error);
         }
     }
 
     // req: JOURNAL-25
     fn stop_cleaning(&mut self, error: &JournalError) {
-        tracing::error!(%error, "the journal can no longer be compacted");
+        self.report_damage(error);
+        tracing::error!("the journal can no longer be compacted");
         self.cleaning = Cleaning::Stopped;
         self.cleaning_due = false;
     }
 }
 
-/// Appends the acks of segment `number` that still work on other segments; gives where they went.
-fn write_acks_again(appender: &mut Appender, ledger: &Ledger, number: u32) -> BTreeSet<u32> {
-    let mut written = BTreeSet::new();
-    for (queue, runs) in ledger.acks_to_keep(number) {
-        let mut body = Vec::new();
-        let kind = match runs {
-            Some(runs) => {
-                encode_sorted_runs(&mut body, runs.iter());
-                Kind::Acks
-            }
-            None => Kind::QueueDelete,
-        };
-        let (_, location) = appender.append(record_bytes(body.len()), |out, lsn| {
-            let mut head = Head::new(kind, lsn, body.len());
-            head.queue = queue;
-            encode_plain(out, &head, &body);
-        });
-        written.insert(location.segment);
+/// Counts all that is pending; no ack can come between as long as the appender is held.
+fn count_pending(appender: &mut Appender, books: &Books) -> Result<(), JournalError> {
+    let mut result = Ok(());
+    for part in appender.parts_mut() {
+        result = result.and(count_records(part, books));
     }
-    written
+    result
+}
+
+fn append_kept_acks(appender: &mut Appender, kept: &KeptAcks) {
+    match kept {
+        KeptAcks::Places {
+            queue,
+            target,
+            places,
+        } => {
+            let body = encode_place_acks(*target, places);
+            append_for_queue(appender, (Kind::PlaceAcks, 0), *queue, &body);
+        }
+        KeptAcks::QueueDelete(queue) => {
+            append_for_queue(appender, (Kind::QueueDelete, 0), *queue, &[]);
+        }
+    }
+}
+
+fn append_for_queue(
+    appender: &mut Appender,
+    (kind, extra): (Kind, u32),
+    queue: QueueId,
+    body: &[u8],
+) {
+    appender.append(record_bytes(body.len()), |out, lsn| {
+        let mut head = Head::new(kind, lsn, body.len());
+        head.extra = extra;
+        head.queue = queue;
+        encode_plain(out, &head, body);
+    });
 }

@@ -6,8 +6,73 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{Head, Kind, decode_definition, encode_definition, encode_plain, record_bytes};
+use super::record::{
+    Head, Input, Kind, decode_definition, encode_definition, encode_plain, encode_varint,
+    record_bytes,
+};
 use super::types::Lsn;
+
+/// What the definition records of one segment come to.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Changes {
+    /// Whether all definitions before them are forgotten.
+    is_reset: bool,
+    /// The last value of each key, or that it was removed.
+    values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.is_reset && self.values.is_empty()
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.is_reset = true;
+        self.values.clear();
+    }
+
+    pub(crate) fn set(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.values.insert(key.to_vec(), value.map(<[u8]>::to_vec));
+    }
+
+    fn apply(&mut self, kind: Kind, body: &[u8]) {
+        if kind == Kind::DefinitionsReset {
+            self.reset();
+        } else if let Some((key, value)) = decode_definition(body) {
+            self.set(key, (kind == Kind::DefinitionPut).then_some(value));
+        }
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.is_reset));
+        encode_varint(out, self.values.len() as u64);
+        for (key, value) in &self.values {
+            encode_varint(out, key.len() as u64);
+            out.extend_from_slice(key);
+            // 0 is a removal.
+            let len = value.as_ref().map_or(0, |value| value.len() as u64 + 1);
+            encode_varint(out, len);
+            out.extend_from_slice(value.as_deref().unwrap_or_default());
+        }
+    }
+
+    pub(crate) fn decode(input: &mut Input<'_>) -> Option<Self> {
+        let mut changes = Self {
+            is_reset: input.u8()? != 0,
+            ..Self::default()
+        };
+        for _ in 0..input.varint()? {
+            let key_len = usize::try_from(input.varint()?).ok()?;
+            let key = input.bytes(key_len)?;
+            let value = match usize::try_from(input.varint()?).ok()?.checked_sub(1) {
+                Some(len) => Some(input.bytes(len)?),
+                None => None,
+            };
+            changes.set(key, value);
+        }
+        Some(changes)
+    }
+}
 
 /// The definitions as the log up to some record makes them.
 #[derive(Debug, Default)]
@@ -18,8 +83,32 @@ pub(crate) struct Definitions {
 }
 
 impl Definitions {
-    /// Applies a put, remove or reset that lies in `segment`; `false` if its body makes no sense.
-    pub(crate) fn apply(&mut self, kind: Kind, body: &[u8], segment: u32) -> bool {
+    /// Applies what the records of `segment` come to.
+    pub(crate) fn apply_changes(&mut self, changes: &Changes, segment: u32) {
+        if changes.is_reset {
+            self.values.clear();
+            self.checkpoint_segment = segment;
+        }
+        for (key, value) in &changes.values {
+            match value {
+                Some(value) => drop(self.values.insert(key.clone(), value.clone())),
+                None => drop(self.values.remove(key)),
+            }
+        }
+    }
+
+    /// Applies a put, remove or reset that lies in `segment`, and notes it in that segment's `changes`;
+    /// `false` if its body makes no sense.
+    pub(crate) fn apply(
+        &mut self,
+        kind: Kind,
+        body: &[u8],
+        segment: u32,
+        changes: Option<&mut Changes>,
+    ) -> bool {
+        if let Some(changes) = changes {
+            changes.apply(kind, body);
+        }
         if kind == Kind::DefinitionsReset {
             self.values.clear();
             self.checkpoint_segment = segment;

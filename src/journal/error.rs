@@ -49,7 +49,7 @@ pub enum JournalError {
         path: PathBuf,
     },
     /// The store was written by a later version, or is not a journal.
-    #[error("{path} has journal format {version}, this program reads format 1", path = path.display())]
+    #[error("{path} has journal format {version}, this program reads formats 1 and 2", path = path.display())]
     UnknownVersion {
         /// The file.
         path: PathBuf,
@@ -66,6 +66,13 @@ pub enum JournalError {
         /// The system's answer.
         source: io::Error,
     },
+}
+
+impl JournalError {
+    /// Whether a file is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// A write or sync that failed: the page cache can no longer be trusted, so the store stops.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::disk::{DiskFile, OpenMode};
 
 use super::error::StorageFailure;
+use super::footer::{Frozen, TRAILER_BYTES};
 use super::record::CatalogEntry;
 use super::sabotage::{self, Sabotage};
 use super::segment::{Header, SegmentDir};
@@ -22,6 +23,10 @@ pub(crate) struct Current {
     pub(crate) salt: u64,
     pub(crate) path: PathBuf,
     pub(crate) file: Box<dyn DiskFile>,
+    /// Where what is written ends, in bytes.
+    pub(crate) end: u32,
+    /// Of what is written.
+    pub(crate) hasher: blake3::Hasher,
 }
 
 /// What making a segment came to.
@@ -42,6 +47,18 @@ pub(crate) struct Plan<'a> {
     pub(crate) catalog: &'a [CatalogEntry],
     /// What to write behind the catalog before the segment gets its name.
     pub(crate) tail: Tail<'a>,
+}
+
+/// Which segment's footer is to be written, and what it says beside what is frozen.
+pub(crate) struct FooterPlan {
+    pub(crate) segment: u32,
+    pub(crate) salt: u64,
+    /// Where the records end, in bytes.
+    pub(crate) records_end: u32,
+    /// Of the bytes up to there.
+    pub(crate) hash: [u8; 32],
+    /// Whether the log ends here with a clean stop: the footer follows the records, and the file ends.
+    pub(crate) is_closed: bool,
 }
 
 /// Makes the first records of a segment once its salt is known.
@@ -178,12 +195,61 @@ impl Files {
         if is_spare {
             self.spares.pop();
         }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&bytes);
         Ok(Made::Segment(Current {
             number: plan.number,
             salt,
             path,
             file,
+            end: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            hasher,
         }))
+    }
+
+    /// Writes a footer so that it ends the file; the caller syncs. Gives where it begins and how long the
+    /// file is then, or `None` if there is no room for it.
+    // req: JOURNAL-26
+    pub(crate) fn write_footer(
+        file: &dyn DiskFile,
+        path: &Path,
+        frozen: &Frozen,
+        plan: &FooterPlan,
+    ) -> Result<Option<(u32, u64)>, StorageFailure> {
+        let len = file.len_bytes().map_err(failure("read", path))?;
+        let footer_bytes = frozen.footer_bytes();
+        let records_end = u64::from(plan.records_end);
+        let base = if plan.is_closed {
+            records_end
+        } else {
+            records_end.max(len.saturating_sub(footer_bytes))
+        };
+        let end = base + footer_bytes;
+        let Some(mut trailer) = frozen.trailer(plan.segment, base, plan.records_end, plan.hash)
+        else {
+            return Ok(None);
+        };
+        trailer.is_closed = plan.is_closed;
+        if end > len {
+            match file.allocate(end) {
+                Ok(()) => {}
+                Err(error) if is_no_space(&error) => return Ok(None),
+                Err(error) => return Err(failure("allocate", path)(error)),
+            }
+        }
+        let mut bytes = Vec::with_capacity(frozen.body.len() + TRAILER_BYTES);
+        bytes.extend_from_slice(&frozen.body);
+        bytes.extend_from_slice(&trailer.encode(plan.salt));
+        match file.write_at(&bytes, base) {
+            Ok(()) => {}
+            Err(error) if is_no_space(&error) => return Ok(None),
+            Err(error) => return Err(failure("write", path)(error)),
+        }
+        if plan.is_closed && end < len {
+            file.truncate(end).map_err(failure("write", path))?;
+        }
+        let end = if plan.is_closed { end } else { end.max(len) };
+        Ok(Some((trailer.base, end)))
     }
 
     pub(crate) fn sync_dir(&self) -> Result<(), StorageFailure> {

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use crate::disk::Disk;
 
 use super::error::JournalError;
-use super::ledger::MovedMap;
 use super::record::{
-    Kind, MessageView, Record, Runs, decode_definition, decode_released, mark_durable,
+    Kind, MessageView, Record, Runs, decode_definition, decode_place_acks, decode_released,
+    mark_durable,
 };
-use super::recover::{Listing, read_store};
+use super::recover::{Listing, Trust, read_store};
 use super::segment::{OpenSegment, Scan, Scanned, SegmentDir};
 use super::types::Lsn;
 
@@ -48,7 +48,7 @@ pub fn verify(disk: Arc<dyn Disk>, dir: &Path) -> Result<Verified, JournalError>
         path: dir.to_path_buf(),
     };
     let listing = Listing::read(&dir)?;
-    let store = read_store(&dir, &listing, MovedMap::default())?;
+    let store = read_store(&dir, &listing, Trust::Records)?;
     store.verified(&dir)
 }
 
@@ -120,6 +120,9 @@ fn name(kind: Kind) -> &'static str {
         Kind::Delivered => "delivered",
         Kind::Started => "started",
         Kind::Noted => "noted",
+        Kind::Copied => "copied message",
+        Kind::Cleared => "cleared",
+        Kind::PlaceAcks => "acks by place",
     }
 }
 
@@ -128,7 +131,7 @@ fn content(record: &Record<'_>) -> String {
     match head.kind {
         Kind::Mark => mark_durable(record.body)
             .map_or_else(String::new, |durable| format!("durable up to {durable}")),
-        Kind::Message | Kind::Moved => match MessageView::decode(record) {
+        Kind::Message | Kind::Moved | Kind::Copied => match MessageView::decode(record) {
             Some(view) => {
                 let queues: Vec<String> = view.queues.iter().map(ToString::to_string).collect();
                 let body = view
@@ -142,7 +145,7 @@ fn content(record: &Record<'_>) -> String {
             }
             None => "makes no sense".to_owned(),
         },
-        Kind::Acks | Kind::Delivered | Kind::Noted => {
+        Kind::Acks | Kind::Cleared | Kind::Delivered | Kind::Noted => {
             let runs: Vec<String> = Runs::new(record.body)
                 .map(|(Lsn(first), len)| match len {
                     1 => first.to_string(),
@@ -155,6 +158,10 @@ fn content(record: &Record<'_>) -> String {
             };
             format!("queue {}: {}{note}", head.queue, runs.join(" "))
         }
+        Kind::PlaceAcks => decode_place_acks(record.body)
+            .map_or_else(String::new, |(target, _)| {
+                format!("queue {}: in segment {target}", head.queue)
+            }),
         Kind::QueueDelete => format!("queue {}", head.queue),
         Kind::DefinitionPut | Kind::DefinitionRemove => match decode_definition(record.body) {
             // Values may hold secrets: only their length is shown.

@@ -1,152 +1,89 @@
 //! The account of what each segment is still needed for.
 //!
-//! Owns: per segment, how many messages each queue holds in it, which of them are gone, and on which
-//! segments its acks work; the places of moved messages; the definitions. Fed with records in order, by
-//! recovery and by the sync thread alike. Knows nothing of files.
-//! Bound: per segment and queue a count and a few runs; one entry per live moved message.
+//! Owns: all segments' accounts and the definitions. Fed with records in order, by recovery and by the
+//! sync thread alike, or with whole footers. Knows nothing of files: what can only be told by reading a
+//! list is left as a [`Search`], which `books` makes.
+//! Bound: `account`'s for each segment; no message has an entry of its own, but in the lists of the
+//! segment that is being written.
 //! Spec: `spec/journal.md`, "Deleting and compaction", JOURNAL-16 to JOURNAL-19.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use parking_lot::Mutex;
-use smallvec::SmallVec;
-
+use super::account::{Contents, FooterPlace, MovedList, SegmentAccount};
 use super::definitions::Definitions;
-use super::record::{CatalogEntry, Kind, MessageView, Record, Runs};
+use super::footer::{HeldPayload, Summary};
+use super::list::{List, ListEntry, ListForm};
+use super::places::PlaceSet;
+use super::record::{CatalogEntry, Kind, MessageView, Origin, Record, Runs, decode_released};
 use super::runs::RunSet;
 use super::types::{Location, Lsn, QueueId};
 
-/// A live message that lies elsewhere than where it was first written.
-#[derive(Clone, Debug)]
-pub(crate) struct Moved {
-    pub(crate) location: Location,
-    /// The queues that still hold it.
-    pub(crate) queues: SmallVec<[QueueId; 2]>,
-}
-
-/// Moved messages by their number; readers look here when a place has grown stale.
-pub(crate) type MovedMap = Arc<Mutex<HashMap<Lsn, Moved>>>;
-
-/// What one segment is needed for.
-#[derive(Debug, Default)]
-pub(crate) struct SegmentAccount {
+/// Messages of a queue that leave, of which only the lists can tell where they are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Search {
+    pub(crate) queue: QueueId,
+    /// The messages' numbers, from the first to before the end.
     pub(crate) first: Lsn,
-    /// The number behind the last record in it.
     pub(crate) end: Lsn,
-    /// Length of its file, in bytes.
-    pub(crate) file_bytes: u64,
-    /// Messages that each queue still holds here; no entry for none.
-    live: HashMap<QueueId, u32>,
-    /// Messages that left their queue, by the queue.
-    gone: HashMap<QueueId, RunSet>,
-    /// Messages that were moved to a later segment.
-    moved_away: RunSet,
-    /// Deleted queues that had messages here.
-    deleted: BTreeSet<QueueId>,
-    /// Earlier segments on which acks and queue deletes in this one work.
-    acks_on: BTreeSet<u32>,
-    has_definitions: bool,
-    /// Message references ever, and still there; bytes of message records ever.
-    references: u64,
-    references_live: u64,
-    message_bytes: u64,
+    /// The segment that holds the record which says so.
+    pub(crate) here: u32,
+    /// Only segments below this one are looked at.
+    pub(crate) below: u32,
+    /// Whether messages that never moved are looked for too.
+    pub(crate) with_native: bool,
 }
 
-impl SegmentAccount {
-    /// An estimate of the bytes of messages that some queue still holds.
-    pub(crate) fn live_bytes(&self) -> u64 {
-        if self.references == 0 {
-            return 0;
-        }
-        let product = u128::from(self.message_bytes) * u128::from(self.references_live);
-        u64::try_from(product / u128::from(self.references)).unwrap_or(u64::MAX)
-    }
-
-    /// Whether no queue holds a message here.
-    pub(crate) fn is_dead(&self) -> bool {
-        self.live.is_empty()
-    }
-
-    fn add(&mut self, queue: QueueId) {
-        // Queue numbers are not used again, so this queue's messages are gone already.
-        if self.deleted.contains(&queue) {
-            return;
-        }
-        *self.live.entry(queue).or_insert(0) += 1;
-        self.references += 1;
-        self.references_live += 1;
-    }
-
-    /// Whether `queue` holds the message `lsn`, which was written here.
-    pub(crate) fn holds(&self, queue: QueueId, lsn: Lsn) -> bool {
-        self.live.contains_key(&queue)
-            && !self.moved_away.contains(lsn)
-            && !self.gone.get(&queue).is_some_and(|gone| gone.contains(lsn))
-    }
-
-    /// Takes a reference away; `false` if it was not there.
-    fn remove(&mut self, queue: QueueId, lsn: Lsn) -> bool {
-        if !self.live.contains_key(&queue) || self.moved_away.contains(lsn) {
-            return false;
-        }
-        if !self.gone.entry(queue).or_default().insert(lsn) {
-            return false;
-        }
-        self.count_down(queue);
-        true
-    }
-
-    fn count_down(&mut self, queue: QueueId) {
-        self.references_live = self.references_live.saturating_sub(1);
-        if let Some(count) = self.live.get_mut(&queue) {
-            *count -= 1;
-            if *count == 0 {
-                self.live.remove(&queue);
-            }
-        }
-    }
+/// Acks that a segment's release would lose.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum KeptAcks {
+    /// These records of a segment left the queue.
+    Places {
+        queue: QueueId,
+        target: u32,
+        places: PlaceSet,
+    },
+    /// The queue was deleted.
+    QueueDelete(QueueId),
 }
 
 /// All segments, and what else must be known to release one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Ledger {
     segments: BTreeMap<u32, SegmentAccount>,
     by_first: BTreeMap<Lsn, u32>,
-    moved: MovedMap,
-    moved_count: usize,
+    pub(crate) searches: VecDeque<Search>,
+    /// Where copied messages were before, by the number of the copy's record, until it is durable.
+    origins: BTreeMap<Lsn, Location>,
+    /// How often messages were copied; a reader that sees it change looks again.
+    pub(crate) moves: u64,
+    /// The first record of the atomic batch that is not complete yet.
+    batch_open: Lsn,
     /// Whether a segment lost its last message.
     died: bool,
     pub(crate) definitions: Definitions,
+    /// What was noted as delivered, by queue.
+    pub(crate) delivered: HashMap<QueueId, RunSet>,
     /// The highest queue number seen.
     pub(crate) queue_max: QueueId,
+    pub(crate) last_kind: Option<Kind>,
 }
 
 impl Ledger {
-    pub(crate) fn new(moved: MovedMap) -> Self {
-        Self {
-            segments: BTreeMap::new(),
-            by_first: BTreeMap::new(),
-            moved,
-            moved_count: 0,
-            died: false,
-            definitions: Definitions::default(),
-            queue_max: QueueId(0),
-        }
-    }
-
-    /// A segment begins whose first record will be `first`.
+    /// A segment begins whose first record will be `first`; those before it are complete.
     pub(crate) fn begin_segment(&mut self, number: u32, first: Lsn, file_bytes: u64) {
-        let account = SegmentAccount {
-            first,
-            end: first,
-            file_bytes,
-            ..SegmentAccount::default()
-        };
-        self.segments.insert(number, account);
+        self.segments
+            .insert(number, SegmentAccount::new(first, file_bytes));
         // Segments without records share their first number with the next; the later one wins, and
         // none of the earlier one's records can be asked for.
         self.by_first.insert(first, number);
+    }
+
+    /// Turns the lists of all segments before `number` into footers.
+    pub(crate) fn freeze_before(&mut self, number: u32) {
+        debug_assert!(self.searches.is_empty(), "searches are made before");
+        for (_, account) in self.segments.range_mut(..number) {
+            account.freeze();
+        }
     }
 
     /// A segment's file is gone, durably.
@@ -159,10 +96,15 @@ impl Ledger {
         for account in self.segments.values_mut() {
             account.acks_on.remove(&number);
         }
+        self.origins.retain(|_, origin| origin.segment != number);
     }
 
     pub(crate) fn segment(&self, number: u32) -> Option<&SegmentAccount> {
         self.segments.get(&number)
+    }
+
+    pub(crate) fn segment_mut(&mut self, number: u32) -> Option<&mut SegmentAccount> {
+        self.segments.get_mut(&number)
     }
 
     pub(crate) fn segments(&self) -> impl Iterator<Item = (u32, &SegmentAccount)> + '_ {
@@ -171,24 +113,30 @@ impl Ledger {
             .map(|(number, account)| (*number, account))
     }
 
+    pub(crate) fn segment_count(&self) -> usize {
+        self.segments.len()
+    }
+
     pub(crate) fn set_file_bytes(&mut self, number: u32, file_bytes: u64) {
         if let Some(account) = self.segments.get_mut(&number) {
             account.file_bytes = file_bytes;
         }
     }
 
-    /// No record of the segment from `end` on counts.
+    pub(crate) fn set_footer(&mut self, number: u32, footer: FooterPlace) {
+        if let Some(account) = self.segments.get_mut(&number) {
+            account.footer = footer;
+        }
+    }
+
+    /// Cuts a segment's records off before `end`.
     pub(crate) fn end_records(&mut self, number: u32, end: Lsn) {
         if let Some(account) = self.segments.get_mut(&number) {
             account.end = end;
         }
     }
 
-    pub(crate) fn segment_count(&self) -> usize {
-        self.segments.len()
-    }
-
-    /// The segments before `number`, as its catalog lists them.
+    /// The segments below `number` that exist, as a catalog lists them.
     pub(crate) fn catalog_before(&self, number: u32) -> Vec<CatalogEntry> {
         self.segments
             .range(..number)
@@ -200,98 +148,201 @@ impl Ledger {
             .collect()
     }
 
+    // ---- records ----
+
     /// Counts one record that lies at `location`; `false` if its body makes no sense.
+    ///
+    /// The searches that it leaves must be made before the next record of another segment is counted.
     pub(crate) fn apply(&mut self, record: &Record<'_>, location: Location) -> bool {
         let head = &record.head;
-        if head.kind.is_numbered()
-            && let Some(account) = self.segments.get_mut(&location.segment)
-        {
-            account.end = head.lsn.next();
+        let here = location.segment;
+        if head.kind.is_numbered() {
+            self.batch_open = match (head.more, self.batch_open) {
+                (false, _) => Lsn::ZERO,
+                (true, Lsn::ZERO) => head.lsn,
+                (true, first) => first,
+            };
+            self.last_kind = Some(head.kind);
+            let batch_open = self.batch_open;
+            if let Some(account) = self.segments.get_mut(&here) {
+                account.end = head.lsn.next();
+                if let Some(contents) = &mut account.contents {
+                    contents.last_kind = head.kind as u8;
+                    contents.has_batch_end |= !head.more;
+                    contents.batch_open = batch_open;
+                }
+            }
         }
         match head.kind {
-            Kind::Mark | Kind::Catalog => true,
-            Kind::Released | Kind::CleanStop | Kind::Started => true,
-            Kind::Message => self.apply_message(record, location),
-            Kind::Moved => self.apply_moved(record, location),
+            Kind::Mark | Kind::Catalog | Kind::CleanStop | Kind::Started => true,
+            Kind::Message | Kind::Moved | Kind::Copied => self.apply_message(record, location),
             Kind::Acks => {
-                self.apply_acks(head.queue, record.body, location.segment);
+                self.apply_acks(head.queue, record.body, here);
                 true
             }
-            Kind::Delivered | Kind::Noted => true,
+            Kind::PlaceAcks => self.apply_place_acks(head.queue, record.body, here),
+            Kind::Cleared => {
+                for (first, len) in Runs::new(record.body) {
+                    self.searches.push_back(Search {
+                        queue: head.queue,
+                        first,
+                        // It says nothing of what comes after it.
+                        end: Lsn(first.0.saturating_add(len)).min(head.lsn),
+                        here,
+                        below: u32::MAX,
+                        with_native: true,
+                    });
+                }
+                true
+            }
             Kind::QueueDelete => {
-                self.apply_queue_delete(head.queue, location.segment);
+                self.apply_queue_delete(head.queue, here);
+                true
+            }
+            Kind::Delivered => {
+                let runs = Runs::new(record.body);
+                if let Some(contents) = self.contents(here) {
+                    let noted = contents.delivered.entry(head.queue).or_default();
+                    runs.clone()
+                        .for_each(|(first, len)| noted.insert_run(first, len));
+                }
+                let noted = self.delivered.entry(head.queue).or_default();
+                runs.for_each(|(first, len)| noted.insert_run(first, len));
+                true
+            }
+            Kind::Noted => {
+                if let Some(account) = self.segments.get_mut(&here) {
+                    let notes = account.notes.entry(head.queue).or_default();
+                    let noted = notes.entry(head.extra).or_default();
+                    Runs::new(record.body).for_each(|(first, len)| noted.insert_run(first, len));
+                }
+                true
+            }
+            Kind::Released => {
+                if let (Some(number), Some(contents)) =
+                    (decode_released(record.body), self.contents(here))
+                {
+                    contents.released.push(number);
+                }
                 true
             }
             Kind::DefinitionPut | Kind::DefinitionRemove | Kind::DefinitionsReset => {
-                if let Some(account) = self.segments.get_mut(&location.segment) {
+                let account = self.segments.get_mut(&here);
+                let changes = account.and_then(|account| {
                     account.has_definitions = true;
-                }
+                    account.contents.as_mut()
+                });
+                let changes = changes.map(|contents| &mut contents.definitions);
                 self.definitions
-                    .apply(head.kind, record.body, location.segment)
+                    .apply(head.kind, record.body, here, changes)
             }
         }
+    }
+
+    fn contents(&mut self, number: u32) -> Option<&mut Contents> {
+        self.segments.get_mut(&number)?.contents.as_deref_mut()
     }
 
     fn apply_message(&mut self, record: &Record<'_>, location: Location) -> bool {
+        let Some(view) = MessageView::decode(record) else {
+            return false;
+        };
+        let is_copy = record.head.kind != Kind::Message;
+        if is_copy {
+            self.take_from_origin(&view, record.head.lsn, location.segment);
+        }
         let Some(account) = self.segments.get_mut(&location.segment) else {
             return false;
         };
-        account.message_bytes += record.head.record_bytes() as u64;
-        if record.head.queue_count == 1 {
-            account.add(record.head.queue);
-            self.queue_max = self.queue_max.max(record.head.queue);
-            return true;
-        }
-        let Some(view) = MessageView::decode(record) else {
-            return false;
+        let form = if is_copy {
+            ListForm::Moved
+        } else {
+            ListForm::Native
         };
+        let body_bytes = view.inline_bytes().unwrap_or(0);
+        let entry = ListEntry {
+            lsn: view.lsn,
+            number: account.number(record.head.lsn),
+            offset: location.offset,
+            body_bytes: u32::try_from(body_bytes).unwrap_or(u32::MAX),
+        };
+        account.message_bytes += record.head.record_bytes() as u64;
+        let mut queue_max = self.queue_max;
         for queue in &view.queues {
-            account.add(*queue);
-            self.queue_max = self.queue_max.max(*queue);
+            account.add(*queue, form, entry);
+            queue_max = queue_max.max(*queue);
         }
+        if is_copy && let MovedList::Open(piles) = &mut account.moved {
+            piles.push(entry);
+        }
+        if let Some(contents) = &mut account.contents {
+            contents.queue_max = contents.queue_max.max(queue_max);
+            if let Some(payload) = view.payload() {
+                contents
+                    .payloads
+                    .extend(view.queues.iter().map(|queue| HeldPayload {
+                        queue: *queue,
+                        lsn: view.lsn,
+                        number: entry.number,
+                        payload,
+                    }));
+            }
+        }
+        self.queue_max = queue_max;
         true
     }
 
-    // req: JOURNAL-19
-    fn apply_moved(&mut self, record: &Record<'_>, location: Location) -> bool {
-        let Some(view) = MessageView::decode(record) else {
-            return false;
-        };
-        let from = self.home_of(view.lsn);
-        if let Some(account) = from.and_then(|number| self.segments.get_mut(&number)) {
+    /// A message was copied into segment `here`: its queues no longer hold it where it was.
+    fn take_from_origin(&mut self, view: &MessageView<'_>, copy: Lsn, here: u32) {
+        self.moves += 1;
+        let Some(origin) = view.origin else {
+            // Version 1 does not tell where it was.
             for queue in &view.queues {
-                if account.holds(*queue, view.lsn) {
-                    account.count_down(*queue);
+                let native = self
+                    .native_home_of(view.lsn)
+                    .filter(|number| *number < here && self.holds(*number, *queue, view.lsn));
+                if let Some(number) = native {
+                    self.mark_moved_from(number, here);
+                    self.take_place(*queue, number, view.lsn, here);
+                } else {
+                    self.searches.push_back(Search {
+                        queue: *queue,
+                        first: view.lsn,
+                        end: view.lsn.next(),
+                        here,
+                        below: here,
+                        with_native: false,
+                    });
                 }
             }
-            account.moved_away.insert(view.lsn);
-        }
-        let Some(account) = self.segments.get_mut(&location.segment) else {
-            return false;
+            return;
         };
-        account.message_bytes += record.head.record_bytes() as u64;
+        let Origin { location, record } = origin;
+        self.mark_moved_from(location.segment, here);
         for queue in &view.queues {
-            account.add(*queue);
-            self.queue_max = self.queue_max.max(*queue);
+            self.take_place(*queue, location.segment, record, here);
         }
-        let queues = SmallVec::from_slice(&view.queues);
-        let mut moved = self.moved.lock();
-        moved.insert(view.lsn, Moved { location, queues });
-        self.moved_count = moved.len();
-        true
+        self.origins.insert(copy, location);
     }
 
-    /// The segment in which the message lies now.
-    fn home_of(&self, lsn: Lsn) -> Option<u32> {
-        if self.moved_count > 0
-            && let Some(moved) = self.moved.lock().get(&lsn)
-        {
-            return Some(moved.location.segment);
+    fn mark_moved_from(&mut self, number: u32, here: u32) {
+        if let Some(account) = self.segments.get_mut(&number) {
+            account.is_moved_from = true;
         }
-        self.native_home_of(lsn)
+        if let Some(contents) = self.contents(here) {
+            contents.moved_from.insert(number);
+        }
     }
 
-    fn native_home_of(&self, lsn: Lsn) -> Option<u32> {
+    /// Whether `queue` holds the record `record` of segment `number`.
+    pub(crate) fn holds(&self, number: u32, queue: QueueId, record: Lsn) -> bool {
+        self.segments
+            .get(&number)
+            .is_some_and(|account| account.holds(queue, account.number(record)))
+    }
+
+    /// The segment in which the message was first written, if it exists.
+    pub(crate) fn native_home_of(&self, lsn: Lsn) -> Option<u32> {
         let (_, number) = self.by_first.range(..=lsn).next_back()?;
         self.segments
             .get(number)
@@ -301,110 +352,268 @@ impl Ledger {
 
     fn apply_acks(&mut self, queue: QueueId, body: &[u8], here: u32) {
         for (Lsn(first), len) in Runs::new(body) {
-            let mut lsn = first;
             let end = first.saturating_add(len);
+            let mut lsn = first;
             while lsn < end {
-                // A run may reach over numbers whose segments are gone: go on at the next one there is.
-                let Some(home) = self.home_of(Lsn(lsn)) else {
-                    match self.next_known(Lsn(lsn)) {
-                        Some(Lsn(next)) if next < end => lsn = next,
-                        _ => break,
-                    }
-                    continue;
+                let home = self.native_home_of(Lsn(lsn));
+                let until = match home.and_then(|number| self.segments.get(&number)) {
+                    Some(account) => account.end.0.min(end),
+                    // A run may reach over numbers whose segments are gone: up to the next there is.
+                    None => self
+                        .by_first
+                        .range(Lsn(lsn).next()..)
+                        .next()
+                        .map_or(end, |(Lsn(next), _)| end.min(*next)),
                 };
-                self.ack(queue, Lsn(lsn), home, here);
-                lsn += 1;
+                self.ack_run(queue, home, Lsn(lsn), Lsn(until), here);
+                lsn = until;
             }
         }
     }
 
-    /// The next number above `lsn` that may name a message.
-    fn next_known(&self, lsn: Lsn) -> Option<Lsn> {
-        let native = self
-            .by_first
-            .range(lsn.next()..)
-            .next()
-            .map(|(first, _)| *first);
-        if self.moved_count == 0 {
-            return native;
+    /// Messages of one segment, or of none that exists, left a queue.
+    fn ack_run(&mut self, queue: QueueId, home: Option<u32>, first: Lsn, end: Lsn, here: u32) {
+        let moved = |first: Lsn, end: Lsn| Search {
+            queue,
+            first,
+            end,
+            here,
+            below: u32::MAX,
+            with_native: false,
+        };
+        let Some(home) = home else {
+            self.searches.push_back(moved(first, end));
+            return;
+        };
+        let is_moved_from = self
+            .segments
+            .get(&home)
+            .is_some_and(|account| account.is_moved_from);
+        if !is_moved_from {
+            self.take_places(queue, home, first, end, here);
+            return;
         }
-        let moved = self
-            .moved
-            .lock()
-            .keys()
-            .copied()
-            .filter(|moved| *moved > lsn)
-            .min();
-        native.into_iter().chain(moved).min()
+        for lsn in first.0..end.0 {
+            if self.holds(home, queue, Lsn(lsn)) {
+                self.take_place(queue, home, Lsn(lsn), here);
+            } else {
+                self.searches.push_back(moved(Lsn(lsn), Lsn(lsn + 1)));
+            }
+        }
     }
 
-    fn ack(&mut self, queue: QueueId, lsn: Lsn, home: u32, here: u32) {
-        if let Some(account) = self.segments.get_mut(&home)
-            && account.remove(queue, lsn)
-            && account.is_dead()
-        {
-            self.died = true;
+    /// One record of `target` left a queue, as a record in segment `here` says.
+    pub(crate) fn take_place(&mut self, queue: QueueId, target: u32, record: Lsn, here: u32) {
+        self.take_places(queue, target, record, record.next(), here);
+    }
+
+    fn take_places(&mut self, queue: QueueId, target: u32, first: Lsn, end: Lsn, here: u32) {
+        let Some(account) = self.segments.get_mut(&target) else {
+            return;
+        };
+        let (start, end) = (account.number(first), account.number(end));
+        let (is_taken, is_empty) = account.take(queue, start, end);
+        self.died |= is_taken && account.is_dead();
+        if is_taken {
+            if is_empty && target != here {
+                account.emptied.insert(queue);
+            }
+            self.note_taken(queue, target, here, |places| {
+                if is_empty {
+                    *places = PlaceSet::All;
+                } else {
+                    places.insert_run(start, end);
+                }
+            });
         }
-        if home != here
-            && let Some(account) = self.segments.get_mut(&here)
-        {
-            account.acks_on.insert(home);
+    }
+
+    /// All of a queue's messages in `target` left it.
+    pub(crate) fn take_all(&mut self, queue: QueueId, target: u32, here: u32) {
+        let Some(account) = self.segments.get_mut(&target) else {
+            return;
+        };
+        let is_taken = account.take_all(queue);
+        self.died |= is_taken && account.is_dead();
+        if is_taken {
+            if target != here {
+                account.emptied.insert(queue);
+            }
+            self.note_taken(queue, target, here, |places| *places = PlaceSet::All);
         }
-        if self.moved_count > 0 {
-            let mut moved = self.moved.lock();
-            if let Some(entry) = moved.get_mut(&lsn) {
-                entry.queues.retain(|held| *held != queue);
-                if entry.queues.is_empty() {
-                    moved.remove(&lsn);
+    }
+
+    /// Keeps for `here`'s footer what it takes from an earlier segment.
+    fn note_taken(
+        &mut self,
+        queue: QueueId,
+        target: u32,
+        here: u32,
+        note: impl FnOnce(&mut PlaceSet),
+    ) {
+        if target == here {
+            return;
+        }
+        let Some(account) = self.segments.get_mut(&here) else {
+            return;
+        };
+        account.acks_on.insert(target);
+        if let Some(contents) = &mut account.contents {
+            let queues = contents.acks.entry(target).or_default();
+            note(queues.entry(queue).or_default());
+        }
+    }
+
+    /// Acks that were written again by the places of what they took; `false` if they make no sense.
+    fn apply_place_acks(&mut self, queue: QueueId, body: &[u8], here: u32) -> bool {
+        let Some((target, places)) = super::record::decode_place_acks(body) else {
+            return false;
+        };
+        self.apply_places(queue, target, &places, here);
+        true
+    }
+
+    fn apply_places(&mut self, queue: QueueId, target: u32, places: &PlaceSet, here: u32) {
+        let Some(account) = self.segments.get_mut(&target) else {
+            return;
+        };
+        if *places == PlaceSet::All {
+            account.take_all(queue);
+            account.emptied.insert(queue);
+        } else {
+            for (start, end) in places.runs(0) {
+                if account.take(queue, start, end) == (true, true) {
+                    account.emptied.insert(queue);
                 }
             }
-            self.moved_count = moved.len();
         }
+        self.died |= account.is_dead();
+        // Kept even if nothing was new: who said it before may be about to go.
+        self.note_taken(queue, target, here, |kept| kept.insert_all(places));
     }
 
     fn apply_queue_delete(&mut self, queue: QueueId, here: u32) {
         let mut works_on = BTreeSet::new();
-        let mut had_moved = false;
         for (number, account) in &mut self.segments {
-            let live = account.live.remove(&queue);
-            let gone = account.gone.remove(&queue);
-            if let Some(count) = live {
-                account.references_live = account.references_live.saturating_sub(u64::from(count));
-                had_moved = true;
-                self.died = true;
+            let had = account.shares.contains_key(&queue) || account.emptied.remove(&queue);
+            if account.take_all(queue) {
+                self.died |= account.is_dead();
             }
-            if live.is_some() || gone.is_some() || account.deleted.contains(&queue) {
+            account.shares.remove(&queue);
+            account.emptied.remove(&queue);
+            account.notes.remove(&queue);
+            if had || account.deleted.contains(&queue) {
                 account.deleted.insert(queue);
                 if *number != here {
                     works_on.insert(*number);
                 }
             }
         }
+        self.delivered.remove(&queue);
         if let Some(account) = self.segments.get_mut(&here) {
             account.acks_on.append(&mut works_on);
-        }
-        if had_moved && self.moved_count > 0 {
-            let mut moved = self.moved.lock();
-            moved.retain(|_, entry| {
-                entry.queues.retain(|held| *held != queue);
-                !entry.queues.is_empty()
-            });
-            self.moved_count = moved.len();
+            if let Some(contents) = &mut account.contents {
+                contents.deletes.insert(queue);
+                for queues in contents.acks.values_mut() {
+                    queues.remove(&queue);
+                }
+            }
         }
     }
 
-    /// Whether `queue` holds the message `lsn` by the record at `location`.
-    pub(crate) fn is_live(&self, queue: QueueId, lsn: Lsn, location: Location) -> bool {
-        if self.moved_count > 0
-            && let Some(moved) = self.moved.lock().get(&lsn)
-        {
-            return moved.location == location && moved.queues.contains(&queue);
+    // ---- footers ----
+
+    /// Counts all records of a segment at once.
+    pub(crate) fn apply_footer(
+        &mut self,
+        number: u32,
+        summary: &Summary,
+        file_bytes: u64,
+        footer: FooterPlace,
+    ) {
+        let account = SegmentAccount::from_summary(summary, file_bytes, footer);
+        self.segments.insert(number, account);
+        self.by_first.insert(summary.first, number);
+        self.queue_max = self.queue_max.max(summary.queue_max);
+        self.last_kind = Kind::from_byte(summary.last_kind).or(self.last_kind);
+        self.batch_open = summary.batch_open;
+        for (target, queue, places) in &summary.acks {
+            self.apply_places(*queue, *target, places, number);
         }
-        self.native_home_of(lsn) == Some(location.segment)
-            && self
-                .segments
-                .get(&location.segment)
-                .is_some_and(|account| account.holds(queue, lsn))
+        for target in &summary.moved_from {
+            self.mark_moved_from(*target, number);
+        }
+        for queue in &summary.deletes {
+            self.apply_queue_delete(*queue, number);
+        }
+        for (queue, runs) in &summary.delivered {
+            let noted = self.delivered.entry(*queue).or_default();
+            runs.iter()
+                .for_each(|(first, len)| noted.insert_run(first, len));
+        }
+        if let Some(account) = self.segments.get_mut(&number) {
+            for (queue, note, runs) in &summary.notes {
+                let notes = account.notes.entry(*queue).or_default();
+                notes.insert(*note, runs.clone());
+            }
+        }
+        self.definitions.apply_changes(&summary.definitions, number);
+    }
+
+    // ---- questions ----
+
+    /// The greatest number noted of a message; 0 if none was.
+    pub(crate) fn note_of(&self, queue: QueueId, lsn: Lsn) -> u32 {
+        let notes = self
+            .segments
+            .values()
+            .filter_map(|account| account.notes.get(&queue));
+        let greatest = notes.filter_map(|notes| {
+            let mut falling = notes.iter().rev();
+            falling
+                .find(|(_, runs)| runs.contains(lsn))
+                .map(|(note, _)| *note)
+        });
+        greatest.max().unwrap_or(0)
+    }
+
+    /// Whether anything is noted of a queue's messages.
+    pub(crate) fn has_notes(&self, queue: QueueId) -> bool {
+        let mut accounts = self.segments.values();
+        accounts.any(|account| account.notes.contains_key(&queue))
+    }
+
+    /// Where the message was that was copied by record `copy`, as long as the copy may not be durable.
+    pub(crate) fn origin_of(&self, copy: Lsn) -> Option<Location> {
+        self.origins.get(&copy).copied()
+    }
+
+    /// All records up to `durable` are: their copies can be read.
+    pub(crate) fn forget_origins(&mut self, durable: Lsn) {
+        while let Some(entry) = self.origins.first_entry() {
+            if *entry.key() > durable {
+                break;
+            }
+            entry.remove();
+        }
+    }
+
+    /// The segments into which a message with this number may have been copied, the latest first.
+    pub(crate) fn moved_homes_of(&self, lsn: Lsn) -> Vec<u32> {
+        let covers = |account: &SegmentAccount| match &account.moved {
+            MovedList::Open(piles) => {
+                let mut piles = piles.lists().iter();
+                piles.any(|pile| covers_list(pile, lsn))
+            }
+            MovedList::Sealed(list) => {
+                list.is_some_and(|list| list.first <= lsn && lsn <= list.last)
+            }
+        };
+        let latest_first = self.segments.iter().rev();
+        latest_first
+            .filter(|(_, account)| covers(account))
+            .map(|(number, _)| *number)
+            .collect()
     }
 
     /// Whether the segment may be released at once, if it is not the last.
@@ -413,6 +622,7 @@ impl Ledger {
         self.segments.get(&number).is_some_and(|account| {
             account.is_dead()
                 && account.acks_on.is_empty()
+                && account.notes.is_empty()
                 && !(account.has_definitions && self.definitions.needs(number))
         })
     }
@@ -424,39 +634,39 @@ impl Ledger {
             .is_some_and(|account| account.has_definitions && self.definitions.needs(number))
     }
 
-    /// Gives the acks and deletes that must be written again before `number` is released: per segment
-    /// that they work on, each queue with its runs, and each deleted queue with `None`.
+    /// The acks and deletes that must be written again before `number` is released.
     // req: JOURNAL-18
-    pub(crate) fn acks_to_keep(&self, number: u32) -> Vec<(QueueId, Option<&RunSet>)> {
+    pub(crate) fn acks_to_keep(&self, number: u32) -> Vec<KeptAcks> {
         let Some(account) = self.segments.get(&number) else {
             return Vec::new();
         };
-        let targets = account
-            .acks_on
-            .iter()
-            .filter_map(|target| self.segments.get(target));
-        let mut acks = Vec::new();
-        for target in targets {
-            acks.extend(target.gone.iter().map(|(queue, runs)| (*queue, Some(runs))));
-            acks.extend(target.deleted.iter().map(|queue| (*queue, None)));
+        let mut kept = Vec::new();
+        let mut deleted = BTreeSet::new();
+        for target in &account.acks_on {
+            let Some(account) = self.segments.get(target) else {
+                continue;
+            };
+            let keep = |queue: &QueueId, places: PlaceSet| KeptAcks::Places {
+                queue: *queue,
+                target: *target,
+                places,
+            };
+            let gone = account.shares.iter();
+            let gone = gone.filter(|(_, share)| !share.gone.is_empty());
+            kept.extend(gone.map(|(queue, share)| keep(queue, share.gone.clone())));
+            let emptied = account.emptied.iter();
+            kept.extend(emptied.map(|queue| keep(queue, PlaceSet::All)));
+            deleted.extend(account.deleted.iter().copied());
         }
-        acks
+        kept.extend(deleted.into_iter().map(KeptAcks::QueueDelete));
+        kept
     }
 
-    /// The acks in segment `from` have been written again, into the segments `to`.
-    ///
-    /// What they work on is handed over as it is: a message that is gone can no longer be looked up.
-    pub(crate) fn hand_over_acks(&mut self, from: u32, to: &BTreeSet<u32>) {
-        let Some(account) = self.segments.get_mut(&from) else {
-            return;
-        };
-        let acks_on = std::mem::take(&mut account.acks_on);
-        for number in to {
-            if let Some(account) = self.segments.get_mut(number) {
-                account
-                    .acks_on
-                    .extend(acks_on.iter().filter(|target| *target != number));
-            }
+    /// What `number` was needed for has been written again.
+    pub(crate) fn hand_over(&mut self, number: u32) {
+        if let Some(account) = self.segments.get_mut(&number) {
+            account.acks_on.clear();
+            account.notes.clear();
         }
     }
 
@@ -464,4 +674,8 @@ impl Ledger {
     pub(crate) fn take_died(&mut self) -> bool {
         std::mem::take(&mut self.died)
     }
+}
+
+fn covers_list(list: &List, lsn: Lsn) -> bool {
+    list.first() <= lsn && lsn <= list.last()
 }

@@ -16,19 +16,26 @@
 //! | `recover`, `compact`, `read`, `read_many` | from files back to messages |
 //! | `inspect` | a look into a store for an operator |
 
+mod account;
 mod append;
 mod backlog;
+mod books;
 mod commit;
 mod compact;
 mod definitions;
 mod error;
 mod files;
+mod footer;
 mod inspect;
 mod ledger;
+mod list;
+mod places;
 mod read;
 mod read_many;
 mod record;
 mod recover;
+mod replay;
+mod restart;
 mod runs;
 mod segment;
 mod settings;
@@ -51,6 +58,7 @@ use crate::sabotage;
 
 use append::Appender;
 use record::{Head, Kind, encode_definition, encode_plain, encode_runs, record_bytes};
+use runs::RunSet;
 use shared::Shared;
 
 pub use commit::DurableLsn;
@@ -190,6 +198,47 @@ impl Journal {
         self.append_runs(Kind::Delivered, queue, lsns, 0)
     }
 
+    /// As [`Journal::append_delivered`] for every message of a queue from `first` to `last`, whatever
+    /// others lie between: for what nobody has read since the start.
+    pub fn append_delivered_range(
+        &self,
+        queue: QueueId,
+        first: Lsn,
+        last: Lsn,
+    ) -> Result<Lsn, JournalError> {
+        self.append_ranges(Kind::Delivered, queue, &[(first, last)])
+    }
+
+    /// Appends that every message of a queue whose number lies in one of the ranges (first to last) left
+    /// it: a purge, or a stream's retention, without knowing the single numbers.
+    ///
+    /// Messages that are appended later are not meant, whatever the ranges say.
+    pub fn append_cleared(
+        &self,
+        queue: QueueId,
+        ranges: &[(Lsn, Lsn)],
+    ) -> Result<Lsn, JournalError> {
+        self.append_ranges(Kind::Cleared, queue, ranges)
+    }
+
+    fn append_ranges(
+        &self,
+        kind: Kind,
+        queue: QueueId,
+        ranges: &[(Lsn, Lsn)],
+    ) -> Result<Lsn, JournalError> {
+        let mut last = Lsn::ZERO;
+        for ranges in ranges.chunks(self.runs_per_record()) {
+            let body = ranges_body(ranges);
+            (last, _) = self
+                .shared()
+                .append_one(record_bytes(body.len()), |out, lsn| {
+                    encode_runs_record(out, (kind, 0), lsn, false, queue, &body);
+                })?;
+        }
+        Ok(last)
+    }
+
     /// Notes a small number of messages of a queue, such as how often they were given back.
     ///
     /// The greatest number noted of a message counts. It is kept until the message leaves the queue and
@@ -272,6 +321,12 @@ impl Journal {
                 extra: 0,
                 queue: *queue,
                 body: runs_body(lsns).to_vec(),
+            },
+            Entry::Cleared { queue, ranges } => Prepared::Plain {
+                kind: Kind::Cleared,
+                extra: 0,
+                queue: *queue,
+                body: ranges_body(ranges),
             },
             Entry::Noted { queue, lsns, note } => Prepared::Plain {
                 kind: Kind::Noted,
@@ -375,6 +430,12 @@ impl Journal {
         backlog::read(self.shared(), queue, after, max_count, max_bytes)
     }
 
+    /// The number of the live message of a queue that has `n` others before it; `None` if there are no
+    /// more than `n`. With [`Journal::read_backlog`] this reads a queue from its `n`-th message on.
+    pub fn nth_message(&self, queue: QueueId, n: u64) -> Result<Option<Lsn>, JournalError> {
+        backlog::nth(&self.shared().books, queue, n)
+    }
+
     /// Bytes appended and not yet written: a measure of how far the disk is behind.
     pub fn pending_bytes(&self) -> usize {
         self.shared().lock().appender.pending_bytes()
@@ -451,6 +512,16 @@ impl Prepared<'_> {
 fn runs_body(lsns: &[Lsn]) -> SmallVec<[u8; 64]> {
     let mut body = SmallVec::new();
     encode_runs(&mut body, lsns);
+    body
+}
+
+fn ranges_body(ranges: &[(Lsn, Lsn)]) -> Vec<u8> {
+    let mut runs = RunSet::default();
+    for (first, last) in ranges.iter().filter(|(first, last)| first <= last) {
+        runs.insert_run(*first, last.0 - first.0 + 1);
+    }
+    let mut body = Vec::new();
+    record::encode_sorted_runs(&mut body, runs.iter());
     body
 }
 

@@ -5,7 +5,6 @@
 //! Spec: `spec/journal.md`, JOURNAL-19, JOURNAL-25.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -26,7 +25,7 @@ const MOVES_MAX: usize = 16;
 /// Segments open for reading, by number.
 #[derive(Debug)]
 pub(crate) struct ReadFiles {
-    dir: SegmentDir,
+    pub(crate) dir: SegmentDir,
     open: Mutex<BTreeMap<u32, Arc<OpenSegment>>>,
 }
 
@@ -81,12 +80,12 @@ pub(crate) fn read_message(
         if let Found::Message(message) = found {
             return Ok(message);
         }
-        let moved = shared.moved.lock().get(&lsn).map(|moved| moved.location);
+        let moved = shared.books.find_copy(lsn, shared.durable_lsn())?;
         match moved {
             Some(moved) if moved != location => location = moved,
             // The file may have been recycled while it was read: a fresh look decides.
             _ => {
-                shared.files.forget(location.segment);
+                shared.books.files.forget(location.segment);
                 return match look(shared, lsn, location)? {
                     Found::Message(message) => Ok(message),
                     Found::Gone => Err(JournalError::NotFound { lsn }),
@@ -101,18 +100,16 @@ pub(crate) fn read_message(
 // req: JOURNAL-25
 fn damaged(shared: &Shared, location: Location) -> JournalError {
     JournalError::Damaged {
-        path: shared.files.dir.segment_path(location.segment),
+        path: shared.books.files.dir.segment_path(location.segment),
         offset: u64::from(location.offset),
         what: "the message's record is not whole".to_owned(),
     }
 }
 
 fn look(shared: &Shared, lsn: Lsn, location: Location) -> Result<Found, JournalError> {
-    let segment = match shared.files.open(location.segment) {
+    let segment = match shared.books.files.open(location.segment) {
         Ok(segment) => segment,
-        Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(Found::Gone);
-        }
+        Err(error) if error.is_not_found() => return Ok(Found::Gone),
         Err(error) => return Err(error),
     };
     let offset = u64::from(location.offset);

@@ -94,6 +94,7 @@ fn read_group(
                         StoredBody::Inline(bytes) => BodyRecord::Inline(bytes),
                         StoredBody::Payload(payload) => BodyRecord::Payload(*payload),
                     },
+                    queues: &stored.queues,
                     flags: stored.flags,
                     time_unix_ms: stored.time_unix_ms,
                 }),
@@ -112,7 +113,7 @@ fn fill(
     let (Some((_, first)), Some((_, last))) = (group.first(), group.last()) else {
         return Ok(0);
     };
-    let segment = shared.files.open(first.segment)?;
+    let segment = shared.books.files.open(first.segment)?;
     let start = u64::from(first.offset);
     // How long the last one is stands in its head, which is not read yet: mostly as long as the others.
     let between = u64::from(last.offset - first.offset);

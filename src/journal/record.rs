@@ -7,8 +7,10 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::places::PlaceSet;
 use super::types::{
-    BodyRecord, Lsn, NewMessage, PayloadRecord, QueueId, StoredBody, StoredMessage, StoredRef,
+    BodyRecord, Location, Lsn, NewMessage, PayloadRecord, QueueId, StoredBody, StoredMessage,
+    StoredRef,
 };
 
 /// Bytes before the body of a record.
@@ -26,6 +28,8 @@ pub(crate) const MARK_MAGIC: u64 = 0x6b72_616d_636e_7973;
 
 const MESSAGE_FIXED_BYTES: usize = 16;
 const PAYLOAD_BYTES: usize = 48;
+/// What a copy says before it goes on as a message: its number and where it was.
+const COPY_FIXED_BYTES: usize = 24;
 const FLAG_MORE: u8 = 1;
 const MARK_BODY_BYTES: u32 = 16;
 const _: () = assert!(MARK_BYTES.is_multiple_of(ALIGN_BYTES));
@@ -48,10 +52,13 @@ pub(crate) enum Kind {
     Delivered = 13,
     Started = 14,
     Noted = 15,
+    Copied = 16,
+    Cleared = 17,
+    PlaceAcks = 18,
 }
 
 impl Kind {
-    fn from_byte(byte: u8) -> Option<Self> {
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Self::Mark,
             2 => Self::Catalog,
@@ -67,6 +74,9 @@ impl Kind {
             13 => Self::Delivered,
             14 => Self::Started,
             15 => Self::Noted,
+            16 => Self::Copied,
+            17 => Self::Cleared,
+            18 => Self::PlaceAcks,
             _ => return None,
         })
     }
@@ -86,7 +96,10 @@ impl Kind {
             | Self::CleanStop
             | Self::Delivered
             | Self::Started
-            | Self::Noted => true,
+            | Self::Noted
+            | Self::Copied
+            | Self::Cleared
+            | Self::PlaceAcks => true,
         }
     }
 }
@@ -378,11 +391,19 @@ pub(crate) fn encode_message(
     pad(out, start);
 }
 
-fn encode_payload(out: &mut Vec<u8>, payload: &PayloadRecord) {
+pub(crate) fn encode_payload(out: &mut Vec<u8>, payload: &PayloadRecord) {
     out.extend_from_slice(&payload.scope.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&payload.size_bytes.to_le_bytes());
     out.extend_from_slice(&payload.id);
+}
+
+/// Where a copied message was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Origin {
+    pub(crate) location: Location,
+    /// The number of the record there, which is not the message's own if that was a copy too.
+    pub(crate) record: Lsn,
 }
 
 /// A message or moved message record, taken apart but not copied.
@@ -390,6 +411,8 @@ fn encode_payload(out: &mut Vec<u8>, payload: &PayloadRecord) {
 pub(crate) struct MessageView<'a> {
     /// The message's own number, also when this record is a copy.
     pub(crate) lsn: Lsn,
+    /// Where it was copied from, if this record tells.
+    pub(crate) origin: Option<Origin>,
     pub(crate) queues: SmallVec<[QueueId; 4]>,
     /// What lies before the list of further queues: time and lengths.
     fixed: &'a [u8],
@@ -410,8 +433,18 @@ impl<'a> MessageView<'a> {
         let mut input = Input(record.body);
         let lsn = match head.kind {
             Kind::Message => head.lsn,
-            Kind::Moved => Lsn(input.u64()?),
+            Kind::Moved | Kind::Copied => Lsn(input.u64()?),
             _ => return None,
+        };
+        let origin = match head.kind {
+            Kind::Copied => Some(Origin {
+                location: Location {
+                    segment: input.u32()?,
+                    offset: input.u32()?,
+                },
+                record: Lsn(input.u64()?),
+            }),
+            _ => None,
         };
         let fixed = input.0.get(..MESSAGE_FIXED_BYTES)?;
         let time_unix_ms = input.u64()?;
@@ -432,11 +465,18 @@ impl<'a> MessageView<'a> {
         let header = input.bytes(header_len)?;
         let body = match body_kind {
             0 => BodyRecord::Inline(input.0),
-            1 => BodyRecord::Payload(decode_payload(input.0)?),
+            1 => {
+                let payload = decode_payload(&mut input)?;
+                if !input.0.is_empty() {
+                    return None;
+                }
+                BodyRecord::Payload(payload)
+            }
             _ => return None,
         };
         Some(Self {
             lsn,
+            origin,
             queues,
             fixed,
             rest,
@@ -484,33 +524,43 @@ impl<'a> MessageView<'a> {
     }
 
     /// The message as it lies there.
-    pub(crate) fn to_ref(&self) -> StoredRef<'a> {
+    pub(crate) fn to_ref(&self) -> StoredRef<'_> {
         StoredRef {
             lsn: self.lsn,
             exchange: self.exchange,
             routing_key: self.routing_key,
             header: self.header,
             body: self.body,
+            queues: &self.queues,
             flags: self.flags,
             time_unix_ms: self.time_unix_ms,
         }
     }
 
-    /// Length of the body of the moved message record for `queue_count` queues, in bytes.
-    pub(crate) fn moved_body_bytes(&self, queue_count: usize) -> usize {
-        8 + MESSAGE_FIXED_BYTES + (queue_count - 1) * 8 + self.rest.len()
+    /// Length of the body of a copy for `queue_count` queues, in bytes.
+    pub(crate) fn copy_body_bytes(&self, queue_count: usize) -> usize {
+        COPY_FIXED_BYTES + MESSAGE_FIXED_BYTES + (queue_count - 1) * 8 + self.rest.len()
     }
 
-    /// Appends a copy of it for the queues that still hold it.
-    pub(crate) fn encode_moved(&self, out: &mut Vec<u8>, lsn: Lsn, queues: &[QueueId]) {
+    /// Appends a copy of it, which was at `origin`, for the queues that still hold it.
+    pub(crate) fn encode_copy(
+        &self,
+        out: &mut Vec<u8>,
+        lsn: Lsn,
+        queues: &[QueueId],
+        origin: Origin,
+    ) {
         let start = out.len();
         let (first, others) = queues.split_first().expect("only live messages are moved");
-        let mut head = Head::new(Kind::Moved, lsn, self.moved_body_bytes(queues.len()));
+        let mut head = Head::new(Kind::Copied, lsn, self.copy_body_bytes(queues.len()));
         head.queue_count = u16::try_from(queues.len()).expect("a part of the message's queues");
         head.extra = self.flags;
         head.queue = *first;
         head.encode(out);
         out.extend_from_slice(&self.lsn.0.to_le_bytes());
+        out.extend_from_slice(&origin.location.segment.to_le_bytes());
+        out.extend_from_slice(&origin.location.offset.to_le_bytes());
+        out.extend_from_slice(&origin.record.0.to_le_bytes());
         out.extend_from_slice(self.fixed);
         for queue in others {
             out.extend_from_slice(&queue.0.to_le_bytes());
@@ -520,13 +570,12 @@ impl<'a> MessageView<'a> {
     }
 }
 
-fn decode_payload(bytes: &[u8]) -> Option<PayloadRecord> {
-    let mut input = Input(bytes);
+pub(crate) fn decode_payload(input: &mut Input<'_>) -> Option<PayloadRecord> {
     let scope = input.u32()?;
     input.u32()?;
     let size_bytes = input.u64()?;
     let id = input.bytes(32)?.try_into().ok()?;
-    input.0.is_empty().then_some(PayloadRecord {
+    Some(PayloadRecord {
         scope,
         id,
         size_bytes,
@@ -578,7 +627,7 @@ fn encode_run(out: &mut impl Extend<u8>, end_of_last: &mut u64, start: u64, end:
     *end_of_last = end;
 }
 
-fn encode_varint(out: &mut impl Extend<u8>, mut value: u64) {
+pub(crate) fn encode_varint(out: &mut impl Extend<u8>, mut value: u64) {
     while value >= 0x80 {
         out.extend([value.to_le_bytes()[0] | 0x80]);
         value >>= 7;
@@ -645,6 +694,21 @@ pub(crate) fn decode_released(body: &[u8]) -> Option<u32> {
     Input(body).u32()
 }
 
+/// The body of acks by place: the segment that they work on, and the records there.
+pub(crate) fn encode_place_acks(target: u32, places: &PlaceSet) -> Vec<u8> {
+    let mut body = target.to_le_bytes().to_vec();
+    places.encode(&mut body);
+    body
+}
+
+/// Reads what [`encode_place_acks`] wrote.
+pub(crate) fn decode_place_acks(body: &[u8]) -> Option<(u32, PlaceSet)> {
+    let mut input = Input(body);
+    let target = input.u32()?;
+    let places = PlaceSet::decode(&mut input)?;
+    input.0.is_empty().then_some((target, places))
+}
+
 /// Bytes still to be read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Input<'a>(pub(crate) &'a [u8]);
@@ -676,7 +740,11 @@ impl<'a> Input<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    pub(crate) fn varint_u32(&mut self) -> Option<u32> {
+        u32::try_from(self.varint()?).ok()
+    }
+
+    pub(crate) fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -746,11 +814,19 @@ mod tests {
         let bytes = encoded(&message(&queues), 3);
         let view = MessageView::decode(&decode(&bytes, 3).unwrap()).unwrap();
         let mut copy = Vec::new();
-        view.encode_moved(&mut copy, Lsn(80), &[QueueId(9), QueueId(4)]);
+        let origin = Origin {
+            location: Location {
+                segment: 3,
+                offset: 800,
+            },
+            record: Lsn(5),
+        };
+        view.encode_copy(&mut copy, Lsn(80), &[QueueId(9), QueueId(4)], origin);
         write_checksum(&mut copy, 4);
         let record = decode(&copy, 4).unwrap();
         assert_eq!(record.head.lsn, Lsn(80));
         let moved = MessageView::decode(&record).unwrap();
+        assert_eq!(moved.origin, Some(origin));
         let expected = StoredMessage {
             queues: vec![QueueId(9), QueueId(4)],
             ..view.to_stored()
@@ -824,6 +900,7 @@ mod tests {
                 let _ = MessageView::decode(&record);
             }
             let _ = decode_catalog(&bytes);
+            let _ = decode_place_acks(&bytes);
             let _ = decode_definition(&bytes);
             let _ = find_mark(&bytes, 0);
             let _ = Runs::new(&bytes).count();

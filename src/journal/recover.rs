@@ -2,34 +2,32 @@
 //!
 //! Owns: telling a torn tail from damage, and writing the surviving tail again. Changes nothing before
 //! it is sure that the store is whole.
-//! Bound: 24 bytes per message in a segment, what one batch holds, and one reading window.
-//! Spec: `spec/journal.md`, "Recovery", JOURNAL-8 to JOURNAL-15.
+//! Segments with a footer are not read: only the last one is, unless it was closed cleanly.
+//! Bound: the accounts of all segments, what one batch holds, and one reading window; of segments whose
+//! records are read also their lists, until the store is open.
+//! Spec: `spec/journal.md`, "Recovery", JOURNAL-8 to JOURNAL-15, JOURNAL-26 to JOURNAL-29.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::disk::{Disk, OpenMode};
+use crate::disk::Disk;
 
-use super::append::Appender;
-use super::backlog::Backlog;
+use super::account::FooterPlace;
+use super::books::Books;
 use super::commit::Committer;
 use super::error::JournalError;
-use super::files::{Files, Made, Plan};
+use super::footer::{Summary, Trailer};
 use super::inspect::Verified;
-use super::ledger::{Ledger, MovedMap};
 use super::read::ReadFiles;
-use super::record::{
-    CatalogEntry, Head, Kind, MessageView, Record, Runs, decode_released, encode_mark,
-    encode_plain, mark_durable, record_bytes, write_checksum,
-};
-use super::runs::RunSet;
+use super::record::{CatalogEntry, Kind, decode_released, mark_durable};
+use super::replay::{Held, Replay};
+use super::restart::restart;
 use super::sabotage::{self, Sabotage};
-use super::segment::{FileRole, OpenSegment, Scan, Scanned, SegmentDir, io_error, records_at};
+use super::segment::{FileRole, OpenSegment, Scan, Scanned, SegmentDir, io_error};
 use super::settings::{JournalSettings, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use super::shared::Shared;
-use super::types::{Found, Location, Lsn, PayloadRecord, QueueId, Recovered, RecoveredQueue};
+use super::types::{Location, Lsn, Recovered};
 
 /// Opens or creates the store and gives the sync thread's state and what was found.
 pub(crate) fn open(
@@ -51,9 +49,8 @@ pub(crate) fn open(
     };
     prepare_dir(&dir)?;
     let listing = Listing::read(&dir)?;
-    let moved = MovedMap::default();
-    let store = read_store(&dir, &listing, Arc::clone(&moved))?;
-    restart(dir, &listing, settings, moved, store)
+    let store = read_store(&dir, &listing, Trust::Footers)?;
+    restart(dir, &listing, settings, store)
 }
 
 fn prepare_dir(dir: &SegmentDir) -> Result<(), JournalError> {
@@ -76,8 +73,8 @@ fn prepare_dir(dir: &SegmentDir) -> Result<(), JournalError> {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) segments: BTreeSet<u32>,
-    spares: Vec<u64>,
-    unfinished: Vec<String>,
+    pub(super) spares: Vec<u64>,
+    pub(super) unfinished: Vec<String>,
 }
 
 impl Listing {
@@ -101,57 +98,126 @@ impl Listing {
     }
 }
 
-/// What reading all segments gave.
-pub(super) struct Store {
-    replay: Replay,
-    store_id: Option<[u8; 16]>,
-    /// The segments that stay.
-    catalog: Vec<CatalogEntry>,
-    /// Whole records that no mark names, to be written again; the first has the number `cut`.
-    tail: Vec<Held>,
-    /// The number of the first record that is not yet safe; all below are.
-    cut: Lsn,
-    /// The number of the last segment, and where its whole records end.
-    last: Option<(u32, u64)>,
+/// Whether segments that have footers are read nevertheless.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Trust {
+    /// What a footer says is believed.
+    Footers,
+    /// Only records are.
+    Records,
 }
 
-/// A record that waits to be applied: for the end of its batch, or for its new place.
-#[derive(Debug)]
-struct Held {
-    location: Location,
-    bytes: Vec<u8>,
-    lsn: Lsn,
-    more: bool,
+/// What reading all segments gave.
+pub(super) struct Store {
+    pub(super) replay: Replay,
+    pub(super) store_id: Option<[u8; 16]>,
+    /// The segments that stay.
+    pub(super) catalog: Vec<CatalogEntry>,
+    /// Whole records that no mark names, to be written again; the first has the number `cut`.
+    pub(super) tail: Vec<Held>,
+    /// The number of the first record that is not yet safe; all below are.
+    pub(super) cut: Lsn,
+    /// The last segment.
+    pub(super) last: Option<LastSegment>,
+    /// Segments whose records were read, and where they end in bytes: they get a footer.
+    pub(super) scanned: Vec<(u32, u64)>,
+}
+
+/// What is known of the last segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct LastSegment {
+    pub(super) number: u32,
+    pub(super) first: Lsn,
+    /// Where its whole records end, in bytes.
+    pub(super) end: u64,
+    /// Whether it was closed cleanly and has a footer.
+    pub(super) is_closed: bool,
+}
+
+/// A segment's footer.
+struct Footer {
+    trailer: Trailer,
+    summary: Summary,
+}
+
+impl Footer {
+    /// Reads the footer of a segment; `None` if it has none that is whole.
+    // req: JOURNAL-27
+    fn read(segment: &OpenSegment) -> Result<Option<Self>, JournalError> {
+        let Some((trailer, bytes)) = segment.footer_parts()? else {
+            return Ok(None);
+        };
+        let summary = Summary::decode(&bytes)
+            .filter(|summary| summary.first == segment.header.first && summary.end == trailer.end);
+        Ok(summary.map(|summary| Self { trailer, summary }))
+    }
+}
+
+/// What must be known of the last segment before the others are read.
+struct Ahead {
+    /// The segments that its records release.
+    // req: JOURNAL-14
+    released: BTreeSet<u32>,
+    has_batch_end: bool,
+    footer: Option<Footer>,
+}
+
+impl Ahead {
+    fn look(last: &OpenSegment, trust: Trust) -> Result<Self, JournalError> {
+        // req: JOURNAL-29
+        if trust == Trust::Footers
+            && let Some(footer) = Footer::read(last)?
+            && footer.trailer.is_closed
+            && footer.summary.batch_open == Lsn::ZERO
+        {
+            return Ok(Self {
+                released: footer.summary.released.iter().copied().collect(),
+                has_batch_end: footer.summary.has_batch_end,
+                footer: Some(footer),
+            });
+        }
+        let mut ahead = Self {
+            released: BTreeSet::new(),
+            has_batch_end: false,
+            footer: None,
+        };
+        let mut scan = Scan::new(last);
+        while let Scanned::Record { record, .. } = scan.next()? {
+            ahead.has_batch_end |= record.head.kind.is_numbered() && !record.head.more;
+            if record.head.kind == Kind::Released
+                && let Some(number) = decode_released(record.body)
+            {
+                ahead.released.insert(number);
+            }
+        }
+        Ok(ahead)
+    }
 }
 
 pub(super) fn read_store(
     dir: &SegmentDir,
     listing: &Listing,
-    moved: MovedMap,
+    trust: Trust,
 ) -> Result<Store, JournalError> {
-    let replay = Replay::new(moved);
-    let Some(&last_number) = listing.segments.last() else {
-        return Ok(Store {
-            replay,
-            store_id: None,
-            catalog: Vec::new(),
-            tail: Vec::new(),
-            cut: Lsn(1),
-            last: None,
-        });
-    };
-    let last = OpenSegment::open(dir, last_number)?;
     let mut store = Store {
-        replay,
-        store_id: Some(last.header.store_id),
+        replay: Replay::new(Books::new(ReadFiles::new(dir.clone()))),
+        store_id: None,
         catalog: Vec::new(),
         tail: Vec::new(),
-        cut: last.header.first,
+        cut: Lsn(1),
         last: None,
+        scanned: Vec::new(),
     };
-    let released = find_released(&last)?;
+    let Some(&last_number) = listing.segments.last() else {
+        return Ok(store);
+    };
+    let last = OpenSegment::open(dir, last_number)?;
+    store.store_id = Some(last.header.store_id);
+    store.cut = last.header.first;
+    let ahead = Ahead::look(&last, trust)?;
+    let mut older = Vec::new();
     for entry in last.catalog()? {
-        if released.contains(&entry.number) {
+        if ahead.released.contains(&entry.number) {
             continue;
         }
         // req: JOURNAL-13
@@ -160,56 +226,80 @@ pub(super) fn read_store(
                 path: dir.segment_path(entry.number),
             });
         }
-        store.read_older(dir, &entry)?;
+        older.push(store.open_older(dir, entry, trust)?);
+    }
+    let footers = believable(older, &ahead, last.header.first);
+    for (entry, segment, footer) in footers {
+        store.read_older(&entry, &segment, footer)?;
         store.catalog.push(entry);
     }
-    store.read_last(&last)?;
+    match ahead.footer {
+        Some(footer) => store.believe_last(&last, footer)?,
+        None => store.read_last(&last)?,
+    }
     Ok(store)
 }
 
-/// The segments that records in the last segment release.
-// req: JOURNAL-14
-fn find_released(last: &OpenSegment) -> Result<BTreeSet<u32>, JournalError> {
-    let mut released = BTreeSet::new();
-    let mut scan = Scan::new(last);
-    while let Scanned::Record { record, .. } = scan.next()? {
-        if record.head.kind == Kind::Released
-            && let Some(number) = decode_released(record.body)
-        {
-            released.insert(number);
+/// An older segment: as the catalog lists it, open, and its footer if it has one that can be believed.
+type Older = (CatalogEntry, OpenSegment, Option<Footer>);
+
+/// Takes the footers away that say something of an atomic batch whose end is not in the store.
+// req: JOURNAL-11
+fn believable(mut older: Vec<Older>, ahead: &Ahead, last_first: Lsn) -> Vec<Older> {
+    let mut is_ended_later = ahead.has_batch_end;
+    let mut next_first = last_first;
+    for (entry, _, footer) in older.iter_mut().rev() {
+        let goes_on = footer
+            .as_ref()
+            .is_some_and(|footer| footer.summary.batch_open != Lsn::ZERO);
+        // A released segment between the two held the end of the batch: the batch was whole.
+        let has_gap = entry.end != next_first;
+        let has_end = footer
+            .as_ref()
+            .is_some_and(|footer| footer.summary.has_batch_end);
+        if goes_on && !is_ended_later && !has_gap {
+            *footer = None;
         }
+        is_ended_later |= has_end;
+        next_first = entry.first;
     }
-    Ok(released)
+    older
 }
 
 impl Store {
     /// What the store holds, if nothing is opened.
     pub(super) fn verified(mut self, dir: &SegmentDir) -> Result<Verified, JournalError> {
         let mut last = Lsn(self.cut.0 - 1);
-        if let Some((number, _)) = self.last {
+        if let Some(LastSegment { number, .. }) = self.last {
             let segment = OpenSegment::open(dir, number)?;
             for held in std::mem::take(&mut self.tail) {
                 last = held.lsn;
                 self.replay.take_held(&segment, held)?;
             }
-            self.replay.ledger.end_records(number, last.next());
+            let mut ledger = self.replay.books.ledger();
+            ledger.end_records(number, last.next());
         }
-        let (recovered, _) = self.replay.recovered();
+        let recovered = self.replay.recovered()?;
+        let queues = recovered.queues.values();
         Ok(Verified {
             segment_count: self.catalog.len() + usize::from(self.last.is_some()),
             last,
             queue_count: recovered.queues.len(),
-            message_count: recovered.queues.values().map(|queue| queue.count).sum(),
+            message_count: queues.map(|queue| queue.count).sum(),
             definition_count: recovered.definitions.len(),
             clean: recovered.clean,
             end: self
                 .last
-                .map(|(number, end)| (dir.segment_path(number), end)),
+                .map(|last| (dir.segment_path(last.number), last.end)),
         })
     }
 
-    /// Reads a segment before the last one: all of its records up to `entry.end` must be there.
-    fn read_older(&mut self, dir: &SegmentDir, entry: &CatalogEntry) -> Result<(), JournalError> {
+    fn open_older(
+        &self,
+        dir: &SegmentDir,
+        entry: CatalogEntry,
+        trust: Trust,
+    ) -> Result<Older, JournalError> {
         let segment = OpenSegment::open(dir, entry.number)?;
         if Some(segment.header.store_id) != self.store_id {
             return Err(segment.damaged(0, "it belongs to another store"));
@@ -217,10 +307,34 @@ impl Store {
         if segment.header.first != entry.first {
             return Err(segment.damaged(0, "the header does not agree with the catalog"));
         }
+        let footer = match trust {
+            // It was made for more records than count now if recovery has written the last ones again.
+            Trust::Footers => {
+                Footer::read(&segment)?.filter(|footer| footer.summary.end == entry.end)
+            }
+            Trust::Records => None,
+        };
+        Ok((entry, segment, footer))
+    }
+
+    /// Reads a segment before the last one: all of its records up to `entry.end` must be there.
+    fn read_older(
+        &mut self,
+        entry: &CatalogEntry,
+        segment: &OpenSegment,
+        footer: Option<Footer>,
+    ) -> Result<(), JournalError> {
         let previous_end = self.catalog.last().map_or(Lsn(1), |previous| previous.end);
+        if let Some(footer) = footer {
+            let Footer { trailer, summary } = footer;
+            let place = FooterPlace::File { base: trailer.base };
+            return self
+                .replay
+                .take_footer(segment, summary, place, previous_end);
+        }
         self.replay
-            .begin_segment(&segment, entry.first, previous_end)?;
-        let mut scan = Scan::new(&segment);
+            .begin_segment(segment, entry.first, previous_end)?;
+        let mut scan = Scan::new(segment);
         let mut next = entry.first;
         while next < entry.end {
             match scan.next()? {
@@ -240,7 +354,7 @@ impl Store {
                         segment: entry.number,
                         offset,
                     };
-                    self.replay.take(&segment, &record, bytes, location)?;
+                    self.replay.take(segment, &record, bytes, location)?;
                     next = next.next();
                 }
                 // req: JOURNAL-9
@@ -253,8 +367,29 @@ impl Store {
                 }
             }
         }
-        self.replay.ledger.end_records(entry.number, entry.end);
+        self.scanned.push((entry.number, scan.position()));
+        self.replay
+            .books
+            .ledger()
+            .end_records(entry.number, entry.end);
         Ok(())
+    }
+
+    /// Takes the last segment as its footer tells, which was written after all of it was synced.
+    // req: JOURNAL-29
+    fn believe_last(&mut self, segment: &OpenSegment, footer: Footer) -> Result<(), JournalError> {
+        let previous_end = self.catalog.last().map_or(Lsn(1), |previous| previous.end);
+        let Footer { trailer, summary } = footer;
+        self.cut = summary.end;
+        self.last = Some(LastSegment {
+            number: segment.header.number,
+            first: segment.header.first,
+            end: u64::from(trailer.records_end),
+            is_closed: true,
+        });
+        let place = FooterPlace::File { base: trailer.base };
+        self.replay
+            .take_footer(segment, summary, place, previous_end)
     }
 
     /// Reads the last segment, whose tail may be torn.
@@ -307,7 +442,13 @@ impl Store {
             );
             return Err(segment.damaged(scan.position(), &what));
         }
-        self.last = Some((header.number, scan.position()));
+        self.last = Some(LastSegment {
+            number: header.number,
+            first: header.first,
+            end: scan.position(),
+            is_closed: false,
+        });
+        self.scanned.push((header.number, scan.position()));
         self.cut_tail(tail, next);
         Ok(())
     }
@@ -329,381 +470,4 @@ impl Store {
         }
         self.tail = tail;
     }
-}
-
-/// Applies records in order and keeps a list of each queue's messages.
-struct Replay {
-    ledger: Ledger,
-    queues: HashMap<QueueId, Vec<Found>>,
-    payloads: HashMap<Lsn, PayloadRecord>,
-    delivered: HashMap<QueueId, RunSet>,
-    notes: HashMap<(QueueId, Lsn), u32>,
-    /// The records of an atomic batch whose end has not come yet.
-    held: Vec<Held>,
-    last_kind: Option<Kind>,
-}
-
-impl Replay {
-    fn new(moved: MovedMap) -> Self {
-        Self {
-            ledger: Ledger::new(moved),
-            queues: HashMap::new(),
-            payloads: HashMap::new(),
-            delivered: HashMap::new(),
-            notes: HashMap::new(),
-            held: Vec::new(),
-            last_kind: None,
-        }
-    }
-
-    fn begin_segment(
-        &mut self,
-        segment: &OpenSegment,
-        first: Lsn,
-        previous_end: Lsn,
-    ) -> Result<(), JournalError> {
-        if first < previous_end {
-            return Err(segment.damaged(0, "its records overlap with those of the one before"));
-        }
-        // A released segment between the two held the end of the batch: the batch was whole.
-        if first != previous_end {
-            self.flush(segment)?;
-        }
-        self.ledger
-            .begin_segment(segment.header.number, first, segment.file_bytes);
-        Ok(())
-    }
-
-    /// Applies a record, or holds it until its batch is whole.
-    // req: JOURNAL-11
-    fn take(
-        &mut self,
-        segment: &OpenSegment,
-        record: &Record<'_>,
-        bytes: &[u8],
-        location: Location,
-    ) -> Result<(), JournalError> {
-        let more = record.head.more;
-        if !more && self.held.is_empty() {
-            return self.apply(segment, record, location);
-        }
-        let lsn = record.head.lsn;
-        self.held.push(Held {
-            location,
-            bytes: bytes.to_vec(),
-            lsn,
-            more,
-        });
-        if more { Ok(()) } else { self.flush(segment) }
-    }
-
-    fn take_held(&mut self, segment: &OpenSegment, held: Held) -> Result<(), JournalError> {
-        let more = held.more;
-        self.held.push(held);
-        if more { Ok(()) } else { self.flush(segment) }
-    }
-
-    fn flush(&mut self, segment: &OpenSegment) -> Result<(), JournalError> {
-        for held in std::mem::take(&mut self.held) {
-            let Some(head) = Head::decode(&held.bytes) else {
-                return Err(segment.damaged(u64::from(held.location.offset), "no record"));
-            };
-            let record = Record {
-                head,
-                body: held_body(&held, &head),
-            };
-            self.apply(segment, &record, held.location)?;
-        }
-        Ok(())
-    }
-
-    fn apply(
-        &mut self,
-        segment: &OpenSegment,
-        record: &Record<'_>,
-        location: Location,
-    ) -> Result<(), JournalError> {
-        if !self.ledger.apply(record, location) {
-            let what = "a record's content makes no sense";
-            return Err(segment.damaged(u64::from(location.offset), what));
-        }
-        self.last_kind = Some(record.head.kind);
-        match record.head.kind {
-            Kind::Message | Kind::Moved => {
-                let view = MessageView::decode(record).ok_or_else(|| {
-                    segment.damaged(u64::from(location.offset), "a message makes no sense")
-                })?;
-                let bytes = view.inline_bytes();
-                let message = Found {
-                    lsn: view.lsn,
-                    location,
-                    body_bytes: bytes.and_then(|len| u32::try_from(len).ok()).unwrap_or(0),
-                    was_delivered: false,
-                };
-                if let Some(payload) = view.payload() {
-                    self.payloads.insert(view.lsn, payload);
-                }
-                for queue in &view.queues {
-                    self.queues.entry(*queue).or_default().push(message);
-                }
-            }
-            Kind::Delivered => {
-                let delivered = self.delivered.entry(record.head.queue).or_default();
-                for (first, len) in Runs::new(record.body) {
-                    delivered.insert_run(first, len);
-                }
-            }
-            Kind::Noted => {
-                for (Lsn(first), len) in Runs::new(record.body) {
-                    for lsn in first..first.saturating_add(len) {
-                        let note = self.notes.entry((record.head.queue, Lsn(lsn))).or_default();
-                        *note = (*note).max(record.head.extra);
-                    }
-                }
-            }
-            Kind::Mark
-            | Kind::Catalog
-            | Kind::Acks
-            | Kind::QueueDelete
-            | Kind::DefinitionPut
-            | Kind::DefinitionRemove
-            | Kind::DefinitionsReset
-            | Kind::Released
-            | Kind::CleanStop
-            | Kind::Started => {}
-        }
-        Ok(())
-    }
-
-    /// What is alive, in order.
-    fn recovered(&mut self) -> (Recovered, Backlog) {
-        let mut backlog = Backlog {
-            // req: JOURNAL-15
-            clean: self.last_kind == Some(Kind::CleanStop),
-            notes: std::mem::take(&mut self.notes),
-            ..Backlog::default()
-        };
-        let mut queues = HashMap::with_capacity(self.queues.len());
-        for (queue, mut messages) in std::mem::take(&mut self.queues) {
-            let delivered = self.delivered.get(&queue);
-            messages.retain_mut(|message| {
-                message.was_delivered = delivered.is_some_and(|set| set.contains(message.lsn));
-                self.ledger.is_live(queue, message.lsn, message.location)
-            });
-            if !messages.is_sorted_by_key(|message| message.lsn) {
-                messages.sort_unstable_by_key(|message| message.lsn);
-            }
-            let (Some(first), Some(last)) = (messages.first(), messages.last()) else {
-                continue;
-            };
-            let mut recovered = RecoveredQueue {
-                count: messages.len() as u64,
-                first: first.lsn,
-                last: last.lsn,
-                ..RecoveredQueue::default()
-            };
-            for message in &messages {
-                recovered.body_bytes += u64::from(message.body_bytes);
-                if let Some(payload) = self.payloads.get(&message.lsn) {
-                    recovered.payloads.push((message.lsn, *payload));
-                }
-            }
-            messages.shrink_to_fit();
-            queues.insert(queue, recovered);
-            backlog.queues.insert(queue, messages);
-        }
-        let recovered = Recovered {
-            definitions: self.ledger.definitions.to_vec(),
-            queues,
-            clean: backlog.clean,
-            queue_id_max: self.ledger.queue_max,
-        };
-        (recovered, backlog)
-    }
-}
-
-fn held_body<'a>(held: &'a Held, head: &Head) -> &'a [u8] {
-    let body = held
-        .bytes
-        .get(super::record::HEAD_BYTES..)
-        .unwrap_or_default();
-    body.get(..head.body_bytes as usize).unwrap_or_default()
-}
-
-/// Makes the new last segment with the surviving tail, tidies the directory, and sets the writer up.
-// req: JOURNAL-12
-fn restart(
-    dir: SegmentDir,
-    listing: &Listing,
-    settings: JournalSettings,
-    moved: MovedMap,
-    store: Store,
-) -> Result<(Committer, Recovered), JournalError> {
-    let Store {
-        mut replay,
-        store_id,
-        catalog,
-        tail,
-        cut,
-        last,
-    } = store;
-    for name in &listing.unfinished {
-        let path = dir.path.join(name);
-        dir.disk.remove(&path).map_err(io_error("remove", &path))?;
-    }
-    let store_id = store_id.unwrap_or_else(|| new_store_id(&settings.seed));
-    let mut files = Files::new(
-        dir.clone(),
-        store_id,
-        settings.seed,
-        settings.segment_bytes,
-        listing.spares.clone(),
-        settings.spare_segments,
-    );
-
-    let catalog: Vec<CatalogEntry> = catalog
-        .into_iter()
-        .chain(last.map(|(number, _)| {
-            CatalogEntry {
-                number,
-                first: replay
-                    .ledger
-                    .segment(number)
-                    .map_or(cut, |account| account.first),
-                end: cut,
-            }
-        }))
-        .map(|entry| CatalogEntry {
-            end: entry.end.min(cut),
-            ..entry
-        })
-        .filter(|entry| entry.first < entry.end)
-        .collect();
-    let Some(number) = listing.segments.last().copied().unwrap_or(0).checked_add(1) else {
-        let source = io::Error::other("the segment numbers are used up");
-        return Err(JournalError::Io {
-            doing: "open",
-            path: dir.path,
-            source,
-        });
-    };
-    let records_at = records_at(catalog.len());
-    let started = tail.last().map_or(cut, |held| held.lsn.next());
-    let write_tail = |salt: u64| encode_tail(&tail, cut, started, salt);
-    let tail_bytes = write_tail(0).len();
-    let end = u64::from(records_at) + tail_bytes as u64;
-    let file_bytes = end.max(u64::from(settings.segment_bytes));
-    let plan = Plan {
-        number,
-        first: cut,
-        records_at,
-        file_bytes,
-        catalog: &catalog,
-        tail: &write_tail,
-    };
-    let current = match files.make(&plan)? {
-        Made::Segment(current) => current,
-        Made::NoSpace => {
-            let source = io::ErrorKind::StorageFull.into();
-            return Err(JournalError::Io {
-                doing: "allocate",
-                path: dir.path,
-                source,
-            });
-        }
-    };
-
-    // From here on the store is the new one.
-    tidy(&mut files, listing, &catalog, last, &mut replay.ledger)?;
-    let segment = OpenSegment::open(&dir, number)?;
-    for entry in &catalog {
-        replay.ledger.end_records(entry.number, entry.end);
-    }
-    replay.begin_segment(&segment, cut, cut)?;
-    let mut offset = records_at + super::record::MARK_BYTES as u32;
-    for mut held in tail {
-        held.location = Location {
-            segment: number,
-            offset,
-        };
-        offset += u32::try_from(held.bytes.len()).expect("a record is at most half a segment");
-        replay.take_held(&segment, held)?;
-    }
-    let (recovered, backlog) = replay.recovered();
-    let mut ledger = replay.ledger;
-    ledger.end_records(number, started.next());
-
-    let end = u32::try_from(end).map_err(|_| segment.damaged(0, "its tail is over 4 GiB"))?;
-    let count = ledger.segment_count();
-    let appender = Appender::new(started.next(), number, end, settings.segment_bytes, count);
-    let readers = ReadFiles::new(dir);
-    let shared = Arc::new(Shared::new(
-        settings, appender, started, moved, readers, backlog,
-    ));
-    let marked = Lsn(cut.0 - 1);
-    Ok((
-        Committer::new(shared, ledger, files, current, started, marked),
-        recovered,
-    ))
-}
-
-/// A mark, the tail with its old numbers, and the note that the store was opened.
-fn encode_tail(tail: &[Held], cut: Lsn, started: Lsn, salt: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    encode_mark(&mut bytes, Lsn(cut.0 - 1), Lsn(cut.0 - 1));
-    for held in tail {
-        bytes.extend_from_slice(&held.bytes);
-    }
-    encode_plain(&mut bytes, &Head::new(Kind::Started, started, 0), &[]);
-    let mut rest = bytes.as_mut_slice();
-    while !rest.is_empty() {
-        let (_, len) = write_checksum(rest, salt);
-        rest = rest.split_at_mut(len).1;
-    }
-    debug_assert_eq!(record_bytes(0), super::record::HEAD_BYTES);
-    bytes
-}
-
-/// Removes what is not needed any more, and cuts the last segment off where its whole records end.
-// req: JOURNAL-14
-fn tidy(
-    files: &mut Files,
-    listing: &Listing,
-    catalog: &[CatalogEntry],
-    last: Option<(u32, u64)>,
-    ledger: &mut Ledger,
-) -> Result<(), JournalError> {
-    let kept: BTreeMap<u32, CatalogEntry> =
-        catalog.iter().map(|entry| (entry.number, *entry)).collect();
-    let mut is_changed = false;
-    for number in &listing.segments {
-        if kept.contains_key(number) {
-            continue;
-        }
-        files.discard(&files.dir.segment_path(*number))?;
-        ledger.end_segment(*number);
-        is_changed = true;
-    }
-    if let Some((number, end)) = last.filter(|(number, _)| kept.contains_key(number)) {
-        let path = files.dir.segment_path(number);
-        let file = files
-            .dir
-            .disk
-            .open(&path, OpenMode::ReadWrite)
-            .map_err(io_error("open", &path))?;
-        file.truncate(end).map_err(io_error("write", &path))?;
-        ledger.set_file_bytes(number, end);
-    }
-    if is_changed {
-        files.sync_dir()?;
-    }
-    Ok(())
-}
-
-fn new_store_id(seed: &[u8; 32]) -> [u8; 16] {
-    let mut id = [0; 16];
-    let mut hasher = blake3::Hasher::new_keyed(seed);
-    hasher.update(b"warren journal store id");
-    hasher.finalize_xof().fill(&mut id);
-    id
 }

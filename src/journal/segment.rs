@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::disk::{Disk, DiskFile};
 
 use super::error::JournalError;
+use super::footer::{TRAILER_BYTES, Trailer};
 use super::record::{
     ALIGN_BYTES, CATALOG_ENTRY_BYTES, CATALOG_FIXED_BYTES, CatalogEntry, HEAD_BYTES, Head, Input,
     Kind, MARK_BYTES, Record, decode, decode_catalog, encode_catalog, write_checksum,
@@ -19,8 +20,12 @@ use super::types::Lsn;
 
 /// Bytes before the catalog.
 pub(crate) const HEADER_BYTES: usize = 64;
-/// The format number that this program writes and reads.
-pub(crate) const VERSION: u32 = 1;
+/// The format number that this program writes. It reads all from [`VERSION_MIN`] on.
+pub(crate) const VERSION: u32 = 2;
+/// The oldest format number that is read: without footers, and without some kinds of records.
+pub(crate) const VERSION_MIN: u32 = 1;
+/// Read at the end of a file, in the hope that the whole summary is in it, in bytes.
+const FOOTER_READ_BYTES: u64 = 64 << 10;
 /// Read in one go by a scan, in bytes.
 const WINDOW_BYTES: usize = 1 << 20;
 const MAGIC: [u8; 8] = *b"WARRENJ\x01";
@@ -87,7 +92,7 @@ impl Header {
 
     fn decode_fields(input: &mut Input<'_>) -> Option<Result<Self, BadHeader>> {
         let version = input.u32()?;
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Some(Err(BadHeader::Version(version)));
         }
         let number = input.u32()?;
@@ -241,6 +246,59 @@ impl OpenSegment {
             .filter(|record| record.head.kind == Kind::Catalog)
             .and_then(|record| decode_catalog(record.body))
             .ok_or_else(|| self.damaged(HEADER_BYTES as u64, "the catalog is not whole"))
+    }
+
+    /// The trailer and the bytes of the summary; `None` if the file does not end with a whole footer.
+    pub(crate) fn footer_parts(&self) -> Result<Option<(Trailer, Vec<u8>)>, JournalError> {
+        let len = self.file_bytes.min(FOOTER_READ_BYTES);
+        let read_from = self.file_bytes - len;
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        let read = |bytes: &mut [u8], at| {
+            let read = self.file.read_exact_at(bytes, at);
+            read.map_err(io_error("read", &self.path))
+        };
+        read(&mut bytes, read_from)?;
+        let header = &self.header;
+        let Some(trailer) = Trailer::decode(&bytes, header.number, header.salt) else {
+            return Ok(None);
+        };
+        let at = u64::from(trailer.base) + u64::from(trailer.summary_at);
+        let end = at + u64::from(trailer.summary_bytes);
+        if end + TRAILER_BYTES as u64 != self.file_bytes {
+            return Ok(None);
+        }
+        let summary = match at.checked_sub(read_from).map(usize::try_from) {
+            Some(Ok(from)) => {
+                bytes.truncate(bytes.len() - TRAILER_BYTES);
+                bytes.split_off(from.min(bytes.len()))
+            }
+            _ => {
+                let mut summary = vec![0; trailer.summary_bytes as usize];
+                read(&mut summary, at)?;
+                summary
+            }
+        };
+        let is_sound = crc32c::crc32c(&summary) == trailer.summary_checksum;
+        Ok((is_sound || super::sabotage::ignores_checksums()).then_some((trailer, summary)))
+    }
+
+    /// BLAKE3 of the file's bytes up to `end`.
+    pub(crate) fn hash(&self, end: u64) -> Result<[u8; 32], JournalError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut window = vec![0; WINDOW_BYTES];
+        let mut at = 0;
+        while at < end {
+            let len = usize::try_from(end - at)
+                .unwrap_or(WINDOW_BYTES)
+                .min(WINDOW_BYTES);
+            let part = window.get_mut(..len).unwrap_or_default();
+            self.file
+                .read_exact_at(part, at)
+                .map_err(io_error("read", &self.path))?;
+            hasher.update(part);
+            at += len as u64;
+        }
+        Ok(*hasher.finalize().as_bytes())
     }
 
     pub(crate) fn damaged(&self, offset: u64, what: &str) -> JournalError {

@@ -3,7 +3,7 @@
 //! Owns: the appender behind its lock, the durable position as others see it, the listeners, the
 //! failure that ends everything. Knows nothing of how the sync thread writes.
 //! Locks: the appender's lock covers memory work only; no other lock is taken while it is held, but
-//! the moved map's by the sync thread.
+//! the ledger's by the sync thread.
 //! Spec: `spec/journal.md`, "Commit", JOURNAL-2, JOURNAL-22.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +13,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::append::{Appender, Part};
-use super::backlog::Backlog;
+use super::books::Books;
 use super::error::{JournalError, StorageFailure};
-use super::ledger::MovedMap;
-use super::read::ReadFiles;
 use super::settings::JournalSettings;
 use super::types::{Location, Lsn};
 
@@ -50,9 +48,11 @@ pub(crate) struct Shared {
     pub(crate) commit_listener: Listener<super::DurableLsn>,
     pub(crate) failure_listener: Listener<StorageFailure>,
     pub(crate) space_listener: Listener<bool>,
-    pub(crate) moved: MovedMap,
-    pub(crate) files: ReadFiles,
-    pub(crate) backlog: Backlog,
+    pub(crate) books: Books,
+    /// The first number that was given since the store was opened.
+    pub(crate) opened_at: Lsn,
+    /// Whether the run before this one ended cleanly.
+    pub(crate) was_clean: bool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -69,9 +69,8 @@ impl Shared {
         settings: JournalSettings,
         appender: Appender,
         durable: Lsn,
-        moved: MovedMap,
-        files: ReadFiles,
-        backlog: Backlog,
+        books: Books,
+        was_clean: bool,
     ) -> Self {
         Self {
             settings,
@@ -87,9 +86,9 @@ impl Shared {
             commit_listener: RwLock::new(None),
             failure_listener: RwLock::new(None),
             space_listener: RwLock::new(None),
-            moved,
-            files,
-            backlog,
+            books,
+            opened_at: durable,
+            was_clean,
         }
     }
 

@@ -125,6 +125,14 @@ pub enum Entry<'a> {
         /// The messages, in any order, each once.
         lsns: &'a [Lsn],
     },
+    /// All messages of a queue in ranges of numbers are gone: see
+    /// [`Journal::append_cleared`](super::Journal::append_cleared).
+    Cleared {
+        /// The queue they leave.
+        queue: QueueId,
+        /// First and last number of each range.
+        ranges: &'a [(Lsn, Lsn)],
+    },
     /// A small number is noted of messages of a queue: see
     /// [`Journal::append_noted`](super::Journal::append_noted).
     Noted {
@@ -181,6 +189,8 @@ pub struct StoredRef<'a> {
     pub header: &'a [u8],
     /// The body, or the name of it.
     pub body: BodyRecord<'a>,
+    /// The queues it went to, as far as they still held it when the record was written.
+    pub queues: &'a [QueueId],
     /// What the broker gave.
     pub flags: u32,
     /// What the broker gave: milliseconds since 1970.
@@ -226,15 +236,6 @@ pub struct BacklogMessage {
     pub note: u32,
     /// The message.
     pub message: StoredMessage,
-}
-
-/// A message found by recovery.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Found {
-    pub(crate) lsn: Lsn,
-    pub(crate) location: Location,
-    pub(crate) body_bytes: u32,
-    pub(crate) was_delivered: bool,
 }
 
 /// What a store held when it was opened.

@@ -47,10 +47,17 @@ pub(crate) fn open(
     )
 }
 
+/// A message in a queue.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Held {
+    pub(crate) body: Vec<u8>,
+    pub(crate) note: u32,
+}
+
 /// What a journal holds, kept plainly.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct State {
-    pub(crate) queues: BTreeMap<QueueId, BTreeMap<Lsn, Vec<u8>>>,
+    pub(crate) queues: BTreeMap<QueueId, BTreeMap<Lsn, Held>>,
     pub(crate) definitions: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -64,6 +71,16 @@ enum Change {
     Acks {
         queue: QueueId,
         lsns: Vec<Lsn>,
+    },
+    Cleared {
+        queue: QueueId,
+        first: Lsn,
+        last: Lsn,
+    },
+    Noted {
+        queue: QueueId,
+        lsns: Vec<Lsn>,
+        note: u32,
     },
     QueueDelete {
         queue: QueueId,
@@ -79,15 +96,27 @@ impl State {
         match change {
             Change::Message { queues, body } => {
                 for queue in queues {
-                    self.queues
-                        .entry(*queue)
-                        .or_default()
-                        .insert(lsn, body.clone());
+                    let held = Held {
+                        body: body.clone(),
+                        note: 0,
+                    };
+                    self.queues.entry(*queue).or_default().insert(lsn, held);
                 }
             }
             Change::Acks { queue, lsns } => {
                 if let Some(messages) = self.queues.get_mut(queue) {
                     messages.retain(|lsn, _| !lsns.contains(lsn));
+                }
+            }
+            Change::Cleared { queue, first, last } => {
+                if let Some(messages) = self.queues.get_mut(queue) {
+                    messages.retain(|lsn, _| lsn < first || lsn > last);
+                }
+            }
+            Change::Noted { queue, lsns, note } => {
+                let messages = self.queues.get_mut(queue).into_iter().flatten();
+                for (_, held) in messages.filter(|(lsn, _)| lsns.contains(lsn)) {
+                    held.note = held.note.max(*note);
                 }
             }
             Change::QueueDelete { queue } => {
@@ -223,7 +252,7 @@ impl Life {
         driver: &mut Driver,
         random: &mut SeededNumbers,
     ) -> Result<(), StepError> {
-        match random.below(20) {
+        match random.below(23) {
             0..=6 => self.publish(journal, random)?,
             7..=11 => {
                 let Some(queue) = self.any_queue(random) else {
@@ -256,11 +285,77 @@ impl Life {
             15 => {
                 driver.quiet_turn()?;
             }
+            16 => {
+                if let Some(queue) = self.any_queue(random).filter(|_| random.one_in(2)) {
+                    let (first, last) = self.some_range(queue, random);
+                    let lsn = journal.append_cleared(queue, &[(first, last)])?;
+                    self.did(lsn, Change::Cleared { queue, first, last });
+                }
+            }
+            17 => {
+                if let Some(queue) = self.any_queue(random) {
+                    let held = self.live.queues[&queue].keys().copied();
+                    let lsns: Vec<Lsn> = held.filter(|_| random.one_in(3)).collect();
+                    let note = u32::try_from(random.below(5)).unwrap_or(0);
+                    if !lsns.is_empty() {
+                        let lsn = journal.append_noted(queue, &lsns, note)?;
+                        self.did(lsn, Change::Noted { queue, lsns, note });
+                    }
+                }
+            }
+            18 => self.read(journal, random)?,
             _ => {
                 driver.turn()?;
             }
         }
         Ok(())
+    }
+
+    /// Two numbers near a queue's messages, the lower one first.
+    fn some_range(&self, queue: QueueId, random: &mut SeededNumbers) -> (Lsn, Lsn) {
+        let held = &self.live.queues[&queue];
+        let any = |random: &mut SeededNumbers| {
+            let index = usize::try_from(random.below(held.len() as u64)).unwrap_or(0);
+            let lsn = held.keys().nth(index).map_or(0, |lsn| lsn.0);
+            Lsn((lsn + random.below(3)).saturating_sub(1))
+        };
+        let (one, two) = (any(random), any(random));
+        (one.min(two), one.max(two))
+    }
+
+    /// Reads a queue from somewhere on in the middle of everything: whatever is durable and not acked is
+    /// there, in order, and nothing else but what was acked a moment ago.
+    fn read(&self, journal: &Journal, random: &mut SeededNumbers) -> Result<(), StepError> {
+        let Some(queue) = self.any_queue(random) else {
+            return Ok(());
+        };
+        let (after, _) = self.some_range(queue, random);
+        let durable = journal.durable_lsn();
+        let read = read_queue(journal, queue, after).map_err(StepError)?.found;
+        let wanted = self.live.queues[&queue]
+            .iter()
+            .filter(|(lsn, _)| **lsn > after && durable.covers(**lsn));
+        for (lsn, held) in wanted {
+            if read.get(lsn).map(|found| &found.body) != Some(&held.body) {
+                return Err(StepError(format!("{lsn} is not read from queue {queue}")));
+            }
+        }
+        let had = self
+            .changes
+            .iter()
+            .filter_map(|(lsn, change)| match change {
+                Change::Message { queues, .. } => queues.contains(&queue).then_some(*lsn),
+                _ => None,
+            });
+        let had: BTreeSet<Lsn> = had.collect();
+        let base = self.base.queues.get(&queue);
+        let unknown = read
+            .keys()
+            .find(|lsn| !had.contains(lsn) && !base.is_some_and(|base| base.contains_key(lsn)));
+        match unknown {
+            Some(lsn) => Err(StepError(format!("{lsn} was never in queue {queue}"))),
+            None => Ok(()),
+        }
     }
 
     /// Appends one random message.
@@ -304,18 +399,47 @@ impl Life {
         Ok(())
     }
 
+    /// Appends some things as one, at times so many that they fill more than a segment.
     fn batch(&mut self, journal: &Journal, random: &mut SeededNumbers) -> Result<(), StepError> {
-        let mut parts = Vec::new();
-        for _ in 0..=random.below(5) {
-            parts.push((self.some_queues(random), Self::body(random)));
+        let mut changes = Vec::new();
+        let mut acked = BTreeSet::new();
+        let bound = if random.one_in(4) { 20 } else { 5 };
+        for _ in 0..=random.below(bound) {
+            changes.push(match (random.below(5), self.any_queue(random)) {
+                (0, Some(queue)) if acked.insert(queue) => Change::Acks {
+                    queue,
+                    lsns: self.live.queues[&queue].keys().copied().collect(),
+                },
+                (1, _) => Change::Definition {
+                    key: vec![7],
+                    value: Some(Self::body(random)),
+                },
+                _ => Change::Message {
+                    queues: self.some_queues(random),
+                    body: Self::body(random),
+                },
+            });
         }
-        let entries: Vec<Entry<'_>> = parts
+        let entries: Vec<Entry<'_>> = changes
             .iter()
-            .map(|(queues, body)| Entry::Message(message(queues, body)))
+            .map(|change| match change {
+                Change::Acks { queue, lsns } => Entry::Acks {
+                    queue: *queue,
+                    lsns,
+                },
+                Change::Definition { key, value } => Entry::Definition {
+                    key,
+                    value: value.as_deref(),
+                },
+                Change::Message { queues, body } => Entry::Message(message(queues, body)),
+                Change::Cleared { .. } | Change::Noted { .. } | Change::QueueDelete { .. } => {
+                    unreachable!("none is made above")
+                }
+            })
             .collect();
         let appended = journal.append_batch(&entries)?;
-        for (at, (queues, body)) in appended.iter().zip(parts.clone()) {
-            self.did(at.lsn, Change::Message { queues, body });
+        for (at, change) in appended.iter().zip(changes.clone()) {
+            self.did(at.lsn, change);
             self.inside_batches.insert(at.lsn);
         }
         if let Some(last) = appended.last() {
@@ -384,37 +508,11 @@ pub(crate) fn found(journal: &Journal, recovered: &Recovered) -> Result<State, S
         ..State::default()
     };
     for (queue, summary) in &recovered.queues {
-        let mut found = BTreeMap::new();
-        let (mut body_bytes, mut payloads) = (0, Vec::new());
-        loop {
-            let after = found.keys().next_back().copied().unwrap_or(Lsn::ZERO);
-            let read = journal
-                .read_backlog(*queue, after, 7, 3_000)
-                .map_err(|error| format!("queue {queue} behind {after}: {error}"))?;
-            if read.is_empty() {
-                break;
-            }
-            for message in read {
-                let lsn = message.lsn;
-                let body = match message.message.body {
-                    StoredBody::Inline(body) => {
-                        body_bytes += body.len() as u64;
-                        body.to_vec()
-                    }
-                    StoredBody::Payload(payload) => {
-                        payloads.push((lsn, payload));
-                        payload_body(payload.id)
-                    }
-                };
-                if !message.message.queues.contains(queue) {
-                    return Err(format!("{lsn} does not know its queue {queue}"));
-                }
-                if found.keys().next_back().is_some_and(|last| *last >= lsn) {
-                    return Err(format!("{lsn} comes out of order in queue {queue}"));
-                }
-                found.insert(lsn, body);
-            }
-        }
+        let Read {
+            found,
+            body_bytes,
+            payloads,
+        } = read_queue(journal, *queue, Lsn::ZERO)?;
         let ends = (found.keys().next(), found.keys().next_back());
         if (summary.count, summary.body_bytes) != (found.len() as u64, body_bytes)
             || ends != (Some(&summary.first), Some(&summary.last))
@@ -422,9 +520,60 @@ pub(crate) fn found(journal: &Journal, recovered: &Recovered) -> Result<State, S
         {
             return Err(format!("queue {queue} is not as announced: {summary:?}"));
         }
+        let lsns: Vec<Lsn> = found.keys().copied().collect();
+        for n in [0, lsns.len() / 2, lsns.len()] {
+            let nth = journal.nth_message(*queue, n as u64);
+            if nth.as_ref().ok() != Some(&lsns.get(n).copied()) {
+                return Err(format!("queue {queue} has {nth:?} as message {n}"));
+            }
+        }
         state.queues.insert(*queue, found);
     }
     Ok(state)
+}
+
+/// What a queue holds, as it is read.
+#[derive(Debug, Default)]
+struct Read {
+    found: BTreeMap<Lsn, Held>,
+    body_bytes: u64,
+    payloads: Vec<(Lsn, PayloadRecord)>,
+}
+
+/// All messages of a queue behind `after`, read page by page.
+fn read_queue(journal: &Journal, queue: QueueId, after: Lsn) -> Result<Read, String> {
+    let mut all = Read::default();
+    let mut after = after;
+    loop {
+        let read = journal
+            .read_backlog(queue, after, 7, 3_000)
+            .map_err(|error| format!("queue {queue} behind {after}: {error}"))?;
+        if read.is_empty() {
+            return Ok(all);
+        }
+        for message in read {
+            let lsn = message.lsn;
+            let body = match message.message.body {
+                StoredBody::Inline(body) => {
+                    all.body_bytes += body.len() as u64;
+                    body.to_vec()
+                }
+                StoredBody::Payload(payload) => {
+                    all.payloads.push((lsn, payload));
+                    payload_body(payload.id)
+                }
+            };
+            if !message.message.queues.contains(&queue) {
+                return Err(format!("{lsn} does not know its queue {queue}"));
+            }
+            if lsn <= after {
+                return Err(format!("{lsn} comes out of order in queue {queue}"));
+            }
+            after = lsn;
+            let note = message.note;
+            all.found.insert(lsn, Held { body, note });
+        }
+    }
 }
 
 fn difference(expected: &State, found: &State, end: Lsn) -> String {

@@ -84,7 +84,7 @@ fn ignored_salt_is_caught() {
 #[test]
 fn truncation_at_first_bad_record_is_caught() {
     caught(Sabotage::TruncateAtFirstBad, |seed| {
-        crash::flip_bits(seed, 250).map(drop)
+        crash::flip_bits(seed, 250, crash::Left::Quiet).map(drop)
     });
 }
 
