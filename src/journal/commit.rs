@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::account::FooterPlace;
 use super::append::Part;
 use super::books::Books;
-use super::compact::Cleaning;
+use super::compact::{Cleaning, Progress};
 use super::error::{JournalError, StorageFailure};
 use super::files::{Current, Files, FooterPlan, Made, Plan, failure};
 use super::record::{self, ALIGN_BYTES, MARK_BYTES};
@@ -74,6 +74,7 @@ pub(crate) struct Committer {
     synced: Lsn,
     marked: Lsn,
     pub(super) cleaning: Cleaning,
+    pub(super) progress: Progress,
     /// Whether there may be something to release or to move.
     pub(super) cleaning_due: bool,
     is_space_low: bool,
@@ -99,6 +100,7 @@ impl Committer {
             synced: durable,
             marked,
             cleaning: Cleaning::Idle,
+            progress: Progress::default(),
             cleaning_due: true,
             is_space_low: false,
             is_ended: false,

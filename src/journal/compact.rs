@@ -25,6 +25,20 @@ use super::types::{Location, Lsn, QueueId};
 /// Read and copied in one step, in bytes.
 const COPY_BYTES_MAX: u64 = 1 << 20;
 
+/// Segments cleaned in a row without the disk getting emptier, while nobody else appends anything.
+const ROUNDS_MAX: u32 = 8;
+
+/// Whether cleaning gets anywhere.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Records that cleaning appended, and all others, when it was last looked at.
+    records: u64,
+    others: u64,
+    /// The least that the segments took since others appended something, in bytes.
+    held: u64,
+    rounds: u32,
+}
+
 /// Idle ──mostly dead──> Copying ──end of segment──> Idle ──free──> Releasing ──durable──> Idle.
 #[derive(Debug)]
 pub(crate) enum Cleaning {
@@ -76,13 +90,19 @@ impl Committer {
     /// Begins with the segment that is cheapest to get rid of, if one is worth it.
     fn choose(&mut self) -> bool {
         let last = self.current.number;
-        let shared = Arc::clone(&self.shared);
-        let dead = shared
-            .books
-            .ledger()
-            .segments()
-            .find(|(number, account)| *number < last && account.is_dead())
-            .map(|(number, _)| number);
+        let is_stuck = self.is_stuck();
+        let dead = {
+            let ledger = self.shared.books.ledger();
+            let mut dead = ledger
+                .segments()
+                .filter(|(number, account)| *number < last && account.is_dead());
+            dead.find(|(number, _)| !is_stuck || ledger.is_free(*number))
+                .map(|(number, _)| number)
+        };
+        if is_stuck && dead.is_none() {
+            self.cleaning_due = false;
+            return false;
+        }
         if let Some(number) = dead {
             self.release(number);
             return true;
@@ -99,6 +119,35 @@ impl Committer {
             Err(error) => self.stop_cleaning(&error),
         }
         true
+    }
+
+    /// Whether cleaning only moves about what it wrote itself: acks, notes and definitions that must be
+    /// written again may fill segments of their own.
+    fn is_stuck(&mut self) -> bool {
+        let appended = self.shared.lock().appender.last().0;
+        let others = appended.saturating_sub(self.progress.records);
+        let held: u64 = {
+            let ledger = self.shared.books.ledger();
+            ledger
+                .segments()
+                .map(|(_, account)| account.file_bytes)
+                .sum()
+        };
+        let progress = &mut self.progress;
+        if others != progress.others {
+            *progress = Progress {
+                records: progress.records,
+                others,
+                held,
+                rounds: 0,
+            };
+        } else if held < progress.held {
+            progress.held = held;
+            progress.rounds = 0;
+        } else {
+            progress.rounds += 1;
+        }
+        progress.rounds > ROUNDS_MAX
     }
 
     /// The segment with the smallest live share, if the disk holds more than it should.
@@ -133,6 +182,7 @@ impl Committer {
         let mut state = shared.lock();
         let appender = &mut state.appender;
         let mut counted = count_pending(appender, books);
+        let before = appender.last();
         if books.ledger().needs_checkpoint(number) {
             books.ledger().definitions.checkpoint(|bytes, encode| {
                 appender.append(bytes, encode);
@@ -157,6 +207,7 @@ impl Committer {
             );
         });
         drop(state);
+        self.progress.records += lsn.0 - before.0;
         self.cleaning = Cleaning::Releasing { number, lsn };
         if let Err(error) = counted {
             self.report_damage(&error);
@@ -226,6 +277,7 @@ impl Committer {
         let mut state = shared.lock();
         let appender = &mut state.appender;
         let mut counted = count_pending(appender, books);
+        let before = appender.last();
         for (location, bytes) in copies {
             let Some(record) = super::record::decode(bytes, salt) else {
                 continue;
@@ -251,7 +303,9 @@ impl Committer {
             appender.append(len, |out, lsn| view.encode_copy(out, lsn, &queues, origin));
         }
         counted = counted.and(count_pending(appender, books));
+        let copied = appender.last().0 - before.0;
         drop(state);
+        self.progress.records += copied;
         if let Err(error) = counted {
             self.report_damage(&error);
         }

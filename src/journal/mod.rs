@@ -2,8 +2,9 @@
 //!
 //! Owns: the segment files of one directory and the thread that writes and syncs them. Knows nothing
 //! of exchanges, consumers or sockets; definitions are keys and values to it.
-//! Bound: appended but unwritten bytes (`pending_bytes_max`); a few bytes of account per segment and
-//! queue; nothing per message.
+//! Bound: appended but unwritten bytes (`pending_bytes_max`); about 100 bytes of account per segment and
+//! queue, and what is gone of a segment's messages in runs or bits; the lists of the segment that is
+//! written. Nothing per message.
 //! Spec: `spec/journal.md`.
 //!
 //! | file | what it owns |
@@ -42,6 +43,8 @@ mod settings;
 mod shared;
 mod types;
 
+#[cfg(test)]
+mod footer_tests;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,6 @@
 //! A set of record numbers that costs memory per run of neighbours, not per number.
 //!
-//! Owns: the runs of one queue in one segment. Acks come nearly in order, so that a run or two is usual.
+//! Owns: the runs that were noted of one queue: of what was delivered, or given back.
 //! Bound: one entry for each run; a run ends where a message is still there.
 
 use std::collections::BTreeMap;

@@ -208,7 +208,7 @@ pub(crate) fn flip_bits(seed: u64, flips: u64, left: Left) -> Result<(u64, u64),
 }
 
 /// Every crash point of random lives leaves a store with all that was confirmed, and nothing else.
-// req: JOURNAL-5 JOURNAL-6 JOURNAL-11 JOURNAL-12 JOURNAL-20
+// req: JOURNAL-5 JOURNAL-6 JOURNAL-11 JOURNAL-12 JOURNAL-20 JOURNAL-26 JOURNAL-30 JOURNAL-31
 #[test]
 fn crash_at_every_change() {
     let seed = setting("WARREN_SEED", 1);
