@@ -67,7 +67,7 @@ impl Joint {
     fn take_references(&mut self) -> Result<(), String> {
         for (queue, messages) in &self.life.live().queues {
             for (lsn, body) in messages {
-                if let Some(id) = payload_of(body)
+                if let Some(id) = payload_of(&body.body)
                     && !self.references.contains_key(&(*queue, *lsn))
                 {
                     let stored = self
@@ -144,7 +144,7 @@ impl Joint {
             Crash::Kill | Crash::Power => self.stores.check(disk, at, crash)?,
         };
         for body in state.queues.values().flat_map(BTreeMap::values) {
-            if let Some(id) = payload_of(body) {
+            if let Some(id) = payload_of(&body.body) {
                 let stored = store.find(StoreLife::MESSAGE_SCOPE, id);
                 stored.map_err(|error| format!("a message has lost its payload: {error}"))?;
             }

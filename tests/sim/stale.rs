@@ -11,7 +11,7 @@ use warren::disk::{Disk as _, OpenMode};
 use warren::journal::{BodyRecord, Driver, Journal, Location, Lsn, NewMessage, QueueId, SyncMode};
 use warren::testing::disk::{CrashVariant, SeededNumbers, SimDisk};
 
-use crate::journal_model::{found, open};
+use crate::journal_model::{Held, found, open};
 
 const QUEUE: QueueId = QueueId(1);
 /// Least length of a record's body that is tried, in bytes; all lengths are multiples of 8.
@@ -134,7 +134,11 @@ pub(crate) fn live_on_stale_bytes(seed: u64) -> Result<u64, String> {
         if !journal.durable_lsn().covers(lsn) {
             break;
         }
-        expected.insert(lsn, body.clone());
+        let held = Held {
+            body: body.clone(),
+            note: 0,
+        };
+        expected.insert(lsn, held);
         // What a crash leaves now ends here; behind it may be old bytes.
         let crashed = disk.crash(CrashVariant::LoseAll, 0);
         let (after, _driver, recovered) = open(&crashed, 3 + tried, SyncMode::Disk)
