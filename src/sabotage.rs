@@ -5,6 +5,9 @@
 //! has, every answer is a constant `false`.
 //! Spec: RELIABILITY 7.1, "each suite must fail on a broken build".
 
+#[cfg(feature = "sabotage")]
+pub mod disk;
+
 /// A fault to plant.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
@@ -77,13 +80,27 @@ mod planted {
         EVERYWHERE.store(fault as u8, Ordering::Relaxed);
     }
 
+    /// Plants the fault that `WARREN_SABOTAGE` names into every thread, and says so.
+    ///
+    /// # Panics
+    /// If there is no such fault: a test that plants nothing proves nothing.
+    #[allow(clippy::disallowed_methods)]
+    pub fn plant_from_environment() {
+        if let Ok(text) = std::env::var("WARREN_SABOTAGE") {
+            let found = Sabotage::ALL.iter().find(|(name, _)| *name == text);
+            let (_, fault) = found.unwrap_or_else(|| panic!("no such fault: {text}"));
+            tracing::error!(?fault, "a fault is planted");
+            plant_everywhere(*fault);
+        }
+    }
+
     pub(crate) fn is(fault: Sabotage) -> bool {
         PLANTED.get() == fault || EVERYWHERE.load(Ordering::Relaxed) == fault as u8
     }
 }
 
 #[cfg(feature = "sabotage")]
-pub use planted::{plant, plant_everywhere};
+pub use planted::{plant, plant_everywhere, plant_from_environment};
 
 #[cfg(feature = "sabotage")]
 pub(crate) use planted::is;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Every layer, and the layers it may use. What is not listed is refused.
 const LAYERS: &[(&str, &[&str])] = &[
     ("disk", &[]),
-    ("sabotage", &[]),
+    ("sabotage", &["disk"]),
     ("config", &[]),
     ("amqp", &[]),
     ("payload", &["amqp", "disk", "config", "sabotage"]),

@@ -77,6 +77,8 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     start_logging(&cli.log);
+    #[cfg(feature = "sabotage")]
+    crate::sabotage::plant_from_environment();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -192,9 +192,18 @@ impl Connection {
                     }
                     self.session.handle_timeout(now);
                 }
+                () = shared.storage_failed.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.session.handle_storage_failure(Instant::now());
+                }
                 () = shared.stopping.cancelled(), if !stopping => {
                     stopping = true;
-                    self.session.handle_shutdown(Instant::now());
+                    // A server that stops because its disk failed says that.
+                    if shared.storage_failed.is_cancelled() {
+                        self.session.handle_storage_failure(Instant::now());
+                    } else {
+                        self.session.handle_shutdown(Instant::now());
+                    }
                 }
             }
         }

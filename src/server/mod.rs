@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, BrokerSettings, DefaultUser, Error as BrokerError, Name, OpenError};
 use crate::config::ServerSettings;
-use crate::disk::OsDisk;
+use crate::disk::Disk;
 use crate::journal::{Journal, JournalError, JournalSettings, Lsn, StorageFailure};
 use crate::payload::{Store, StoreError};
 use crate::session::SessionSettings;
@@ -101,6 +101,8 @@ struct Shared {
     /// How far the journal is durable.
     durable: watch::Receiver<Lsn>,
     stopping: CancellationToken,
+    /// The journal has failed: every connection closes with 541.
+    storage_failed: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -163,7 +165,8 @@ impl Server {
         let swarm = Swarm::start(swarm, store.clone()).await?;
         let payloads = Payloads::new(store, swarm, &settings.payload);
         let durable = watch_durable(&journal);
-        let failure = watch_failure(&journal);
+        let storage_failed = CancellationToken::new();
+        let failure = watch_failure(&journal, storage_failed.clone());
         let shared = Arc::new(Shared {
             broker,
             payloads,
@@ -175,6 +178,7 @@ impl Server {
             }),
             durable,
             stopping: CancellationToken::new(),
+            storage_failed,
             tasks: TaskTracker::new(),
         });
         let listener = Listener::bind(settings.listen, &settings.admission).await?;
@@ -216,12 +220,14 @@ fn open(
     let journal_settings = JournalSettings {
         sync: settings.sync,
         seed,
+        free_bytes_min: free_bytes_min(settings),
         ..JournalSettings::default()
     };
     let segment_bytes = u64::from(journal_settings.segment_bytes);
     let journal_dir = data_dir.join("journal");
-    let (journal, recovered) = Journal::open(Arc::new(OsDisk), &journal_dir, journal_settings)?;
-    let store = open_store(data_dir, &settings.payload)?;
+    let disk = disk_for(data_dir);
+    let (journal, recovered) = Journal::open(Arc::clone(&disk), &journal_dir, journal_settings)?;
+    let store = open_store(disk, data_dir, settings)?;
     let gate = journal.clone();
     store.set_removal_gate(Box::new(move || gate.wait_all_durable(REMOVAL_WAIT)));
     let references = Arc::new(StoreReferences(store.clone()));
@@ -240,6 +246,20 @@ fn open(
     })
 }
 
+/// Free space that journal and payload store leave, in bytes: what the disk alarm rises for, if it is set.
+fn free_bytes_min(settings: &ServerSettings) -> u64 {
+    let usual = JournalSettings::default().free_bytes_min;
+    settings.alarm.disk_free_bytes_min.unwrap_or(usual)
+}
+
+/// The disk under journal and payload store: the system's own, unless a test has planted a fault.
+fn disk_for(_data_dir: &Path) -> Arc<dyn Disk> {
+    #[cfg(feature = "sabotage")]
+    return crate::sabotage::disk::disk_for(_data_dir);
+    #[cfg(not(feature = "sabotage"))]
+    Arc::new(crate::disk::OsDisk)
+}
+
 /// How far the journal is durable, for tasks to wait on.
 fn watch_durable(journal: &Journal) -> watch::Receiver<Lsn> {
     let (sender, receiver) = watch::channel(journal.durable_lsn().lsn());
@@ -250,10 +270,14 @@ fn watch_durable(journal: &Journal) -> watch::Receiver<Lsn> {
 }
 
 /// The journal's failure, for tasks to wait on.
-fn watch_failure(journal: &Journal) -> watch::Receiver<Option<StorageFailure>> {
+fn watch_failure(
+    journal: &Journal,
+    has_failed: CancellationToken,
+) -> watch::Receiver<Option<StorageFailure>> {
     let (sender, receiver) = watch::channel(journal.failed());
     journal.set_failure_listener(Box::new(move |failure| {
         sender.send_replace(Some(failure.clone()));
+        has_failed.cancel();
     }));
     receiver
 }

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::broker::PayloadReferences;
-use crate::config::PayloadSettings;
-use crate::disk::OsDisk;
+use crate::config::{PayloadSettings, ServerSettings};
+use crate::disk::Disk;
 use crate::payload::store::{PayloadReference, Presence, Upload};
 use crate::payload::{AccessKey, Manifest, PayloadId, ScopeId, Store, StoreError, StoreSettings};
 use crate::session::{ManifestPart, PayloadPart, UploadId, UploadResult};
@@ -84,9 +84,16 @@ pub(super) struct Uploaded {
 }
 
 /// Opens the broker's payload store; reads the disk.
-pub(super) fn open_store(data_dir: &Path, settings: &PayloadSettings) -> Result<Store, StoreError> {
-    let settings = StoreSettings::from(settings);
-    Store::open(Arc::new(OsDisk), &data_dir.join("payloads"), settings)
+pub(super) fn open_store(
+    disk: Arc<dyn Disk>,
+    data_dir: &Path,
+    settings: &ServerSettings,
+) -> Result<Store, StoreError> {
+    let settings = StoreSettings {
+        free_bytes_min: super::free_bytes_min(settings),
+        ..StoreSettings::from(&settings.payload)
+    };
+    Store::open(disk, &data_dir.join("payloads"), settings)
 }
 
 impl Payloads {

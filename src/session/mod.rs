@@ -399,6 +399,14 @@ impl Session {
         );
     }
 
+    /// The disk failed under the journal: nothing more is confirmed, and the client is told so (541).
+    pub fn handle_storage_failure(&mut self, now: Instant) {
+        let explanation = "the disk failed; what was not confirmed may be lost";
+        let code = ReplyCode::InternalError;
+        let failure = Failure::connection(code, explanation, MethodId::default());
+        self.fail(0, failure, now);
+    }
+
     /// Some of what [`Self::poll_transmit`] gave has been written: a client that takes it lives.
     pub fn handle_progress(&mut self, now: Instant) {
         if self.choked {

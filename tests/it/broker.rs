@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use warren::broker::Alarms;
 use warren::config::ServerSettings;
+use warren::journal::StorageFailure;
 use warren::payload::Store;
 use warren::server::{Server, ServerError, ServerHandle};
 
@@ -89,6 +90,17 @@ impl Own {
     pub(crate) fn stop(mut self) -> TempDir {
         self.stop_now();
         std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"))
+    }
+
+    /// Waits until its disk has failed.
+    pub(crate) fn storage_failed(&self) -> StorageFailure {
+        RUNTIME.block_on(self.server().storage_failed())
+    }
+
+    /// Stops it after its disk has failed.
+    pub(crate) fn stop_failed(mut self) -> Result<(), ServerError> {
+        let server = self.server.take().expect("it runs until dropped");
+        RUNTIME.block_on(server.shutdown())
     }
 
     fn stop_now(&mut self) {
