@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod ctl;
 mod demo;
 mod fetch;
@@ -55,6 +56,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Ctl(ctl::Args),
     Fetch(fetch::Args),
     Node(node::Args),
@@ -91,6 +93,7 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
+            Command::Bench(args) => bench::run(&args),
             Command::Ctl(args) => Ok(ctl::run_args(&args)),
             Command::Fetch(args) => fetch::run(args).await,
             Command::Node(args) => node::run(args).await,
