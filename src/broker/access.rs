@@ -16,12 +16,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dashmap::DashMap;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use super::definitions::{DefinitionStore, PermissionRecord, TopicPermissionRecord, UserRecord};
 use super::error::{Error, ResourceKind};
 use super::name::Name;
+use super::usage::Usage;
 
 pub use password::{HashAlgorithm, PasswordHash, SALT_BYTES};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
@@ -119,6 +121,8 @@ pub enum AuthError {
 #[derive(Debug)]
 pub struct Users {
     state: RwLock<State>,
+    /// What each user that ever connected has open.
+    usage: DashMap<Name, Arc<Usage>>,
     /// Counts changes, so that what was once decided can be remembered.
     generation: AtomicU64,
     /// Users who may log in from this machine only.
@@ -152,6 +156,7 @@ impl Users {
     pub(crate) fn new(loopback_only: Vec<Name>, store: DefinitionStore) -> Self {
         Self {
             state: RwLock::default(),
+            usage: DashMap::new(),
             generation: AtomicU64::new(0),
             loopback_only,
             store,
@@ -184,6 +189,14 @@ impl Users {
     #[must_use]
     pub fn user(&self, name: &[u8]) -> Option<Arc<User>> {
         self.state.read().users.get(name).cloned()
+    }
+
+    /// What a user has open, and how much it may have.
+    pub(crate) fn usage(&self, name: &Name) -> (Arc<Usage>, Limits) {
+        let limits = self.user(name.as_bytes());
+        let limits = limits.map(|user| user.limits().clone()).unwrap_or_default();
+        let usage = Arc::clone(&self.usage.entry(name.clone()).or_default());
+        (usage, limits)
     }
 
     /// All accounts, by name.
@@ -245,6 +258,7 @@ impl Users {
         };
         self.store.delete_user(user.name())?;
         state.users.remove(name);
+        self.usage.remove(name);
         let gone: Vec<_> = state
             .permissions
             .keys()

@@ -279,6 +279,37 @@ pub enum Error {
         /// The type asked for.
         kind: Name,
     },
+    /// A user has as many channels as it may have.
+    #[error(
+        "number of channels opened for user '{user}' has reached the maximum allowed user limit of \
+         ({count_max})"
+    )]
+    UserChannelLimitReached {
+        /// Whose channels.
+        user: Name,
+        /// The bound.
+        count_max: u64,
+    },
+    /// A user has as many connections as it may have.
+    #[error("Connection refused for user '{user}': user connection limit ({count_max}) is reached")]
+    UserConnectionLimitReached {
+        /// Who wanted in.
+        user: Name,
+        /// The bound.
+        count_max: u64,
+    },
+    /// A vhost has as many connections as it may have.
+    #[error(
+        "access to vhost '{vhost}' refused for user '{user}': connection limit ({count_max}) is reached"
+    )]
+    VhostConnectionLimitReached {
+        /// The vhost.
+        vhost: Name,
+        /// Who wanted in.
+        user: Name,
+        /// The bound.
+        count_max: u64,
+    },
     /// The user has no rights in the vhost.
     #[error("access to vhost '{vhost}' refused for user '{user}'")]
     VhostAccessRefused {
@@ -339,6 +370,9 @@ impl Error {
                 ReplyCode::CommandInvalid
             }
             Self::AccountLimitReached { .. }
+            | Self::UserChannelLimitReached { .. }
+            | Self::UserConnectionLimitReached { .. }
+            | Self::VhostConnectionLimitReached { .. }
             | Self::VhostAccessRefused { .. }
             | Self::VhostLimitReached { .. }
             | Self::VhostNotFound { .. } => ReplyCode::NotAllowed,

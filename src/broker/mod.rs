@@ -48,6 +48,7 @@ mod stamp;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod usage;
 mod vhost;
 
 use std::fmt;
@@ -86,6 +87,7 @@ pub use queue::{
 pub use recovery::OpenError;
 pub use replies::{REPLY_QUEUE, ReplyConsumer, is_reply_queue};
 pub use route::Publisher;
+pub use usage::Place;
 pub use vhost::{
     BindingRequest, Committed, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Prepared,
     Publish, PublishOutcome, Published, Put, QueueDeclare, QueueDeclared, QueueDelete, Settlements,
@@ -322,6 +324,22 @@ impl Broker {
             found,
             Arc::new(outbox),
         ))
+    }
+
+    /// Opens a vhost as [`Self::connect`] does, for a client: limits of its user and of the vhost count it
+    /// as long as the connection lasts.
+    ///
+    /// # Errors
+    /// What [`Self::connect`] refuses, and a limit that is reached.
+    pub fn connect_client(
+        &self,
+        user: &Arc<User>,
+        vhost: &[u8],
+        waker: Arc<dyn Waker>,
+    ) -> Result<Connection, Error> {
+        let mut connection = self.connect(user, vhost, waker)?;
+        connection.take_places(&self.shared.users)?;
+        Ok(connection)
     }
 
     /// Notes in the journal what was delivered already, so that a clean stop does not make every message

@@ -288,6 +288,7 @@ impl Policies {
     }
 
     /// What is in effect for a queue or exchange of this name.
+    // req: POLICY-1
     pub(crate) fn effective(&self, subject: Subject, name: &[u8]) -> EffectivePolicy {
         let highest = |policies: &BTreeMap<Name, Arc<Policy>>| {
             let matching = policies.values().filter(|one| one.is_for(subject, name));

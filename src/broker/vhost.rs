@@ -50,6 +50,7 @@ use super::queue::{DeleteConditions, Queue, QueueCounts};
 use super::replies::{Replies, ReplyConsumer};
 use super::route::{Directory, Generation};
 use super::timers::Timers;
+use super::usage::{Counted, Place, Usage};
 
 pub use bindings::BindingRequest;
 pub use committing::{Committed, Prepared, Settlements, is_whole};
@@ -127,6 +128,8 @@ pub struct Connection {
     vhost: Arc<Vhost>,
     outbox: Arc<Outbox>,
     exclusive_queues: Mutex<Vec<Arc<Queue>>>,
+    /// Where limits count it.
+    places: Vec<Place>,
 }
 
 impl Connection {
@@ -142,7 +145,44 @@ impl Connection {
             vhost,
             outbox,
             exclusive_queues: Mutex::default(),
+            places: Vec::new(),
         }
+    }
+
+    /// Counts this connection where limits count connections.
+    // req: RIGHT-3
+    pub(crate) fn take_places(&mut self, users: &Users) -> Result<(), Error> {
+        let limit = self.vhost.details().limits.connection_count_max;
+        let place = self.vhost.usage.take(Counted::Connections, limit);
+        self.places.push(
+            place.map_err(|count_max| Error::VhostConnectionLimitReached {
+                vhost: self.vhost.name.clone(),
+                user: self.user.name().clone(),
+                count_max,
+            })?,
+        );
+        let (usage, limits) = users.usage(self.user.name());
+        let place = usage.take(Counted::Connections, limits.connection_count_max);
+        self.places.push(
+            place.map_err(|count_max| Error::UserConnectionLimitReached {
+                user: self.user.name().clone(),
+                count_max,
+            })?,
+        );
+        Ok(())
+    }
+
+    /// Counts a channel of this connection, as long as the place is kept.
+    ///
+    /// # Errors
+    /// If its user has as many as it may have.
+    pub fn open_channel(&self) -> Result<Place, Error> {
+        let (usage, limits) = self.vhost.shared.users.usage(self.user.name());
+        let place = usage.take(Counted::Channels, limits.channel_count_max);
+        place.map_err(|count_max| Error::UserChannelLimitReached {
+            user: self.user.name().clone(),
+            count_max,
+        })
     }
 
     /// Its number.
@@ -192,6 +232,7 @@ pub struct Vhost {
     topology: Mutex<Bindings>,
     policies: RwLock<Policies>,
     details: Mutex<Arc<VhostDetails>>,
+    usage: Arc<Usage>,
     replies: Replies,
     /// What happened in queues that are gone.
     counts_of_gone: Mutex<QueueCounts>,
@@ -214,6 +255,7 @@ impl Vhost {
             topology: Mutex::default(),
             policies: RwLock::default(),
             details: Mutex::default(),
+            usage: Arc::default(),
             replies: Replies::default(),
             counts_of_gone: Mutex::default(),
             unroutable_count: AtomicU64::new(0),
@@ -429,6 +471,7 @@ impl Vhost {
     }
 
     /// Refuses routing keys that the connection's user has no right to, at topic exchanges.
+    // req: RIGHT-2
     fn authorize_topic(
         &self,
         by: &Connection,

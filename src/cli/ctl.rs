@@ -5,6 +5,13 @@
 //! `rabbitmq-plugins` or `rabbitmq-upgrade` it needs no `ctl` before the command.
 //! Blocks and knows no async: it asks, prints and ends.
 
+/// Prints a line, and ends when nobody reads any more, as behind `| head`.
+macro_rules! out {
+    ($($argument:tt)*) => {
+        $crate::cli::ctl::write_line(format_args!($($argument)*))
+    };
+}
+
 mod http;
 mod lists;
 mod options;
@@ -128,7 +135,7 @@ impl Context {
     /// A sentence about what is being done, unless nobody wants to read it.
     fn say(&self, sentence: impl std::fmt::Display) {
         if !self.options.quiet {
-            println!("{sentence}");
+            out!("{sentence}");
         }
     }
 
@@ -271,16 +278,23 @@ fn try_run(arguments: &[String]) -> Done {
 }
 
 fn print_help() {
-    println!(
+    out!(
         "Usage\n\nwarren ctl [--url URL] [--user USER] [--password PASSWORD] [-p VHOST] [-q] COMMAND\n"
     );
     let mut all: Vec<_> = commands().collect();
     all.sort_unstable_by_key(|command| command.name);
     for command in all {
-        println!("  {:30} {}", command.name, command.help);
+        out!("  {:30} {}", command.name, command.help);
         if !command.usage.is_empty() {
-            println!("  {:30}   {}", "", command.usage);
+            out!("  {:30}   {}", "", command.usage);
         }
+    }
+}
+
+fn write_line(line: std::fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    if writeln!(std::io::stdout().lock(), "{line}").is_err() {
+        std::process::exit(0);
     }
 }
 

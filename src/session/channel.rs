@@ -23,8 +23,8 @@ use crate::amqp::header::ContentHeader;
 use crate::amqp::method::{Encode, Method, access, basic, channel, confirm};
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{
-    ChannelLimiter, Connection, Consumer, Error as BrokerError, MessageSeq, Publisher, Queue,
-    ReplyConsumer, Settle, Wakes,
+    ChannelLimiter, Connection, Consumer, Error as BrokerError, MessageSeq, Place, Publisher,
+    Queue, ReplyConsumer, Settle, Wakes,
 };
 use crate::journal::Lsn;
 
@@ -54,6 +54,8 @@ pub(super) struct Context<'a> {
 #[derive(Debug)]
 pub(super) struct Channel {
     number: u16,
+    /// Given back with the channel.
+    _place: Option<Place>,
     content: Content,
     /// A message whose body the payload store is writing.
     upload: Option<Upload>,
@@ -99,9 +101,11 @@ struct Settling {
 }
 
 impl Channel {
-    pub(super) fn new(number: u16) -> Self {
+    /// `place` is where a limit of its user counts it.
+    pub(super) fn new(number: u16, place: Option<Place>) -> Self {
         Self {
             number,
+            _place: place,
             content: Content::Idle,
             upload: None,
             consumers: HashMap::new(),

@@ -285,8 +285,19 @@ impl Session {
             );
             return Err(Failure::new(ReplyCode::NotAllowed, explanation, id));
         }
+        let place = match &self.state {
+            State::Running(connection) => Some(connection.open_channel()),
+            State::Opening(_) | State::Closing { .. } | State::Closed => None,
+        };
+        let place = place.transpose().map_err(|error| {
+            let id = MethodId {
+                class_id: channel_method::Open::CLASS_ID,
+                method_id: channel_method::Open::METHOD_ID,
+            };
+            Failure::broker(&error, id)
+        })?;
         self.channels
-            .insert(number, Slot::Open(Box::new(Channel::new(number))));
+            .insert(number, Slot::Open(Box::new(Channel::new(number, place))));
         frame::put_method(
             self.transmit.frames(number),
             number,

@@ -107,7 +107,9 @@ impl Session {
             method_id: connection::Open::METHOD_ID,
         };
         let vhost = open.virtual_host.as_bytes();
-        let connected = self.broker.connect(user, vhost, Arc::clone(&self.waker));
+        let connected = self
+            .broker
+            .connect_client(user, vhost, Arc::clone(&self.waker));
         let connected = connected.map_err(|error| Failure::broker(&error, id))?;
         frame::put_method(self.transmit.frames(0), 0, &connection::OpenOk {});
         tracing::debug!(user = %user.name(), vhost = %open.virtual_host, "connection opened");

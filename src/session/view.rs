@@ -102,6 +102,7 @@ impl Session {
     }
 
     /// An operator ends the connection: the client is told so (320).
+    // req: MGMT-7
     pub fn handle_forced_close(&mut self, reason: &str, now: Instant) {
         let code = ReplyCode::ConnectionForced;
         let failure = Failure::connection(code, reason, MethodId::default());

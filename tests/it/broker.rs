@@ -9,6 +9,8 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use warren::admin::http::HttpServer;
 use warren::broker::Alarms;
 use warren::config::ServerSettings;
 use warren::journal::StorageFailure;
@@ -60,6 +62,16 @@ impl Own {
     /// Where it serves pieces.
     pub(crate) fn peer_address(&self) -> SocketAddr {
         self.server().peer_addr().expect("it serves pieces")
+    }
+
+    /// Serves its HTTP interface until the test binary ends; gives the address.
+    pub(crate) fn serve_http(&self) -> SocketAddr {
+        let settings = settings_in(&self.folder);
+        let bound = RUNTIME.block_on(HttpServer::bind(&settings, self.server()));
+        let http = bound.expect("a free port");
+        let address = http.local_addr();
+        RUNTIME.spawn(http.serve(CancellationToken::new()));
+        address
     }
 
     /// What is short there.

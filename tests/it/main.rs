@@ -1,6 +1,7 @@
 //! Tests over real sockets, filed by behaviour; one binary, since each file alone would be linked alone.
 #![allow(clippy::disallowed_methods)]
 
+mod admin;
 mod alarm;
 mod broker;
 mod client;

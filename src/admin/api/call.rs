@@ -164,6 +164,7 @@ impl Call {
     }
 
     /// Refuses a route about a vhost that the caller may not look at.
+    // req: MGMT-2
     pub(super) fn check_vhost(&self) -> Result<(), ApiError> {
         if self.caller.is_none() || !self.names.contains_key("vhost") {
             return Ok(());
@@ -177,6 +178,7 @@ impl Call {
     }
 
     /// A connection to the path's vhost in the caller's name, for what AMQP has a call for.
+    // req: MGMT-3
     pub(super) fn connect(&self) -> Result<Connection, ApiError> {
         let vhost = self.vhost()?;
         self.connect_to(&vhost)

@@ -20,6 +20,7 @@ use super::{json as convert, permissions, policies, users, vhosts};
 type Object = Map<String, Value>;
 
 /// Imports a document, into one vhost if that is given.
+// req: MGMT-5
 pub(super) fn import(
     call: &Call,
     into: Option<&Arc<Vhost>>,

@@ -226,6 +226,7 @@ impl Api {
         let by_method = found.iter().position(|(route, _)| route.method == method);
         let level = by_method.map(|index| found[index].0.level);
         // Who may not log in learns nothing of what there is.
+        // req: MGMT-1
         let caller = match level {
             Some(Level::Anyone) => None,
             _ => Some(Caller::log_in(&self.broker, &head.headers, from)?),
@@ -247,6 +248,7 @@ impl Api {
             true => DEFINITIONS_BYTES_MAX,
             false => BODY_BYTES_MAX,
         };
+        // req: MGMT-6
         let body = axum::body::to_bytes(body, body_bytes_max)
             .await
             .map_err(|_| ApiError::too_large(body_bytes_max))?;
@@ -271,6 +273,7 @@ impl Api {
     }
 
     /// Waits until all definitions so far are on disk.
+    // req: MGMT-4
     async fn settle(&self) -> Result<(), ApiError> {
         let Some(pending) = self.broker.pending_definitions() else {
             return Ok(());

@@ -66,3 +66,147 @@ fn every_route_asks_for_what_it_should() {
         }
     }
 }
+
+/// Who may be asking, least first.
+const CALLERS: [(&str, Option<&str>); 7] = [
+    ("nobody", None),
+    ("wrong", None),
+    ("untagged", Some("")),
+    ("manager", Some("management")),
+    ("maker", Some("policymaker")),
+    ("watcher", Some("monitoring")),
+    ("admin", Some("administrator")),
+];
+
+fn api() -> Api {
+    use crate::broker::{BrokerSettings, Name, PasswordHash, Permissions};
+    #[allow(clippy::disallowed_methods)]
+    let now = Instant::now();
+    let broker = Broker::open(BrokerSettings::new([3; 32], now, 0), None, None);
+    let broker = broker.expect("nothing to recover");
+    let hash = || Some(PasswordHash::new(b"secret", [1, 2, 3, 4]));
+    for (name, tag) in CALLERS {
+        let Some(tag) = tag else { continue };
+        let name = Name::from(name);
+        let users = broker.users();
+        users
+            .put_user(&name, hash(), vec![tag.to_owned()])
+            .expect("in memory");
+        let rights = Permissions::all();
+        users
+            .put_permissions(&name, &Name::from("/"), rights)
+            .expect("in memory");
+    }
+    let (_, durable) = watch::channel(Lsn::ZERO);
+    Api {
+        broker,
+        registry: Arc::default(),
+        durable,
+        facts: Arc::new(Facts {
+            started: now,
+            node: "warren@test".to_owned(),
+            cluster_name: "test".to_owned(),
+            version: "0".to_owned(),
+            product: "Warren".to_owned(),
+            listeners: Vec::new(),
+        }),
+        rates: Arc::default(),
+    }
+}
+
+async fn status(api: &Api, method: &Method, path: &str, login: Option<&str>) -> StatusCode {
+    use base64::Engine as _;
+    let mut request = Request::builder().method(method.clone()).uri(path);
+    if let Some(login) = login {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(login);
+        request = request.header(header::AUTHORIZATION, format!("Basic {encoded}"));
+    }
+    let request = request.body(Body::empty()).expect("a request");
+    let from = SocketAddr::from(([127, 0, 0, 1], 1));
+    api.answer(request, from).await.status()
+}
+
+/// RELIABILITY T17: every route with every kind of caller. Who may not gets 401 and nothing happens; who may gets
+/// some other answer. What is not in the table is refused to those who may not log in, too.
+// req: MGMT-1
+#[tokio::test]
+async fn every_route_refuses_who_may_not_use_it() {
+    for route in routes() {
+        let parts = route.path.split('/').map(|part| match part {
+            "{vhost}" => "%2F",
+            "{node}" => "warren@test",
+            part if part.starts_with('{') => "x",
+            part => part,
+        });
+        let path = format!("/api{}", parts.collect::<Vec<_>>().join("/"));
+        let api = api();
+        for (name, tag) in CALLERS {
+            let login = match name {
+                "nobody" => None,
+                "wrong" => Some("admin:wrong".to_owned()),
+                name => Some(format!("{name}:secret")),
+            };
+            let may = match (route.level, tag) {
+                (Level::Anyone, _) => true,
+                (_, None | Some("")) => false,
+                (Level::Management, _) | (_, Some("administrator")) => true,
+                (Level::Policymaker, Some(tag)) => tag == "policymaker",
+                (Level::Monitoring, Some(tag)) => tag == "monitoring",
+                (Level::Administrator, _) => false,
+            };
+            let status = status(&api, &route.method, &path, login.as_deref()).await;
+            let is_refused = status == StatusCode::UNAUTHORIZED;
+            assert_eq!(
+                !is_refused, may,
+                "{} {path} as {name}: {status}",
+                route.method
+            );
+            assert!(status != StatusCode::NOT_IMPLEMENTED);
+        }
+    }
+    let api = api();
+    let unknown = status(&api, &Method::GET, "/api/nothing/here", None).await;
+    assert_eq!(unknown, StatusCode::UNAUTHORIZED);
+    let unknown = status(
+        &api,
+        &Method::GET,
+        "/api/nothing/here",
+        Some("admin:secret"),
+    )
+    .await;
+    assert_eq!(unknown, StatusCode::NOT_FOUND);
+    let wrong = status(&api, &Method::PATCH, "/api/queues", Some("admin:secret")).await;
+    assert_eq!(wrong, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+/// A vhost in which the caller has no right is closed to it, unless it watches all.
+// req: MGMT-2
+#[tokio::test]
+async fn a_vhost_without_a_right_is_closed() {
+    let api = api();
+    api.broker
+        .create_vhost(&crate::broker::Name::from("other"))
+        .expect("in memory");
+    for (login, expected) in [
+        ("manager:secret", StatusCode::UNAUTHORIZED),
+        ("maker:secret", StatusCode::UNAUTHORIZED),
+        ("watcher:secret", StatusCode::OK),
+        ("admin:secret", StatusCode::OK),
+    ] {
+        let path = "/api/queues/other";
+        assert_eq!(
+            status(&api, &Method::GET, path, Some(login)).await,
+            expected,
+            "{login}"
+        );
+    }
+    // Watching is not changing: the administrator has no right in it either.
+    let put = status(
+        &api,
+        &Method::PUT,
+        "/api/queues/other/q",
+        Some("watcher:secret"),
+    )
+    .await;
+    assert_eq!(put, StatusCode::UNAUTHORIZED);
+}

@@ -151,18 +151,22 @@ fn password(call: &Call, object: &Map<String, Value>) -> Result<Password, ApiErr
         return Ok(Password::None);
     }
     let algorithm = match object.get("hashing_algorithm").and_then(Value::as_str) {
-        None => HashAlgorithm::Sha256,
-        Some(name) => HashAlgorithm::from_module_name(name).ok_or_else(|| {
+        None => Some(HashAlgorithm::Sha256),
+        Some("rabbit_password_hashing_md5") => None,
+        Some(name) => Some(HashAlgorithm::from_module_name(name).ok_or_else(|| {
             ApiError::bad_request(format!("hashing algorithm {name} is not supported"))
-        })?,
+        })?),
     };
     let engine = base64::engine::general_purpose::STANDARD;
-    let hash = engine
+    let bytes = engine
         .decode(encoded)
-        .ok()
-        .and_then(|bytes| PasswordHash::imported(&bytes, algorithm));
-    hash.map(Password::Given)
-        .ok_or_else(|| ApiError::bad_request("password_hash is no hash of that algorithm"))
+        .map_err(|_| ApiError::bad_request("password_hash is not base64"))?;
+    let hash = algorithm.and_then(|algorithm| PasswordHash::imported(&bytes, algorithm));
+    // As RabbitMQ does: a user whose hash is of no use still comes along with its rights.
+    Ok(Password::Given(hash.unwrap_or_else(|| {
+        tracing::warn!("a user's password hash matches no password: set a new one");
+        PasswordHash::from_bytes(&bytes)
+    })))
 }
 
 /// Creates or changes a user from an object as requests and definitions files write it.

@@ -107,6 +107,7 @@ impl Pattern {
     }
 
     /// Whether it is found in `name`.
+    // req: RIGHT-1
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
         match &self.matcher {
@@ -257,6 +258,7 @@ mod tests {
     }
 
     /// Unanchored unless it says so, as `re:run/3` searches.
+    // req: RIGHT-1
     #[test]
     fn a_pattern_is_looked_for_anywhere() {
         check(".*", &["", "a"], &[]);

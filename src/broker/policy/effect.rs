@@ -12,6 +12,7 @@ use super::super::queue::arguments::{Overflow, QueueSettings};
 use super::{Definition, EffectivePolicy, PolicyValue};
 
 impl EffectivePolicy {
+    // req: POLICY-2
     /// The settings of a queue with these arguments, which mean `declared`.
     #[must_use]
     pub fn queue_settings(&self, declared: QueueSettings, arguments: &FieldTable) -> QueueSettings {

@@ -222,6 +222,7 @@ fn find(name: &str) -> Option<&'static Key> {
 }
 
 /// Checks all keys and values; says what is wrong with the first that is.
+// req: POLICY-4
 pub(super) fn check(kind: PolicyKind, definition: &Definition) -> Result<(), String> {
     if definition.is_empty() {
         return Err("no policy provided".to_owned());

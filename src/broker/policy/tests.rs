@@ -42,6 +42,7 @@ fn check(kind: PolicyKind, key: &str, value: PolicyValue) -> Result<(), String> 
 }
 
 /// Texts as RabbitMQ 3.10.8 answers them.
+// req: POLICY-4
 #[test]
 fn refusals_are_in_the_words_of_rabbitmq() {
     for (key, value, refusal) in [
@@ -170,6 +171,7 @@ fn an_operator_may_only_limit() {
 }
 
 /// One policy of each kind counts: that with the highest priority among those that match.
+// req: POLICY-1
 #[test]
 fn the_highest_priority_counts_alone() {
     let mut policies = Policies::default();
@@ -215,6 +217,7 @@ fn the_highest_priority_counts_alone() {
     assert_eq!(stream, EffectivePolicy::default());
 }
 
+// req: POLICY-2
 #[test]
 fn of_numbers_the_lower_counts_and_of_the_rest_the_argument() {
     let effective = |value: Definition| EffectivePolicy {

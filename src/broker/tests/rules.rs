@@ -41,6 +41,7 @@ fn publish_all(client: &mut Client, queue: &str, bodies: &[&str]) {
 }
 
 /// A policy changes queues that are there and queues that come, and what it did goes with it.
+// req: POLICY-3
 #[test]
 fn a_policy_is_applied_live() {
     let mut client = Client::new(&broker());
@@ -115,6 +116,7 @@ fn an_alternate_exchange_comes_and_goes_with_its_policy() {
 
 /// Topic rights limit routing keys at their exchange only, for publishing and binding, and are asked again
 /// when they change.
+// req: RIGHT-2
 #[test]
 fn topic_rights_are_about_routing_keys() {
     let broker = broker();
@@ -190,4 +192,64 @@ fn rights_policies_and_parameters_go_with_their_vhost() {
     let gone = Arc::downgrade(&vhost);
     drop(vhost);
     assert!(gone.upgrade().is_none());
+}
+
+/// Connections, channels and queues beyond a limit are refused with RabbitMQ's texts, and what goes makes room.
+// req: RIGHT-3
+#[test]
+fn limits_of_users_and_vhosts_hold() {
+    let broker = broker();
+    let first = Client::new(&broker);
+    let vhost = first.vhost();
+    let set = |limits: Limits| {
+        vhost
+            .change_details(|details| details.limits = limits)
+            .expect("in memory");
+    };
+    set(Limits {
+        queue_count_max: Some(1),
+        connection_count_max: Some(1),
+        ..Limits::default()
+    });
+    first.declare("q", &[]).unwrap();
+    let refused = first.declare("r", &[]).expect_err("one is enough");
+    assert_eq!(
+        refused.to_string(),
+        "cannot declare queue 'r': queue limit in vhost '/' (1) is reached"
+    );
+    let user = broker.users().user(b"guest").expect("the default user");
+    let connect = || broker.connect_client(&user, b"/", Arc::new(super::kit::NoWaker));
+    let counted = connect().expect("the first that counts");
+    let refused = connect().expect_err("one is enough");
+    assert_eq!(refused.reply_code(), ReplyCode::NotAllowed);
+    assert_eq!(
+        refused.to_string(),
+        "access to vhost '/' refused for user 'guest': connection limit (1) is reached"
+    );
+    drop(counted);
+    let counted = connect().expect("there is room again");
+    set(Limits::default());
+    let limits = Limits {
+        connection_count_max: Some(1),
+        channel_count_max: Some(1),
+        ..Limits::default()
+    };
+    broker
+        .users()
+        .put_user_limits(b"guest", limits)
+        .expect("in memory");
+    assert_eq!(
+        connect().expect_err("one is enough").to_string(),
+        "Connection refused for user 'guest': user connection limit (1) is reached"
+    );
+    let channel = counted.open_channel().expect("the first");
+    assert_eq!(
+        counted
+            .open_channel()
+            .expect_err("one is enough")
+            .to_string(),
+        "number of channels opened for user 'guest' has reached the maximum allowed user limit of (1)"
+    );
+    drop(channel);
+    counted.open_channel().expect("there is room again");
 }

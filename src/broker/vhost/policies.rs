@@ -160,6 +160,7 @@ impl Vhost {
         Ok(())
     }
 
+    // req: POLICY-3
     /// Under the topology lock: changes exchanges, and says which queues have other settings now.
     fn changed_queues(&self) -> Vec<(Arc<Queue>, QueueSettings)> {
         let mut rerouted = false;

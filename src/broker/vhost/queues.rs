@@ -97,7 +97,10 @@ impl Vhost {
             drop(topology);
             return self.check_queue(by, &queue, declare, now);
         }
+        let limit = self.details().limits.queue_count_max;
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok());
         let count_max = self.shared.limits.queues_per_vhost_max;
+        let count_max = count_max.min(limit.unwrap_or(usize::MAX));
         if self.queues.len() >= count_max {
             return Err(Error::LimitReached {
                 resource,

@@ -479,7 +479,7 @@ fn list_vhost_limits(context: &Context, _: &[String]) -> Done {
     context.say(format_args!("Listing limits for vhost \"{vhost}\" ..."));
     let limits = context.get(&format!("vhost-limits/{}", context.vhost()))?;
     let value = limits.get(0).and_then(|entry| entry.get("value")).cloned();
-    println!("{}", value.unwrap_or_else(|| json!({})));
+    out!("{}", value.unwrap_or_else(|| json!({})));
     Ok(())
 }
 

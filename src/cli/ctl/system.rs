@@ -252,45 +252,45 @@ fn field<'a>(object: &'a Value, name: &str) -> &'a Value {
 fn status(context: &Context, _: &[String]) -> Done {
     let (node, overview) = (node(context)?, context.get("overview")?);
     if context.options.formatter == super::options::Formatter::Json {
-        println!("{}", json!({ "node": node, "overview": overview }));
+        out!("{}", json!({ "node": node, "overview": overview }));
         return Ok(());
     }
     let show = |object: &Value, name: &str| table::text(field(object, name));
     let uptime = field(&node, "uptime").as_u64().unwrap_or(0) / 1000;
     context.say(format_args!("Status of node {} ...", show(&node, "name")));
-    println!(
+    out!(
         "Runtime\n\nOS PID: {}\nUptime (seconds): {uptime}",
         show(&node, "os_pid")
     );
-    println!("Is under maintenance?: {}", show(&node, "being_drained"));
-    println!("Product name: {}", show(&overview, "product_name"));
-    println!("Product version: {}", show(&overview, "product_version"));
-    println!("RabbitMQ version: {}", show(&overview, "rabbitmq_version"));
-    println!("Node name: {}", show(&node, "name"));
-    println!("\nAlarms\n");
+    out!("Is under maintenance?: {}", show(&node, "being_drained"));
+    out!("Product name: {}", show(&overview, "product_name"));
+    out!("Product version: {}", show(&overview, "product_version"));
+    out!("RabbitMQ version: {}", show(&overview, "rabbitmq_version"));
+    out!("Node name: {}", show(&node, "name"));
+    out!("\nAlarms\n");
     print_alarms(&node);
-    println!(
+    out!(
         "\nMemory\n\nTotal memory used: {} bytes",
         show(&node, "mem_used")
     );
-    println!("Memory high watermark: {} bytes", show(&node, "mem_limit"));
-    println!(
+    out!("Memory high watermark: {} bytes", show(&node, "mem_limit"));
+    out!(
         "\nFree Disk Space\n\nLow free disk space watermark: {} bytes",
         show(&node, "disk_free_limit")
     );
-    println!("Free disk space: {} bytes", show(&node, "disk_free"));
-    println!(
+    out!("Free disk space: {} bytes", show(&node, "disk_free"));
+    out!(
         "\nFile Descriptors\n\nTotal: {}, limit: {}",
         show(&node, "fd_used"),
         show(&node, "fd_total")
     );
     let totals = field(&overview, "object_totals");
-    println!(
+    out!(
         "\nTotals\n\nConnection count: {}\nQueue count: {}",
         show(totals, "connections"),
         show(totals, "queues")
     );
-    println!("\nListeners\n");
+    out!("\nListeners\n");
     print_listeners(&overview);
     Ok(())
 }
@@ -305,11 +305,11 @@ fn print_alarms(node: &Value) {
     ] {
         if is_on(alarm) {
             none = false;
-            println!("{text} alarm on node {name}");
+            out!("{text} alarm on node {name}");
         }
     }
     if none {
-        println!("(none)");
+        out!("(none)");
     }
 }
 
@@ -319,7 +319,7 @@ fn print_listeners(overview: &Value) {
         .into_iter()
         .flatten()
     {
-        println!(
+        out!(
             "Interface: {}, port: {}, protocol: {}",
             table::text(field(listener, "ip_address")),
             table::text(field(listener, "port")),
@@ -338,19 +338,19 @@ fn cluster_status(context: &Context, _: &[String]) -> Done {
     let overview = context.get("overview")?;
     let name = table::text(field(&overview, "node"));
     context.say(format_args!("Cluster status of node {name} ..."));
-    println!(
+    out!(
         "Basics\n\nCluster name: {}",
         table::text(field(&overview, "cluster_name"))
     );
-    println!("\nDisk Nodes\n\n{name}\n\nRunning Nodes\n\n{name}");
-    println!(
+    out!("\nDisk Nodes\n\n{name}\n\nRunning Nodes\n\n{name}");
+    out!(
         "\nVersions\n\n{name}: {} {}",
         table::text(field(&overview, "product_name")),
         table::text(field(&overview, "product_version"))
     );
-    println!("\nAlarms\n");
+    out!("\nAlarms\n");
     print_alarms(&node(context)?);
-    println!("\nNetwork Partitions\n\n(none)\n\nListeners\n");
+    out!("\nNetwork Partitions\n\n(none)\n\nListeners\n");
     print_listeners(&overview);
     Ok(())
 }
@@ -361,7 +361,7 @@ fn environment(context: &Context, _: &[String]) -> Done {
         "Application environment of node {} ...",
         table::text(field(&node, "name"))
     ));
-    println!("{node:#}");
+    out!("{node:#}");
     Ok(())
 }
 
@@ -377,20 +377,20 @@ fn report(context: &Context, arguments: &[String]) -> Done {
         ("Permissions", "permissions"),
         ("Policies", "policies"),
     ] {
-        println!("\n{title}\n\n{:#}", context.get(path)?);
+        out!("\n{title}\n\n{:#}", context.get(path)?);
     }
     Ok(())
 }
 
 fn version(_: &Context, _: &[String]) -> Done {
-    println!("{}", env!("CARGO_PKG_VERSION"));
+    out!("{}", env!("CARGO_PKG_VERSION"));
     Ok(())
 }
 
 fn server_version(context: &Context, _: &[String]) -> Done {
     let overview = context.get("overview")?;
     context.say("Asking the node for its version ...");
-    println!("{}", table::text(field(&overview, "product_version")));
+    out!("{}", table::text(field(&overview, "product_version")));
     Ok(())
 }
 
@@ -550,7 +550,7 @@ const BUILT_IN: [&str; 5] = [
 
 fn list_plugins(_: &Context, _: &[String]) -> Done {
     for plugin in BUILT_IN {
-        println!("[E*] {plugin} {}", env!("CARGO_PKG_VERSION"));
+        out!("[E*] {plugin} {}", env!("CARGO_PKG_VERSION"));
     }
     Ok(())
 }
@@ -579,7 +579,7 @@ fn export_definitions(context: &Context, arguments: &[String]) -> Done {
     }
     let definitions = context.get("definitions")?;
     if file == "-" {
-        println!("{definitions}");
+        out!("{definitions}");
         return Ok(());
     }
     std::fs::write(file, definitions.to_string())

@@ -10,15 +10,15 @@ pub(super) fn print(options: &Options, columns: &[&str], rows: &[Map<String, Val
         |row: &Map<String, Value>, column: &str| row.get(column).cloned().unwrap_or(Value::Null);
     match options.formatter {
         Formatter::Json => {
-            println!("[");
+            out!("[");
             for (index, row) in rows.iter().enumerate() {
                 let chosen = columns
                     .iter()
                     .map(|column| ((*column).to_owned(), cell(row, column)));
                 let comma = if index == 0 { "" } else { "," };
-                println!("{comma}{}", Value::Object(chosen.collect()));
+                out!("{comma}{}", Value::Object(chosen.collect()));
             }
-            println!("]");
+            out!("]");
         }
         Formatter::Table | Formatter::Csv => {
             let (separator, is_csv) = match options.formatter {
@@ -26,14 +26,14 @@ pub(super) fn print(options: &Options, columns: &[&str], rows: &[Map<String, Val
                 Formatter::Table | Formatter::Json => ("\t", false),
             };
             if options.headers && !rows.is_empty() {
-                println!("{}", columns.join(separator));
+                out!("{}", columns.join(separator));
             }
             for row in rows {
                 let cells = columns.iter().map(|column| match is_csv {
                     true => csv(&text(&cell(row, column))),
                     false => text(&cell(row, column)),
                 });
-                println!("{}", cells.collect::<Vec<_>>().join(separator));
+                out!("{}", cells.collect::<Vec<_>>().join(separator));
             }
         }
     }

@@ -215,7 +215,7 @@ fn hash_password(context: &Context, arguments: &[String]) -> Done {
         "auth/hash_password/{}",
         percent_encode(argument(arguments, 0))
     ))?;
-    println!("{}", table::text(hashed.get("ok").unwrap_or(&Value::Null)));
+    out!("{}", table::text(hashed.get("ok").unwrap_or(&Value::Null)));
     Ok(())
 }
 

@@ -1,0 +1,364 @@
+//! The management API over real sockets: what it says, and what it does to AMQP clients.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use base64::Engine as _;
+use serde_json::{Value, json};
+use warren::amqp::field::ShortString;
+use warren::amqp::method::queue;
+
+use crate::broker::Own;
+use crate::wire::{Client, Opening};
+
+fn declare(name: &'static str) -> queue::Declare {
+    queue::Declare {
+        queue: ShortString::from_static(name),
+        ..queue::Declare::default()
+    }
+}
+
+/// A broker with its HTTP interface.
+struct Managed {
+    own: Own,
+    http: SocketAddr,
+}
+
+impl Managed {
+    fn start() -> Self {
+        let own = Own::start(|_| {});
+        let http = own.serve_http();
+        Self { own, http }
+    }
+
+    /// A request as this user; status and body.
+    fn ask_as(&self, login: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let body = match body {
+            Value::Null => String::new(),
+            body => body.to_string(),
+        };
+        let encoded = base64::engine::general_purpose::STANDARD.encode(login);
+        let mut stream = TcpStream::connect(self.http).expect("it listens");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a socket");
+        let request = format!(
+            "{method} /api/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {encoded}\r\n\
+             Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).expect("a status");
+        let body = match body {
+            "" => Value::Null,
+            body => serde_json::from_str(body).expect("JSON"),
+        };
+        (status.parse().expect("a number"), body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.ask_as("guest:guest", method, path, body)
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let (status, body) = self.ask("GET", path, &Value::Null);
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    fn status(&self, method: &str, path: &str, body: &Value) -> u16 {
+        self.ask(method, path, body).0
+    }
+}
+
+/// Declare, bind, publish, get, purge and delete, each with RabbitMQ's code.
+// req: MGMT-3
+#[test]
+fn queues_exchanges_and_bindings_come_and_go() {
+    let broker = Managed::start();
+    let durable = json!({"durable": true, "arguments": {"x-max-length": 3}});
+    assert_eq!(broker.status("PUT", "queues/%2F/q", &durable), 201);
+    assert_eq!(broker.status("PUT", "queues/%2F/q", &durable), 204);
+    let (status, error) = broker.ask("PUT", "queues/%2F/q", &json!({"durable": true}));
+    assert_eq!(
+        (status, error["error"].as_str()),
+        (400, Some("bad_request"))
+    );
+    let reason = error["reason"].as_str().expect("a reason");
+    assert!(
+        reason.starts_with("inequivalent arg 'x-max-length' for queue 'q'"),
+        "{reason}"
+    );
+    assert_eq!(
+        broker.status("PUT", "exchanges/%2F/x", &json!({"type": "topic"})),
+        201
+    );
+    let binding = json!({"routing_key": "a.*", "arguments": {"k": "v"}});
+    assert_eq!(broker.status("POST", "bindings/%2F/e/x/q/q", &binding), 201);
+    let bindings = broker.get("bindings/%2F/e/x/q/q");
+    let key = bindings[0]["properties_key"]
+        .as_str()
+        .expect("a key")
+        .to_owned();
+    assert!(key.starts_with("a.%2A~"), "{key}");
+    let publish = |key: &str, payload: &str| {
+        let message = json!({
+            "properties": {"delivery_mode": 2, "headers": {"h": 1}},
+            "routing_key": key, "payload": payload, "payload_encoding": "string",
+        });
+        broker.ask("POST", "exchanges/%2F/x/publish", &message).1
+    };
+    assert_eq!(publish("a.b", "hello"), json!({"routed": true}));
+    assert_eq!(publish("b", "lost"), json!({"routed": false}));
+    let get = json!({"count": 5, "ackmode": "ack_requeue_true", "encoding": "auto", "truncate": 4});
+    let (_, got) = broker.ask("POST", "queues/%2F/q/get", &get);
+    assert_eq!(got.as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        (&got[0]["payload"], &got[0]["payload_bytes"]),
+        (&json!("hell"), &json!(5))
+    );
+    assert_eq!(
+        got[0]["properties"],
+        json!({"delivery_mode": 2, "headers": {"h": 1}})
+    );
+    let peek = json!({"count": 5});
+    assert_eq!(
+        broker.ask("POST", "queues/%2F/q/peek", &peek).1[0]["payload"],
+        "hello"
+    );
+    let queue = broker.get("queues/%2F/q");
+    assert_eq!(
+        (&queue["messages"], &queue["messages_ready"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(queue["message_stats"]["publish"], json!(1));
+    assert_eq!(
+        broker.status("DELETE", "queues/%2F/q/contents", &Value::Null),
+        204
+    );
+    assert_eq!(broker.get("queues/%2F/q")["messages"], json!(0));
+    let path = format!("bindings/%2F/e/x/q/q/{}", key.replace('%', "%25"));
+    assert_eq!(broker.status("DELETE", &path, &Value::Null), 204);
+    for path in ["queues/%2F/q", "exchanges/%2F/x"] {
+        assert_eq!(broker.status("DELETE", path, &Value::Null), 204);
+        assert_eq!(broker.status("DELETE", path, &Value::Null), 404);
+    }
+}
+
+/// A user is made, given a right, logs in over AMQP, and is cut off when it is deleted.
+#[test]
+fn users_and_rights_act_on_connections() {
+    let broker = Managed::start();
+    assert_eq!(
+        broker.status("PUT", "users/u", &json!({"password": "p", "tags": ""})),
+        201
+    );
+    let rights = json!({"configure": "^own$", "write": "", "read": "^own$"});
+    assert_eq!(broker.status("PUT", "permissions/%2F/u", &rights), 201);
+    let bad = json!({"configure": "(", "write": "", "read": ""});
+    assert_eq!(broker.status("PUT", "permissions/%2F/u", &bad), 400);
+    let u = Opening {
+        user: "u",
+        password: "p",
+        ..Opening::default()
+    };
+    let mut client = Client::connect_as(broker.own.address(), &u);
+    client.open(1);
+    client.declare(1, declare("own"));
+    client.send(1, declare("other"));
+    client.expect_channel_close(1, 403);
+    let connections = broker.get("connections");
+    assert_eq!(connections[0]["user"], "u");
+    assert_eq!(connections[0]["state"], "running");
+    // The hash moves to another user, as an import does it.
+    let hash = broker.get("users/u")["password_hash"].clone();
+    let copy = json!({"password_hash": hash, "tags": "management"});
+    assert_eq!(broker.status("PUT", "users/copy", &copy), 201);
+    assert_eq!(
+        broker.ask_as("copy:p", "GET", "whoami", &Value::Null).0,
+        200
+    );
+    assert_eq!(
+        broker
+            .ask_as("copy:p", "GET", "connections", &Value::Null)
+            .1,
+        json!([])
+    );
+    assert_eq!(broker.ask_as("u:p", "GET", "whoami", &Value::Null).0, 401);
+    assert_eq!(broker.status("DELETE", "users/u", &Value::Null), 204);
+    let text = client.expect_connection_close(320);
+    assert_eq!(text, "CONNECTION_FORCED - user 'u' is deleted");
+}
+
+/// Closing a connection tells its client why.
+// req: MGMT-7
+#[test]
+fn an_operator_closes_a_connection() {
+    let broker = Managed::start();
+    let mut client = Client::connect(broker.own.address());
+    client.open(1);
+    let name = broker.get("connections")[0]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    let channels = broker.get("channels");
+    assert_eq!(channels[0]["name"], json!(format!("{name} (1)")));
+    let path = format!(
+        "connections/{}",
+        name.replace(' ', "%20").replace('>', "%3E")
+    );
+    assert_eq!(broker.status("DELETE", &path, &Value::Null), 204);
+    let text = client.expect_connection_close(320);
+    assert_eq!(text, "CONNECTION_FORCED - Closed via management plugin");
+}
+
+/// What one broker exports another imports, and exports the same.
+// req: MGMT-5
+#[test]
+fn definitions_move_from_one_broker_to_another() {
+    let broker = Managed::start();
+    let put = |path: &str, body: Value| {
+        let status = broker.status("PUT", path, &body);
+        assert!(matches!(status, 201 | 204), "{path}: {status}");
+    };
+    put("vhosts/v", json!({"description": "moved", "tags": "a,b"}));
+    put("users/u", json!({"password": "p", "tags": ["monitoring"]}));
+    put(
+        "permissions/v/u",
+        json!({"configure": ".*", "write": "^(?!amq).*", "read": ""}),
+    );
+    put(
+        "topic-permissions/v/u",
+        json!({"exchange": "t", "write": "^{username}", "read": ""}),
+    );
+    put(
+        "policies/v/p",
+        json!({"pattern": "^q", "definition": {"max-length": 2}, "priority": 4}),
+    );
+    put(
+        "operator-policies/v/o",
+        json!({"pattern": "", "definition": {"expires": 100_000}}),
+    );
+    put("parameters/shovel/v/s", json!({"value": {"src": 1}}));
+    put("global-parameters/g", json!({"value": [1, "x"]}));
+    put("vhost-limits/v/max-queues", json!({"value": 7}));
+    put("user-limits/u/max-channels", json!({"value": 9}));
+    put("exchanges/v/t", json!({"type": "topic", "durable": true}));
+    put(
+        "queues/v/q",
+        json!({"durable": true, "arguments": {"x-queue-type": "quorum"}}),
+    );
+    let binding = json!({"routing_key": "k", "arguments": {"n": 1}});
+    assert_eq!(broker.status("POST", "bindings/v/e/t/q/q", &binding), 201);
+    let exported = broker.get("definitions");
+    let other = Managed::start();
+    let (status, error) = other.ask("POST", "definitions", &exported);
+    assert_eq!(status, 204, "{error}");
+    assert_eq!(other.get("definitions"), exported);
+    assert_eq!(other.get("queues/v/q")["policy"], "p");
+    assert_eq!(
+        other.get("queues/v/q")["effective_policy_definition"]["max-length"],
+        2
+    );
+    // One vhost's into another.
+    let of_vhost = broker.get("definitions/v");
+    assert_eq!(other.status("PUT", "vhosts/w", &json!({})), 201);
+    assert_eq!(other.status("POST", "definitions/w", &of_vhost), 204);
+    assert_eq!(other.get("queues/w/q")["type"], "quorum");
+    let broken = json!({"queues": [{"name": "x", "vhost": "nowhere"}]});
+    let (status, error) = other.ask("POST", "definitions", &broken);
+    assert_eq!(status, 400);
+    assert_eq!(error["reason"], "queues: 'x': there is no vhost 'nowhere'");
+}
+
+/// Pages, columns, names and sorting, as KEDA and the page of RabbitMQ ask for them.
+#[test]
+fn lists_come_in_pages() {
+    let broker = Managed::start();
+    for index in 0..5 {
+        let path = format!("queues/%2F/q{index}");
+        assert_eq!(broker.status("PUT", &path, &json!({})), 201);
+    }
+    let page = broker.get("queues/%2F?page=2&page_size=2&sort=name&columns=name,messages");
+    assert_eq!(
+        page["items"],
+        json!([{"name": "q2", "messages": 0}, {"name": "q3", "messages": 0}])
+    );
+    assert_eq!(
+        (&page["page_count"], &page["total_count"]),
+        (&json!(3), &json!(5))
+    );
+    let page = broker.get("queues/%2F?page=1&use_regex=true&name=%5Eq%5B12%5D%24&page_size=100");
+    assert_eq!(page["filtered_count"], json!(2));
+    let all = broker.get("queues//?name=q3&pagination=false&page=1");
+    assert_eq!(all.as_array().map(Vec::len), Some(1));
+    let (status, error) = broker.ask("GET", "queues?page=9&page_size=2", &Value::Null);
+    assert_eq!(
+        (status, error["error"].as_str()),
+        (400, Some("page_out_of_range"))
+    );
+    assert_eq!(
+        broker.status("GET", "queues?page=1&page_size=501", &Value::Null),
+        400
+    );
+}
+
+/// The overview counts what is there, the node shows its limits, and alarms turn a health check red.
+// req: MGMT-6
+#[test]
+fn the_broker_says_how_it_is() {
+    let broker = Managed::start();
+    let mut client = Client::connect(broker.own.address());
+    client.open(1);
+    client.declare(1, declare("q"));
+    client.publish(1, &ShortString::from_static("q"), b"x");
+    let overview = broker.get("overview");
+    assert_eq!(overview["object_totals"]["connections"], json!(1));
+    assert_eq!(overview["object_totals"]["channels"], json!(1));
+    assert!(
+        overview["node"]
+            .as_str()
+            .is_some_and(|node| node.starts_with("warren@"))
+    );
+    let node = overview["node"].as_str().expect("a name");
+    assert!(broker.get(&format!("nodes/{node}"))["fd_total"].as_u64() > Some(0));
+    assert_eq!(broker.get("health/checks/alarms"), json!({"status": "ok"}));
+    assert_eq!(broker.get("aliveness-test/%2F"), json!({"status": "ok"}));
+    let set = json!({"absolute": 1000});
+    assert_eq!(broker.status("POST", "warren/memory-watermark", &set), 204);
+    let (status, failed) = broker.ask("GET", "health/checks/alarms", &Value::Null);
+    assert_eq!((status, failed["status"].as_str()), (503, Some("failed")));
+    let set = json!({"relative": 0.9});
+    assert_eq!(broker.status("POST", "warren/memory-watermark", &set), 204);
+    // A body beyond the bound is refused without being read.
+    let long = json!({"x": "y".repeat(2 << 20)});
+    let (status, _) = broker.ask("PUT", "queues/%2F/q", &long);
+    assert_eq!(status, 413);
+}
+
+/// What was answered is there after a restart.
+// req: MGMT-4
+#[test]
+fn what_was_answered_outlives_the_process() {
+    let broker = Managed::start();
+    assert_eq!(
+        broker.status("PUT", "vhosts/kept", &json!({"tags": "a"})),
+        201
+    );
+    let policy = json!({"pattern": "^q", "definition": {"max-length": 1}});
+    assert_eq!(broker.status("PUT", "policies/kept/p", &policy), 201);
+    assert_eq!(
+        broker.status("PUT", "queues/kept/q", &json!({"durable": true})),
+        201
+    );
+    let folder = broker.own.stop();
+    let own = Own::start_in(folder, |_| {});
+    let http = own.serve_http();
+    let broker = Managed { own, http };
+    assert_eq!(broker.get("vhosts/kept")["tags"], json!(["a"]));
+    assert_eq!(broker.get("queues/kept/q")["policy"], "p");
+}
