@@ -921,7 +921,8 @@ impl Queue {
         after: &mut After,
     ) {
         match quorum::come_back(&state.settings, &mut entry, how) {
-            // Its deadline stays. req: TTL-4
+            // Its deadline stays.
+            // req: TTL-4
             Place::Old => state.ready.put_back(seq, entry),
             Place::Returned => {
                 after.come_back(entry.lsn, entry.return_count);

@@ -145,8 +145,9 @@ impl fmt::Debug for Timers {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods)]
 mod tests {
+    #![allow(clippy::disallowed_methods)]
+
     use super::*;
 
     fn kind() -> TimerKind {
