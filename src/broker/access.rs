@@ -227,9 +227,35 @@ impl Users {
             limits: before.map(|user| user.limits.clone()).unwrap_or_default(),
         };
         self.store.put_user(&UserRecord::from(&user))?;
+        self.tell_of_user(before.map(|before| &**before), &user);
         state.users.insert(name.clone(), Arc::new(user));
         self.changed();
         Ok(())
+    }
+
+    /// RabbitMQ's events for what changed of a user.
+    fn tell_of_user(&self, before: Option<&User>, user: &User) {
+        let name = user.name.as_bytes();
+        match before {
+            None => self.store.tell("user.created", |headers| {
+                headers.text("name", name);
+            }),
+            Some(before) if before.password != user.password => {
+                let event = match user.password {
+                    Some(_) => "user.password.changed",
+                    None => "user.password.cleared",
+                };
+                self.store.tell(event, |headers| {
+                    headers.text("name", name);
+                });
+            }
+            Some(_) => {}
+        }
+        if before.map_or(!user.tags.is_empty(), |before| before.tags != user.tags) {
+            self.store.tell("user.tags.set", |headers| {
+                headers.text("name", name).texts("tags", &user.tags);
+            });
+        }
     }
 
     /// Sets how many connections and channels a user may have; false if there is no such user.
@@ -273,6 +299,9 @@ impl Users {
         if !user.limits.is_empty() {
             self.store.delete_user_limits(&user.name)?;
         }
+        self.store.tell("user.deleted", |headers| {
+            headers.text("name", name);
+        });
         self.changed();
         Ok(true)
     }
@@ -287,6 +316,14 @@ impl Users {
         let mut state = self.state.write();
         self.store
             .put_permissions(&PermissionRecord::new(user, vhost, &permissions))?;
+        self.store.tell("permission.created", |headers| {
+            headers
+                .text("user", user.as_bytes())
+                .text("vhost", vhost.as_bytes())
+                .text("configure", permissions.configure())
+                .text("write", permissions.write())
+                .text("read", permissions.read());
+        });
         let key = (user.clone(), vhost.clone());
         state.permissions.insert(key, Arc::new(permissions));
         self.changed();
@@ -302,6 +339,11 @@ impl Users {
         }
         self.store.delete_permissions(user, vhost)?;
         state.permissions.remove(&key);
+        self.store.tell("permission.deleted", |headers| {
+            headers
+                .text("user", user.as_bytes())
+                .text("vhost", vhost.as_bytes());
+        });
         self.changed();
         Ok(true)
     }
@@ -327,6 +369,14 @@ impl Users {
         }
         let record = TopicPermissionRecord::new(user, vhost, exchange, &permissions);
         self.store.put_topic_permissions(&record)?;
+        self.store.tell("topic.permission.created", |headers| {
+            headers
+                .text("user", user.as_bytes())
+                .text("vhost", vhost.as_bytes())
+                .text("exchange", exchange.as_bytes())
+                .text("write", permissions.write())
+                .text("read", permissions.read());
+        });
         state.topics.insert(key, Arc::new(permissions));
         self.changed();
         Ok(())
@@ -347,6 +397,13 @@ impl Users {
         let found = self.forget_topics_in(&mut state, |(of_user, of_vhost, of_exchange)| {
             of_user == user && of_vhost == vhost && exchange.is_none_or(|name| name == of_exchange)
         })?;
+        if found {
+            self.store.tell("topic.permission.deleted", |headers| {
+                headers
+                    .text("user", user.as_bytes())
+                    .text("vhost", vhost.as_bytes());
+            });
+        }
         self.changed();
         Ok(found)
     }

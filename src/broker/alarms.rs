@@ -9,12 +9,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
 use crate::config::MemoryWatermark;
 
+use super::events::Events;
 use super::outbox::Waker;
 
 /// The memory alarm goes off when use is below this share of the limit, in percent.
@@ -65,6 +66,8 @@ pub struct AlarmWait(u64);
 pub struct Alarms {
     on: AtomicU8,
     state: Mutex<State>,
+    /// Who hears of changes, and the name of this node.
+    events: OnceLock<(Arc<Events>, String)>,
 }
 
 #[derive(Default)]
@@ -105,7 +108,29 @@ impl Alarms {
 
     /// Turns one alarm on. False if it was.
     pub fn raise(&self, alarm: Alarm) -> bool {
-        self.on.fetch_or(alarm as u8, Ordering::AcqRel) & alarm as u8 == 0
+        let is_new = self.on.fetch_or(alarm as u8, Ordering::AcqRel) & alarm as u8 == 0;
+        if is_new {
+            self.tell("alarm.set", alarm);
+        }
+        is_new
+    }
+
+    /// Who is to hear of alarms; set once.
+    pub(crate) fn set_events(&self, events: Arc<Events>, node: String) {
+        // A second one would change nothing.
+        drop(self.events.set((events, node)));
+    }
+
+    fn tell(&self, event: &'static str, alarm: Alarm) {
+        if let Some((events, node)) = self.events.get() {
+            events.emit(event, |headers| {
+                let source = match alarm {
+                    Alarm::Memory => "memory",
+                    Alarm::Disk | Alarm::JournalSpace => "disk",
+                };
+                headers.text("source", source).text("node", node);
+            });
+        }
     }
 
     /// Turns one alarm off; with the last, all that wait are woken. False if it was off.
@@ -121,7 +146,11 @@ impl Alarms {
                 waker.wake();
             }
         }
-        before & alarm as u8 != 0
+        let was_on = before & alarm as u8 != 0;
+        if was_on {
+            self.tell("alarm.cleared", alarm);
+        }
+        was_on
     }
 
     /// Wakes `waker` when all alarms are off; none if they are, and then nothing is noted.

@@ -34,6 +34,8 @@ pub struct Consumer {
     pub(crate) limiter: Arc<ChannelLimiter>,
     pub(crate) id: ConsumerId,
     pub(crate) channel: u16,
+    /// Its channel's name in events, and its user's.
+    pub(crate) by: (Box<str>, Name),
     pub(crate) tag: Name,
     pub(crate) ack_mode: AckMode,
     pub(crate) exclusive: bool,

@@ -14,6 +14,7 @@ use crate::journal::{Journal, Lsn, QueueId};
 
 use super::access::{Limits, Permissions, TopicPermissions};
 use super::error::Error;
+use super::events::{EventHeaders, Events, INTERNAL_USER};
 use super::name::Name;
 use super::policy::PolicyValue;
 use super::queue::Truncated;
@@ -261,14 +262,17 @@ impl Record {
 #[derive(Clone, Debug)]
 pub(crate) struct DefinitionStore {
     journal: Option<Journal>,
+    /// Who hears of changes; nobody in some tests.
+    events: Option<Arc<Events>>,
     /// Number of the last record.
     last: Arc<AtomicU64>,
 }
 
 impl DefinitionStore {
-    pub(crate) fn new(journal: Option<Journal>) -> Self {
+    pub(crate) fn new(journal: Option<Journal>, events: Option<Arc<Events>>) -> Self {
         Self {
             journal,
+            events,
             last: Arc::default(),
         }
     }
@@ -276,7 +280,17 @@ impl DefinitionStore {
     /// Keeps nothing.
     #[cfg(test)]
     pub(crate) fn in_memory() -> Self {
-        Self::new(None)
+        Self::new(None, None)
+    }
+
+    /// Tells of a change that was written. No lock may be held but one of users or policies.
+    pub(crate) fn tell(&self, event: &'static str, fill: impl FnOnce(&mut EventHeaders)) {
+        if let Some(events) = &self.events {
+            events.emit(event, |headers| {
+                fill(headers);
+                headers.text("user_who_performed_action", INTERNAL_USER);
+            });
+        }
     }
 
     /// The last record, as long as a crash could still undo it: what says that a definition is there,

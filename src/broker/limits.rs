@@ -42,6 +42,12 @@ pub const DELAYED_HELD_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 /// Delayed messages that go out in one go, before others have their turn.
 pub const DELAYED_AT_ONCE_MAX: usize = 256;
 
+/// Events that wait to be published; more are lost and counted.
+pub const EVENTS_WAITING_MAX: usize = 10_000;
+
+/// Events that are published in one go, before others have their turn.
+pub const EVENTS_AT_ONCE_MAX: usize = 256;
+
 /// Keys that an exchange or queue remembers to tell duplicates, unless it says otherwise.
 pub const DEDUP_KEYS_DEFAULT: usize = 10_000;
 

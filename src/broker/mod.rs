@@ -30,6 +30,7 @@ mod dedup;
 mod definitions;
 mod delayed;
 mod error;
+mod events;
 mod exchange;
 mod ids;
 pub mod limits;
@@ -72,6 +73,7 @@ pub use binding::{Binding, DestinationName};
 pub use consumer::{AckMode, ChannelLimiter, Consumer};
 pub use definitions::DefinitionError;
 pub use error::{Error, Resource, ResourceKind};
+pub use events::EventHeaders;
 pub use exchange::{Exchange, ExchangeKind};
 pub use ids::ConnectionId;
 pub use limits::BrokerLimits;
@@ -91,10 +93,11 @@ pub use usage::Place;
 pub use vhost::{
     BindingRequest, Committed, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Prepared,
     Publish, PublishOutcome, Published, Put, QueueDeclare, QueueDeclared, QueueDelete, Settlements,
-    Vhost, VhostDetails, is_whole,
+    TracedDelivery, Vhost, VhostDetails, is_whole,
 };
 
 use definitions::{DefinitionStore, VhostRecord};
+use events::{EVENT_VHOST, Events};
 use limits::TIMERS_AT_ONCE_MAX;
 use names::NameMaker;
 use timers::{TimerKind, Timers};
@@ -111,6 +114,8 @@ pub struct BrokerSettings {
     pub default_vhost: Name,
     /// Users who may log in from this machine's loopback addresses only.
     pub loopback_users: Vec<Name>,
+    /// The name of this node in events and traces, as `rabbit@host`.
+    pub node: String,
     /// Fresh secret bytes; names and salts are made from them.
     pub seed: [u8; 32],
     /// The moment of the start, and the same by the calendar, in milliseconds since 1970.
@@ -129,6 +134,7 @@ impl BrokerSettings {
             },
             default_vhost: Name::from("/"),
             loopback_users: vec![Name::from("guest")],
+            node: "warren@localhost".to_owned(),
             seed,
             started: (started, started_unix_ms),
         }
@@ -177,8 +183,10 @@ impl Broker {
             Some((journal, recovered)) => (Some(journal), recovered),
             None => (None, Recovered::default()),
         };
-        let store = DefinitionStore::new(journal.clone());
         let (started, started_unix_ms) = settings.started;
+        let timers = Arc::new(Timers::new(started));
+        let events = Arc::new(Events::new(Arc::clone(&timers), started));
+        let store = DefinitionStore::new(journal.clone(), Some(Arc::clone(&events)));
         let shared = Arc::new(Shared {
             limits: settings.limits,
             users: Users::new(settings.loopback_users, store.clone()),
@@ -191,7 +199,9 @@ impl Broker {
                 started,
                 started_unix_ms,
             },
-            timers: Arc::new(Timers::new(started)),
+            timers,
+            events,
+            node: settings.node,
             dedup_gate: Mutex::default(),
             queue_id_next: AtomicU64::new(1),
             serial_next: AtomicU64::new(1),
@@ -203,6 +213,8 @@ impl Broker {
             connection_next: AtomicU64::new(1),
             alarms: Arc::default(),
         };
+        let events = Arc::clone(&broker.shared.events);
+        broker.alarms.set_events(events, broker.shared.node.clone());
         broker.restore(recovered)?;
         // The account is the last of the defaults to be written: without it a first start was cut short.
         if broker.users().users().is_empty() {
@@ -275,7 +287,11 @@ impl Broker {
         self.shared.store.put_scope_next(*scope_next + 1)?;
         self.shared.store.put_vhost(&record)?;
         *scope_next += 1;
-        Ok(self.insert_vhost(&record))
+        let vhost = self.insert_vhost(&record);
+        self.shared.store.tell("vhost.created", |headers| {
+            headers.text("name", name.as_bytes());
+        });
+        Ok(vhost)
     }
 
     /// Deletes a vhost with all that is in it; false if there is none. Its connections find their
@@ -291,7 +307,22 @@ impl Broker {
         self.shared.users.forget_vhost(vhost.name())?;
         self.shared.store.delete_vhost_details(vhost.name())?;
         self.shared.store.delete_vhost(vhost.name())?;
+        self.shared.store.tell("vhost.deleted", |headers| {
+            headers.text("name", vhost.name().as_bytes());
+        });
         Ok(true)
+    }
+
+    /// Tells those who listen to `amq.rabbitmq.event` what happened outside the broker's own calls, such
+    /// as `alarm.set`. Costs one look at a flag while nobody listens.
+    pub fn emit(&self, event: &'static str, fill: impl FnOnce(&mut EventHeaders)) {
+        self.shared.events.emit(event, fill);
+    }
+
+    /// The name of this node in events and traces.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.shared.node
     }
 
     /// Opens a vhost for a connection (`connection.open`). `waker` is called when its outbox gets
@@ -365,7 +396,8 @@ impl Broker {
         self.shared.timers.next()
     }
 
-    /// Sets who is told when [`Self::poll_timeout`] came to be earlier than it was.
+    /// Sets who is told when [`Self::poll_timeout`] came to be earlier than it was. It may be called under
+    /// locks, and must do no more than leave word.
     pub fn set_timeout_waker(&self, waker: Arc<dyn Waker>) {
         self.shared.timers.set_waker(waker);
     }
@@ -391,6 +423,11 @@ impl Broker {
                 TimerKind::QueueExpiry(queue) => {
                     if let Some(queue) = queue.upgrade() {
                         queue.handle_lease_timer(key, now, wakes);
+                    }
+                }
+                TimerKind::Events => {
+                    if let Some(vhost) = self.vhost(EVENT_VHOST.as_bytes()) {
+                        vhost.publish_events(now, wakes);
                     }
                 }
                 TimerKind::Delayed { vhost, exchange } => {

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 
 use super::definitions::{DefinitionStore, ParameterRecord};
 use super::error::Error;
+use super::events::EventHeaders;
 use super::name::Name;
 use super::vhost::Put;
 
@@ -108,6 +109,10 @@ impl Parameters {
             });
         }
         self.store.put_parameter(&record)?;
+        self.store.tell("parameter.set", |headers| {
+            describe(headers, &key);
+            headers.text("value", &value);
+        });
         values.insert(key, value);
         Ok(put)
     }
@@ -123,6 +128,8 @@ impl Parameters {
             return Ok(false);
         }
         self.store.delete_parameter(vhost, component, name)?;
+        self.store
+            .tell("parameter.cleared", |headers| describe(headers, &key));
         values.remove(&key);
         Ok(true)
     }
@@ -141,6 +148,17 @@ impl Parameters {
         let key = (vhost, record.component, record.name);
         self.values.write().insert(key, record.value);
     }
+}
+
+/// What an event says of a parameter; a global one has neither vhost nor component.
+fn describe(headers: &mut EventHeaders, key: &(Option<Name>, String, String)) {
+    let (vhost, component, name) = key;
+    if let Some(vhost) = vhost {
+        headers
+            .text("vhost", vhost.as_bytes())
+            .text("component", component);
+    }
+    headers.text("name", name);
 }
 
 #[cfg(test)]

@@ -290,6 +290,8 @@ pub(crate) struct Generation {
 /// What one channel remembers of where its messages went; made by the session, one per channel.
 #[derive(Debug, Default)]
 pub struct Publisher {
+    /// Its number, for traces.
+    channel: u16,
     last: Option<Remembered>,
     others: Option<Box<Others>>,
 }
@@ -321,6 +323,20 @@ impl Publisher {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Remembers nothing yet, on the channel of this number.
+    #[must_use]
+    pub fn on_channel(channel: u16) -> Self {
+        Self {
+            channel,
+            ..Self::default()
+        }
+    }
+
+    /// The channel's number.
+    pub(crate) fn channel(&self) -> u16 {
+        self.channel
     }
 
     /// The remembered route, if it still holds.

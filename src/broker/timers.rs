@@ -28,6 +28,8 @@ pub(crate) enum TimerKind {
     MessageExpiry(Weak<Queue>),
     /// A queue may have been unused for as long as it lives so.
     QueueExpiry(Weak<Queue>),
+    /// Events wait to be published.
+    Events,
     /// The first message of a delayed exchange is due.
     Delayed {
         /// The exchange's vhost.

@@ -10,16 +10,18 @@ mod bindings;
 mod committing;
 mod consuming;
 mod details;
+mod events;
 mod exchanges;
 mod policies;
 mod publishing;
 mod queues;
 mod streams;
+mod tracing;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -32,6 +34,7 @@ use super::access::{Access, User, Users};
 use super::binding::{Binding, Bindings};
 use super::definitions::DefinitionStore;
 use super::error::{Error, Resource, ResourceKind};
+use super::events::{Events, INTERNAL_USER};
 use super::exchange::{Exchange, ExchangeKind};
 use super::ids::ConnectionId;
 use super::limits::BrokerLimits;
@@ -61,6 +64,7 @@ pub use policies::Put;
 use publishing::split_bcc;
 pub use publishing::{Publish, PublishOutcome, Published};
 pub use queues::{QueueDeclare, QueueDeclared, QueueDelete};
+pub use tracing::TracedDelivery;
 
 /// What all vhosts of a broker share.
 #[derive(Debug)]
@@ -74,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) names: NameMaker,
     pub(crate) clock: WallClock,
     pub(crate) timers: Arc<Timers>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) node: String,
     /// Held from the look at a key of duplicates until the journal has the key.
     pub(crate) dedup_gate: Mutex<()>,
     pub(crate) queue_id_next: AtomicU64,
@@ -130,6 +136,7 @@ pub struct Connection {
     exclusive_queues: Mutex<Vec<Arc<Queue>>>,
     /// Where limits count it.
     places: Vec<Place>,
+    name: OnceLock<String>,
 }
 
 impl Connection {
@@ -146,6 +153,7 @@ impl Connection {
             outbox,
             exclusive_queues: Mutex::default(),
             places: Vec::new(),
+            name: OnceLock::new(),
         }
     }
 
@@ -237,6 +245,8 @@ pub struct Vhost {
     /// What happened in queues that are gone.
     counts_of_gone: Mutex<QueueCounts>,
     unroutable_count: AtomicU64,
+    /// Whether messages are copied to the firehose.
+    is_tracing: AtomicBool,
     /// Changed under the topology lock only.
     is_deleted: AtomicBool,
     /// Counts what can change where a message goes.
@@ -259,6 +269,7 @@ impl Vhost {
             replies: Replies::default(),
             counts_of_gone: Mutex::default(),
             unroutable_count: AtomicU64::new(0),
+            is_tracing: AtomicBool::new(false),
             is_deleted: AtomicBool::new(false),
             generation: AtomicU64::new(0),
         }
@@ -368,7 +379,7 @@ impl Vhost {
         }
         let mut topology = self.lock_topology();
         for exchange in self.exchanges() {
-            self.delete_exchange_in(&mut topology, &exchange)?;
+            self.delete_exchange_in(&mut topology, &exchange, INTERNAL_USER.as_bytes())?;
         }
         Ok(())
     }

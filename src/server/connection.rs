@@ -25,7 +25,7 @@ use super::payloads::{Part, Payloads, UPLOAD_PARTS_MAX, Uploaded};
 use super::registry::{Orders, Registered};
 use crate::broker::{Origin, Waker};
 use crate::journal::Lsn;
-use crate::session::{Action, Chunk, Session, UploadId};
+use crate::session::{Action, Addresses, Chunk, Session, UploadId};
 
 /// Bytes read at once by a connection that has little to say.
 const READ_BYTES_MIN: usize = 8 * 1024;
@@ -104,13 +104,19 @@ impl Connection {
         } else {
             Origin::Remote
         };
-        let session = Session::new(
+        let mut session = Session::new(
             Arc::clone(&shared.session_settings),
             Arc::clone(&shared.broker),
             origin,
             Arc::clone(&signal) as Arc<dyn Waker>,
             Instant::now(),
         );
+        if let Ok(local) = stream.local_addr() {
+            session.set_addresses(Addresses {
+                peer: address,
+                local,
+            });
+        }
         Self {
             stream,
             session,

@@ -101,6 +101,11 @@ struct Settling {
 }
 
 impl Channel {
+    /// Its number on the connection.
+    pub(super) fn number(&self) -> u16 {
+        self.number
+    }
+
     /// `place` is where a limit of its user counts it.
     pub(super) fn new(number: u16, place: Option<Place>) -> Self {
         Self {
@@ -112,7 +117,7 @@ impl Channel {
             reply_consumer: None,
             limiter: Arc::new(ChannelLimiter::new()),
             prefetch_count_max: 0,
-            publisher: Publisher::new(),
+            publisher: Publisher::on_channel(number),
             mode: Mode::Plain,
             last_tag: 0,
             unsettled: Unsettled::default(),

@@ -13,7 +13,9 @@ use crate::amqp::reply::ReplyCode;
 
 use super::channel::Channel;
 use super::failure::{Failure, MethodId};
-use super::{Action, CLOSE_OK_FRAME, Frames, Session, Slot, State, UNSENT_BYTES_MAX, id_of};
+use super::{
+    Action, CLOSE_OK_FRAME, Frames, Session, Slot, State, UNSENT_BYTES_MAX, events, id_of,
+};
 
 impl Session {
     /// Takes all complete frames out of `input` and handles them.
@@ -298,6 +300,9 @@ impl Session {
         })?;
         self.channels
             .insert(number, Slot::Open(Box::new(Channel::new(number, place))));
+        if let State::Running(connection) = &self.state {
+            events::channel_opened(connection, number);
+        }
         frame::put_method(
             self.transmit.frames(number),
             number,

@@ -20,6 +20,7 @@ mod blocked;
 mod channel;
 mod confirm;
 mod content;
+mod events;
 mod failure;
 mod handshake;
 mod heartbeat;
@@ -57,6 +58,7 @@ use heartbeat::Heartbeat;
 use transmit::Transmit;
 use view::Introduction;
 
+pub use events::Addresses;
 pub use transmit::{Chunk, ManifestPart, PayloadPart, STREAM_STEP_BYTES};
 pub use view::{ChannelView, SessionView};
 
@@ -193,6 +195,7 @@ pub struct Session {
     state: State,
     client: Client,
     introduction: Box<Introduction>,
+    addresses: Option<Addresses>,
     heartbeat: Heartbeat,
     /// The opening must be done by then.
     opening_deadline: Instant,
@@ -245,6 +248,7 @@ impl Session {
             state: State::Opening(Handshake::Header),
             client: Client::default(),
             introduction: Box::default(),
+            addresses: None,
             heartbeat: Heartbeat::off(now),
             opening_deadline,
             channels: Channels::default(),
@@ -514,6 +518,7 @@ impl Session {
         ) else {
             return;
         };
+        events::channel_ended(cx.connection, channel.number());
         if let Err(error) = channel.close(&mut cx) {
             tracing::error!(%error, "cannot note the end of a channel");
         }
@@ -696,12 +701,12 @@ impl Session {
         self.choked = false;
         self.transmit.drop_promise();
         self.unread = Bytes::new();
-        if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed)
-            && let Err(error) = connection
-                .vhost()
-                .disconnect(&connection, now, &mut self.wakes)
-        {
-            tracing::error!(%error, "cannot note the end of a connection");
+        if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed) {
+            let vhost = connection.vhost();
+            if let Err(error) = vhost.disconnect(&connection, now, &mut self.wakes) {
+                tracing::error!(%error, "cannot note the end of a connection");
+            }
+            self.connection_ended(&connection);
         }
         self.wakes.wake_all();
     }

@@ -66,7 +66,17 @@ impl Session {
         match (handshake, method) {
             (Handshake::Start, Method::ConnectionStartOk(start_ok)) => {
                 let (broker, origin) = (&self.broker, self.origin);
-                let user = handshake::authenticate(start_ok, &mut self.client, broker, origin)?;
+                let user = handshake::authenticate(start_ok, &mut self.client, broker, origin);
+                let user = match user {
+                    Ok(user) => {
+                        self.authenticated(start_ok, user.name().as_bytes(), None);
+                        user
+                    }
+                    Err(failure) => {
+                        self.authenticated(start_ok, b"", Some(&failure.text.to_string()));
+                        return Err(failure);
+                    }
+                };
                 *self.introduction = Introduction {
                     properties: start_ok.client_properties.detached(),
                     mechanism: start_ok.mechanism.to_string(),
@@ -113,6 +123,7 @@ impl Session {
         let connected = connected.map_err(|error| Failure::broker(&error, id))?;
         frame::put_method(self.transmit.frames(0), 0, &connection::OpenOk {});
         tracing::debug!(user = %user.name(), vhost = %open.virtual_host, "connection opened");
+        self.connection_opened(&connected);
         self.state = State::Running(Box::new(connected));
         Ok(())
     }

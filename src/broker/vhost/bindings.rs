@@ -112,8 +112,9 @@ impl Vhost {
                 count_max,
             });
         }
-        self.add_binding(&mut topology, key, &exchange, target.clone())?;
+        let binding = self.add_binding(&mut topology, key, &exchange, target.clone())?;
         self.topology_changed();
+        self.binding_came(&topology, &binding, by.user.name().as_bytes());
         drop(topology);
         self.give_history(&exchange, target, now, wakes)
     }
@@ -159,9 +160,10 @@ impl Vhost {
             self.check_owner(by, &queue)?;
         }
         let key = self.binding_key(kind, &source, &destination, request);
-        self.remove_binding_in(&mut topology, &key)?;
+        let user = by.user.name().as_bytes();
+        self.remove_binding_in(&mut topology, &key, user)?;
         if let Some(exchange) = self.unused_auto_delete(&topology, &key.source) {
-            self.delete_exchange_in(&mut topology, &exchange)?;
+            self.delete_exchange_in(&mut topology, &exchange, user)?;
         }
         Ok(())
     }
@@ -197,6 +199,7 @@ impl Vhost {
         if !topology.contains(&binding.key) {
             topology.insert(&binding);
             exchange.bind(&binding, target);
+            self.watch_events(&topology, &binding);
         }
         true
     }
@@ -206,6 +209,7 @@ impl Vhost {
         &self,
         topology: &mut Bindings,
         key: &BindingKey,
+        user: &[u8],
     ) -> Result<(), Error> {
         let Some(binding) = topology.remove(key) else {
             return Ok(());
@@ -214,6 +218,7 @@ impl Vhost {
             exchange.unbind(&binding);
         }
         self.topology_changed();
+        self.binding_went(topology, &binding, user);
         if binding.durability == Durability::Durable {
             self.shared
                 .store
@@ -228,7 +233,7 @@ impl Vhost {
         key: BindingKey,
         exchange: &Exchange,
         target: Destination,
-    ) -> Result<(), Error> {
+    ) -> Result<Arc<Binding>, Error> {
         let target_durability = match &target {
             Destination::Queue(queue) => queue.durability(),
             Destination::Exchange(exchange) => exchange.durability(),
@@ -249,7 +254,7 @@ impl Vhost {
         }
         topology.insert(&binding);
         exchange.bind(&binding, target);
-        Ok(())
+        Ok(binding)
     }
 
     /// The names of both ends, after the checks that come before any looking up.

@@ -73,6 +73,10 @@ impl Vhost {
             outbox: Arc::clone(&by.outbox),
             limiter: Arc::clone(consume.limiter),
             channel: consume.channel,
+            by: (
+                by.channel_pid(consume.channel).into_boxed_str(),
+                by.user.name().clone(),
+            ),
             tag: Name::new(consume.tag),
             ack_mode: consume.ack_mode,
             // The other types take the flag and mean nothing by it (RabbitMQ).
@@ -87,7 +91,7 @@ impl Vhost {
             arguments: consume.arguments.detached(),
             consumer_count_max,
         };
-        queue
+        let consumer = queue
             .consume(new, now, wakes)
             .map_err(|refused| match refused {
                 ConsumeRefused::InExclusiveUse => Error::ExclusiveUse { resource },
@@ -97,7 +101,9 @@ impl Vhost {
                     limited: "consumer",
                     count_max: consumer_count_max,
                 },
-            })
+            })?;
+        self.consumer_came(&consumer);
+        Ok(consumer)
     }
 
     /// Starts to wait for answers on a channel (`basic.consume` of the pseudo-queue). The session sees to it
@@ -142,7 +148,11 @@ impl Vhost {
         wakes: &mut Wakes,
     ) -> Result<(), Error> {
         let queue = consumer.queue();
-        match queue.cancel(consumer, now) {
+        let cancelled = queue.cancel(consumer, now);
+        if cancelled != Cancelled::Unknown {
+            self.consumer_went(consumer);
+        }
+        match cancelled {
             Cancelled::Last if queue.is_auto_delete() => {
                 self.delete_queue(queue, DeleteConditions::IF_UNUSED, wakes)
                     .map(|_| ())
@@ -199,7 +209,11 @@ impl Vhost {
         let mut last_of = Vec::new();
         let mut taken_over = Vec::new();
         for consumer in consumers {
-            match consumer.queue().cancel(consumer, now) {
+            let cancelled = consumer.queue().cancel(consumer, now);
+            if cancelled != Cancelled::Unknown {
+                self.consumer_went(consumer);
+            }
+            match cancelled {
                 Cancelled::Last => last_of.push(Arc::clone(consumer.queue())),
                 Cancelled::TakenOver => taken_over.push(Arc::clone(consumer.queue())),
                 Cancelled::OthersRemain | Cancelled::Unknown => {}

@@ -42,12 +42,14 @@ impl Vhost {
         change(&mut changed);
         if changed != **details {
             self.shared.store.put_vhost_details(&self.name, &changed)?;
+            self.set_tracing(changed.tracing);
             *details = Arc::new(changed);
         }
         Ok(())
     }
 
     pub(crate) fn restore_details(&self, details: VhostDetails) {
+        self.set_tracing(details.tracing);
         *self.details.lock() = Arc::new(details);
     }
 }

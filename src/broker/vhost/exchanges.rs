@@ -13,11 +13,13 @@ use super::super::dedup::DedupCache;
 use super::super::definitions::{ExchangeLogRecord, ExchangeRecord};
 use super::super::delayed::Delays;
 use super::super::error::{Error, ResourceKind};
+use super::super::events::{EVENT_EXCHANGE, EVENT_VHOST};
 use super::super::exchange::settings::ExchangeSettings;
 use super::super::exchange::{Exchange, ExchangeKind, ExchangeLogs, ExchangeSpec};
 use super::super::name::Name;
 use super::super::queue::Durability;
 use super::super::queue::arguments::{check_same, check_same_flag, require_string};
+use super::tracing::TRACE_EXCHANGE;
 use super::{Connection, RESERVED_PREFIX, Vhost, without_line_ends};
 
 /// `exchange.declare`.
@@ -49,13 +51,14 @@ pub struct ExchangeDelete<'a> {
 }
 
 /// The exchanges that are always there, by name and type.
-const PREDECLARED: [(&str, ExchangeKind); 7] = [
+const PREDECLARED: [(&str, ExchangeKind); 8] = [
     ("", ExchangeKind::Direct),
     ("amq.direct", ExchangeKind::Direct),
     ("amq.fanout", ExchangeKind::Fanout),
     ("amq.headers", ExchangeKind::Headers),
     ("amq.match", ExchangeKind::Headers),
-    ("amq.rabbitmq.trace", ExchangeKind::Topic),
+    (EVENT_EXCHANGE, ExchangeKind::Topic),
+    (TRACE_EXCHANGE, ExchangeKind::Topic),
     ("amq.topic", ExchangeKind::Topic),
 ];
 
@@ -128,7 +131,8 @@ impl Vhost {
                 .put_exchange(&self.exchange_record(&spec))?;
             self.put_exchange_log(&spec)?;
         }
-        self.insert_exchange(spec);
+        let exchange = self.insert_exchange(spec);
+        self.exchange_came(&exchange, by.user.name().as_bytes());
         drop(topology);
         Ok(())
     }
@@ -160,12 +164,15 @@ impl Vhost {
                 resource: self.exchange_resource(name),
             });
         }
-        self.delete_exchange_in(&mut topology, &exchange)
+        self.delete_exchange_in(&mut topology, &exchange, by.user.name().as_bytes())
     }
 
-    /// Puts the exchanges there that every vhost has.
+    /// Puts the exchanges there that every vhost has; the first one has that of events, too.
     pub(crate) fn declare_predeclared(&self) {
         for (name, kind) in PREDECLARED {
+            if name == EVENT_EXCHANGE && self.name.as_bytes() != EVENT_VHOST.as_bytes() {
+                continue;
+            }
             let arguments = FieldTable::default();
             self.insert_exchange(ExchangeSpec {
                 id: self.shared.serial(),
@@ -173,7 +180,7 @@ impl Vhost {
                 kind,
                 durability: Durability::Durable,
                 auto_delete: false,
-                internal: name == "amq.rabbitmq.trace",
+                internal: name == TRACE_EXCHANGE || name == EVENT_EXCHANGE,
                 settings: ExchangeSettings::from_arguments(kind, &arguments)
                     .expect("the standard's types need no arguments"),
                 arguments,
@@ -201,6 +208,7 @@ impl Vhost {
         &self,
         topology: &mut Bindings,
         exchange: &Arc<Exchange>,
+        user: &[u8],
     ) -> Result<(), Error> {
         let mut doomed = vec![Arc::clone(exchange)];
         while let Some(exchange) = doomed.pop() {
@@ -209,20 +217,21 @@ impl Vhost {
                 continue;
             }
             for binding in topology.of_source(name) {
-                self.remove_binding_in(topology, &binding.key)?;
+                self.remove_binding_in(topology, &binding.key, user)?;
             }
             let as_destination = DestinationName {
                 kind: ResourceKind::Exchange,
                 name: name.clone(),
             };
             for binding in topology.of_destination(&as_destination) {
-                self.remove_binding_in(topology, &binding.key)?;
+                self.remove_binding_in(topology, &binding.key, user)?;
                 doomed.extend(self.unused_auto_delete(topology, binding.source()));
             }
             if exchange.durability() == Durability::Durable {
                 self.shared.store.delete_exchange(&self.name, name)?;
             }
             self.delete_exchange_logs(&exchange)?;
+            self.exchange_went(&exchange, user);
         }
         self.topology_changed();
         Ok(())

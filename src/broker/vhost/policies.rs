@@ -64,7 +64,9 @@ impl Vhost {
                     count_max: POLICIES_PER_VHOST_MAX,
                 });
             }
-            self.shared.store.put_policy(&policy.record(&self.name))?;
+            let record = policy.record(&self.name);
+            self.shared.store.put_policy(&record)?;
+            self.policy_came(&record);
             policies.insert(policy);
             put
         };
@@ -95,6 +97,7 @@ impl Vhost {
             self.shared
                 .store
                 .delete_policy(&self.name, is_operator, policy.name())?;
+            self.policy_went(policy.name().as_bytes(), is_operator);
             policies.remove(kind, name);
         }
         let changed = self.changed_queues();

@@ -25,7 +25,9 @@ use super::super::message::{
 use super::super::name::Name;
 use super::super::outbox::Wakes;
 use super::super::queue::Enqueued;
-use super::super::route::{Publisher, Repeatable, Route, may_have_more_keys, more_keys, walk};
+use super::super::route::{
+    Publisher, Repeatable, Route, Walked, may_have_more_keys, more_keys, walk,
+};
 use super::streams::hold_orders;
 use super::{Connection, Vhost, without_line_ends};
 
@@ -94,12 +96,14 @@ impl Vhost {
         if let Some(elements) = publish.properties.headers
             && may_have_more_keys(elements)
         {
-            return self.publish_with_more_keys(by, publish, elements, traits, now, wakes);
+            let channel = publisher.channel();
+            return self.publish_with_more_keys(by, channel, publish, elements, traits, now, wakes);
         }
         let generation = self.generation();
         let headers = (publish.header, publish.properties.headers);
         let message = Message::new(exchange, key, publish.header, traits, publish.body);
-        if let Some(route) = publisher.recall(exchange, key, generation) {
+        let is_tracing = self.is_tracing();
+        if !is_tracing && let Some(route) = publisher.recall(exchange, key, generation) {
             return self.deliver(message, route, now, wakes);
         }
         let source = self.exchange_to_publish(by, exchange)?;
@@ -113,6 +117,9 @@ impl Vhost {
             unix_ms: self.shared.clock.unix_ms(now),
         };
         let walked = walk(self, &source, input);
+        if is_tracing {
+            return self.deliver_traced(by, publisher.channel(), message, walked, now, wakes);
+        }
         match walked.repeatable {
             Repeatable::Yes => {
                 let route = publisher.remember(exchange, key, generation, walked.route);
@@ -122,9 +129,11 @@ impl Vhost {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // what a publish is made of
     fn publish_with_more_keys(
         &self,
         by: &Connection,
+        channel: u16,
         publish: Publish<'_>,
         elements: &[u8],
         traits: MessageTraits,
@@ -158,6 +167,9 @@ impl Vhost {
             unix_ms: self.shared.clock.unix_ms(now),
         };
         let walked = walk(self, &source, input);
+        if self.is_tracing() {
+            return self.deliver_traced(by, channel, message, walked, now, wakes);
+        }
         self.deliver_walked(message, walked, now, wakes)
     }
 
@@ -182,6 +194,21 @@ impl Vhost {
             &hidden_keys,
         );
         Ok((message, keys))
+    }
+
+    fn deliver_traced(
+        &self,
+        by: &Connection,
+        channel: u16,
+        message: Message,
+        walked: Walked<'_>,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Result<Published, Error> {
+        let queues = Self::traced_queues(&walked.route);
+        let published = self.deliver_walked(message, walked, now, wakes)?;
+        self.trace_publish(by, channel, &published.message, queues, now, wakes);
+        Ok(published)
     }
 
     /// Puts a message into the queues of a route, and buries what dies of it.

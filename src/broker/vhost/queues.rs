@@ -12,6 +12,7 @@ use super::super::access::Access;
 use super::super::binding::{Bindings, DestinationName};
 use super::super::definitions::QueueRecord;
 use super::super::error::{Error, ResourceKind};
+use super::super::events::INTERNAL_USER;
 use super::super::name::Name;
 use super::super::outbox::Wakes;
 use super::super::queue::arguments::{QueueKind, QueueSettings, check_equivalent, check_same_flag};
@@ -139,6 +140,7 @@ impl Vhost {
         if declare.exclusive {
             by.own(&queue);
         }
+        self.queue_came(&queue, by);
         drop(topology);
         queue.used(now);
         Ok(declared(&queue))
@@ -211,8 +213,22 @@ impl Vhost {
         conditions: DeleteConditions,
         wakes: &mut Wakes,
     ) -> Result<u32, Error> {
+        self.delete_queue_as(queue, conditions, INTERNAL_USER.as_bytes(), wakes)
+    }
+
+    fn delete_queue_as(
+        &self,
+        queue: &Arc<Queue>,
+        conditions: DeleteConditions,
+        user: &[u8],
+        wakes: &mut Wakes,
+    ) -> Result<u32, Error> {
         let mut topology = self.lock_topology();
         let resource = || self.queue_resource(queue.name().as_bytes());
+        let consumers = match self.shared.events.is_on() {
+            true => queue.consumers(),
+            false => Vec::new(),
+        };
         let remains = match queue.delete(conditions, wakes) {
             Ok(remains) => remains,
             Err(DeleteRefused::NotEmpty) => {
@@ -241,6 +257,10 @@ impl Vhost {
             .remove_if(queue.name(), |_, current| Arc::ptr_eq(current, queue));
         self.counts_of_gone.lock().add(&queue.counts());
         self.topology_changed();
+        for consumer in &consumers {
+            self.consumer_went(consumer);
+        }
+        self.queue_went(queue, user);
         drop(topology);
         removed?;
         forgotten?;
@@ -282,9 +302,9 @@ impl Vhost {
             name: queue.name().clone(),
         };
         for binding in topology.of_destination(&as_destination) {
-            self.remove_binding_in(topology, &binding.key)?;
+            self.remove_binding_in(topology, &binding.key, INTERNAL_USER.as_bytes())?;
             if let Some(exchange) = self.unused_auto_delete(topology, binding.source()) {
-                self.delete_exchange_in(topology, &exchange)?;
+                self.delete_exchange_in(topology, &exchange, INTERNAL_USER.as_bytes())?;
             }
         }
         Ok(())

@@ -596,6 +596,7 @@ fn a_vhost_has_the_predeclared_exchanges() {
         "amq.fanout:fanout",
         "amq.headers:headers",
         "amq.match:headers",
+        "amq.rabbitmq.event:topic",
         "amq.rabbitmq.trace:topic",
         "amq.topic:topic",
     ];

@@ -9,7 +9,9 @@ use crate::amqp::frame::{self, FrameKind};
 use crate::amqp::limits::FRAME_END;
 use crate::amqp::method::basic;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{AckMode, BodyRef, Consume, Delivery, Get, Message, REPLY_QUEUE, Settle};
+use crate::broker::{
+    AckMode, BodyRef, Consume, Delivery, Get, Message, REPLY_QUEUE, Settle, TracedDelivery,
+};
 
 use super::publishing::{PAYLOAD_ARGUMENT, PayloadForm, put_content};
 use super::topology::id_of;
@@ -118,6 +120,16 @@ impl Channel {
             self.reply(&basic::GetEmpty {}, cx);
             return Ok(());
         };
+        if cx.connection.vhost().is_tracing() {
+            let traced = TracedDelivery {
+                channel: self.number,
+                queue: queue.name().as_bytes(),
+                message: &got.message,
+                redelivered: got.redelivered,
+            };
+            let vhost = cx.connection.vhost();
+            vhost.trace_delivery(cx.connection, traced, cx.now, cx.wakes);
+        }
         self.last_tag += 1;
         let form = PayloadForm::wanted(None, queue.arguments());
         if !method.no_ack {
@@ -249,6 +261,16 @@ impl Channel {
         cx: &mut Context<'_>,
     ) -> usize {
         let cost_bytes = delivery.cost_bytes();
+        if cx.connection.vhost().is_tracing() {
+            let traced = TracedDelivery {
+                channel: self.number,
+                queue: delivery.queue().name().as_bytes(),
+                message: &delivery.message,
+                redelivered: delivery.redelivered,
+            };
+            let vhost = cx.connection.vhost();
+            vhost.trace_delivery(cx.connection, traced, cx.now, cx.wakes);
+        }
         self.last_tag += 1;
         let frames = cx.transmit.frames(self.number);
         let deliver = Deliver {
