@@ -40,6 +40,8 @@ pub struct ServerSettings {
     pub admission: AdmissionSettings,
     /// How durable a confirm is.
     pub sync: SyncMode,
+    /// How the journal is looked after.
+    pub journal: JournalCareSettings,
     /// When publishers must wait for memory or disk.
     pub alarm: AlarmSettings,
     /// The first account, and who may log in from where.
@@ -59,8 +61,27 @@ impl Default for ServerSettings {
             connection: ConnectionSettings::default(),
             admission: AdmissionSettings::default(),
             sync: SyncMode::Disk,
+            journal: JournalCareSettings::default(),
             alarm: AlarmSettings::default(),
             access: AccessSettings::default(),
+        }
+    }
+}
+
+/// How often, and how fast, the journal's full segments are read again to find damage.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct JournalCareSettings {
+    /// Time between two rounds. Default: 7 days.
+    pub scrub_every: Duration,
+    /// Bytes read per second during a round. Default: 5 MiB.
+    pub scrub_bytes_per_second: u32,
+}
+
+impl Default for JournalCareSettings {
+    fn default() -> Self {
+        Self {
+            scrub_every: Duration::from_secs(7 * 24 * 3_600),
+            scrub_bytes_per_second: 5 << 20,
         }
     }
 }

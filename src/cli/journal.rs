@@ -1,4 +1,4 @@
-//! `warren journal`: a look into a stopped broker's journal.
+//! `warren journal`: a look into a stopped broker's journal, and its repair.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use anyhow::Context as _;
 
 use super::{EXIT_FAILED, EXIT_OK};
 use crate::disk::OsDisk;
-use crate::journal::{self, JournalError};
+use crate::journal::{self, JournalError, Loss};
 
 /// Look into the journal of a stopped broker.
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  warren journal verify --data-dir /var/lib/warren\n\n\
-    Nothing is changed. While a broker uses the folder, the end of its journal may look torn."
+    Only `repair` changes anything. While a broker uses the folder, the end of its journal may look torn."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -28,7 +28,7 @@ enum Command {
     #[command(
         after_help = "Example:\n  warren journal verify --data-dir /var/lib/warren\n\n\
         If it is damaged: keep a copy of the folder, and restore it from a backup or replace the disk. \
-        What consumers have not yet taken can be found with `warren journal dump`."
+        `warren journal repair` says what can be saved otherwise."
     )]
     Verify(Folder),
     /// Print every whole record, one per line: segment, position, number, kind, bytes, content
@@ -36,6 +36,23 @@ enum Command {
         after_help = "Example:\n  warren journal dump --data-dir /var/lib/warren | grep 'queue 7'"
     )]
     Dump(Folder),
+    /// Say what of a damaged journal is lost, and with a flag make it open again without that
+    #[command(
+        after_help = "Examples:\n  warren journal repair --data-dir /var/lib/warren\n  \
+        warren journal repair --data-dir /var/lib/warren --discard-damaged-records\n\n\
+        The broker must be stopped. Damaged files stay in the folder, under names that end in `.damaged`. \
+        Exit code 1 if something is damaged and was not changed."
+    )]
+    Repair(RepairArgs),
+}
+
+#[derive(clap::Args)]
+struct RepairArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// Do it: what cannot be read is given up, as was said without this flag
+    #[arg(long)]
+    discard_damaged_records: bool,
 }
 
 #[derive(clap::Args)]
@@ -61,6 +78,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Verify(folder) => verify(&folder.journal()),
         Command::Dump(folder) => dump(&folder.journal()),
+        Command::Repair(args) => repair(&args.folder.journal(), args.discard_damaged_records),
     }
 }
 
@@ -88,7 +106,9 @@ fn verify(dir: &Path) -> anyhow::Result<ExitCode> {
         }
         Err(error @ (JournalError::Damaged { .. } | JournalError::SegmentMissing { .. })) => {
             println!("{error}");
-            println!("A start would be refused. Nothing was changed.");
+            println!(
+                "A start would be refused. Nothing was changed. See `warren journal repair --help`."
+            );
             Ok(ExitCode::from(EXIT_FAILED))
         }
         Err(error) => Err(error).context("cannot verify the journal"),
@@ -124,4 +144,57 @@ fn dump(dir: &Path) -> anyhow::Result<ExitCode> {
     }
     output.flush()?;
     Ok(ExitCode::from(EXIT_OK))
+}
+
+fn repair(dir: &Path, is_to_change: bool) -> anyhow::Result<ExitCode> {
+    let repaired = journal::repair(Arc::new(OsDisk), dir, is_to_change)
+        .context("the journal cannot be repaired")?;
+    for loss in &repaired.losses {
+        print_loss(loss);
+    }
+    if repaired.losses.is_empty() {
+        println!("No record that a start needs is damaged. Nothing was changed.");
+        return Ok(ExitCode::from(EXIT_OK));
+    }
+    if !is_to_change {
+        println!(
+            "Nothing was changed. `--discard-damaged-records` gives this up and keeps everything else; \
+             the damaged files are kept beside the journal."
+        );
+        return Ok(ExitCode::from(EXIT_FAILED));
+    }
+    for kept in &repaired.kept {
+        println!("kept         {}", kept.display());
+    }
+    verify(dir)
+}
+
+fn print_loss(loss: &Loss) {
+    println!(
+        "damaged      {} bytes {} to {}",
+        loss.path.display(),
+        loss.from,
+        loss.to
+    );
+    if loss.first == loss.end {
+        println!("  lost       no record, only a sync mark");
+        return;
+    }
+    println!(
+        "  lost       records {} to {}",
+        loss.first,
+        loss.end.0.saturating_sub(1)
+    );
+    let Some(messages) = &loss.messages else {
+        println!(
+            "  which were anything: messages, acknowledgements (those messages come back) or definitions"
+        );
+        return;
+    };
+    for (queue, count) in messages {
+        println!("  of these   {count} messages of queue number {queue}");
+    }
+    println!(
+        "  the others were acknowledgements (those messages come back), definitions or consumed"
+    );
 }

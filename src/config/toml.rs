@@ -56,6 +56,16 @@ const KEYS: &[(&str, Setter)] = &[
     ("sync", |settings, value| {
         set(&mut settings.sync, sync_mode(value))
     }),
+    ("journal.scrub_every", |settings, value| {
+        set(&mut settings.journal.scrub_every, duration(value))
+    }),
+    ("journal.scrub_rate", |settings, value| {
+        let rate = size(value).and_then(|rate| {
+            let rate = u32::try_from(rate).ok().filter(|rate| *rate > 0);
+            rate.ok_or_else(|| "expected a size from 1 to 4GiB".to_owned())
+        });
+        set(&mut settings.journal.scrub_bytes_per_second, rate)
+    }),
     ("alarm.memory_watermark", |settings, value| {
         set(&mut settings.alarm.memory_watermark, watermark(value))
     }),

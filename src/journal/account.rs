@@ -282,10 +282,12 @@ impl SegmentAccount {
     /// Records from `start` to before `end` left `queue`. Gives whether any of them was there, and
     /// whether the queue has nothing left here.
     pub(crate) fn take(&mut self, queue: QueueId, start: u32, end: u32) -> (bool, bool) {
+        let span = self.span();
         let Some(share) = self.shares.get_mut(&queue) else {
             return (false, true);
         };
         let start = start.max(share.first_number);
+        let end = end.min(span);
         let taken = share.gone.insert_run(start, end).min(share.live);
         share.live -= taken;
         self.references_live = self.references_live.saturating_sub(u64::from(taken));

@@ -557,8 +557,10 @@ impl Books {
         &self,
         segment: u32,
     ) -> Result<Vec<(QueueId, u32, RunSet)>, JournalError> {
+        let end;
         let notes: Vec<(QueueId, u32, RunSet)> = {
             let ledger = self.ledger();
+            end = ledger.end().0;
             let account = ledger.segment(segment);
             let notes = account.into_iter().flat_map(|account| &account.notes);
             let each = notes.flat_map(|(queue, notes)| {
@@ -572,7 +574,7 @@ impl Books {
         for (queue, note, runs) in notes {
             let mut kept = RunSet::default();
             for (Lsn(first), len) in runs.iter() {
-                for lsn in first..first.saturating_add(len) {
+                for lsn in first..first.saturating_add(len).min(end) {
                     if self.is_live(queue, Lsn(lsn))? {
                         kept.insert(Lsn(lsn));
                     }

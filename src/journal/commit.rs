@@ -399,11 +399,12 @@ impl Committer {
     /// Keeps the spares filled and raises or lowers the space alarm.
     // req: JOURNAL-24
     fn watch_space(&mut self) -> Result<(), StorageFailure> {
-        if !self.cleaning_due && !self.is_space_low {
+        let wanted = self.spares_wanted();
+        if !self.cleaning_due && !self.is_space_low && self.files.spare_count() >= wanted {
             return Ok(());
         }
         let mut is_spare_missing = false;
-        while self.files.wants_spare() && !is_spare_missing {
+        while self.files.spare_count() < wanted && !is_spare_missing {
             is_spare_missing = !self.files.add_spare()?;
         }
         let dir = &self.files.dir;
@@ -416,6 +417,26 @@ impl Committer {
             self.set_space_low(false);
         }
         Ok(())
+    }
+
+    /// How many spares there should be: none while the store holds less than half a segment, then one, and
+    /// all from a full segment on. They are in place before the segment that is written has no room.
+    // req: JOURNAL-34
+    fn spares_wanted(&self) -> usize {
+        let most = self.shared.settings.spare_segments as usize;
+        if self.files.spare_count() >= most {
+            return most;
+        }
+        let closed: u64 = {
+            let ledger = self.shared.books.ledger();
+            let closed = ledger
+                .segments()
+                .filter(|(number, _)| *number < self.current.number);
+            closed.map(|(_, account)| account.file_bytes).sum()
+        };
+        let held = closed + u64::from(self.current.end);
+        let half = u64::from(self.shared.settings.segment_bytes / 2).max(1);
+        most.min(usize::try_from(held / half).unwrap_or(most))
     }
 
     fn set_space_low(&mut self, is_low: bool) {

@@ -32,7 +32,7 @@ pub enum JournalError {
     /// The store is damaged at a place that was durable. It is not opened; an operator must decide.
     #[error(
         "journal segment {path} is damaged at byte {offset}: {what}; \
-         see `warren journal verify --help`", path = path.display()
+         `warren journal repair` says what can be saved", path = path.display()
     )]
     Damaged {
         /// The file.
@@ -43,7 +43,10 @@ pub enum JournalError {
         what: String,
     },
     /// A segment that must be there is missing.
-    #[error("journal segment {path} is missing", path = path.display())]
+    #[error(
+        "journal segment {path} is missing; `warren journal repair` says what can be saved",
+        path = path.display()
+    )]
     SegmentMissing {
         /// The file that should exist.
         path: PathBuf,

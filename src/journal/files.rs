@@ -290,9 +290,9 @@ impl Files {
         (number, self.dir.spare_path(number))
     }
 
-    /// Whether spares are missing.
-    pub(crate) fn wants_spare(&self) -> bool {
-        self.spares.len() < self.spares_wanted
+    /// Spares that are there.
+    pub(crate) fn spare_count(&self) -> usize {
+        self.spares.len()
     }
 
     /// Allocates one spare; `false` if there is no space for it.

@@ -372,3 +372,48 @@ fn batch_over_segments_is_atomic() {
     }
     assert!(whole > 0 && none > 0, "{whole} whole, {none} none");
 }
+
+/// The scrubber reads every full segment, and tells of a damaged one with the record's place, each round.
+// req: JOURNAL-33 JOURNAL-25
+#[test]
+fn scrubber_finds_damage() {
+    let disk = SimDisk::new();
+    let (journal, mut driver, _) = open(&disk, 1);
+    let first = publish(&journal, &[1; 100], &[1]);
+    publish_many(&journal, &mut driver, 60, &[1]);
+    while driver.scrub_step() {}
+    let scrubbed = journal.scrubbed();
+    assert_eq!((scrubbed.round_count, scrubbed.damage_count), (1, 0));
+    assert!(scrubbed.bytes > 2 * 4_000, "{scrubbed:?}");
+    let bit = (first.location.offset as usize + 40) * 8;
+    disk.flip_bit(&segment_path(first.location.segment), bit);
+    for round in 1..3 {
+        while driver.scrub_step() {}
+        let scrubbed = journal.scrubbed();
+        assert_eq!(scrubbed.damage_count, round);
+        let place = format!("damaged at byte {}", first.location.offset);
+        assert!(scrubbed.damage[0].contains(&place), "{scrubbed:?}");
+    }
+    assert_eq!(journal.failed(), None);
+}
+
+/// A new store takes one segment; more are kept ready as it is used.
+// req: JOURNAL-34
+#[test]
+fn spares_come_with_use() {
+    let disk = SimDisk::new();
+    let (journal, mut driver, _) = open(&disk, 1);
+    settle(&mut driver);
+    let spares = || {
+        let files = disk.files();
+        let spares = files
+            .iter()
+            .filter(|(path, _)| path.to_string_lossy().contains("spare-"));
+        spares.count()
+    };
+    assert_eq!((spares(), disk.files().len()), (0, 1));
+    publish_many(&journal, &mut driver, 14, &[1]);
+    assert_eq!(spares(), 1);
+    publish_many(&journal, &mut driver, 30, &[1]);
+    assert_eq!(spares(), 2);
+}

@@ -411,7 +411,7 @@ impl Ledger {
         let Some(account) = self.segments.get_mut(&target) else {
             return;
         };
-        let (start, end) = (account.number(first), account.number(end));
+        let (start, end) = (account.number(first), account.number(end.min(account.end)));
         let (is_taken, is_empty) = account.take(queue, start, end);
         self.died |= is_taken && account.is_dead();
         if is_taken {
@@ -487,9 +487,11 @@ impl Ledger {
                 }
             }
         }
-        self.died |= account.is_dead();
+        let is_dead = account.is_dead();
+        let span = account.span();
+        self.died |= is_dead;
         // Kept even if nothing was new: who said it before may be about to go.
-        self.note_taken(queue, target, here, |kept| kept.insert_all(places));
+        self.note_taken(queue, target, here, |kept| kept.insert_all(places, span));
     }
 
     fn apply_queue_delete(&mut self, queue: QueueId, here: u32) {
@@ -575,6 +577,12 @@ impl Ledger {
                 .map(|(note, _)| *note)
         });
         greatest.max().unwrap_or(0)
+    }
+
+    /// The number behind the last record.
+    pub(crate) fn end(&self) -> Lsn {
+        let ends = self.segments.values().map(|account| account.end);
+        ends.max().unwrap_or_default()
     }
 
     /// Whether anything is noted of a queue's messages.

@@ -15,7 +15,7 @@
 //! | `commit`, `files` | the sync thread: write, sync, publish; making and releasing files |
 //! | `ledger`, `runs`, `definitions` | what each segment is still needed for |
 //! | `recover`, `compact`, `read`, `read_many` | from files back to messages |
-//! | `inspect` | a look into a store for an operator |
+//! | `inspect`, `repair` | a look into a store for an operator, and making a damaged one open again |
 
 mod account;
 mod append;
@@ -35,9 +35,11 @@ mod read;
 mod read_many;
 mod record;
 mod recover;
+mod repair;
 mod replay;
 mod restart;
 mod runs;
+mod scrub;
 mod segment;
 mod settings;
 mod shared;
@@ -67,6 +69,8 @@ use shared::Shared;
 pub use commit::DurableLsn;
 pub use error::{JournalError, StorageFailure};
 pub use inspect::{ListedRecord, Verified, list, verify};
+pub use repair::{Loss, Repair, repair};
+pub use scrub::Scrubbed;
 pub use settings::{JournalSettings, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SyncMode};
 pub use types::{
     Appended, BacklogMessage, BodyRecord, Entry, Location, Lsn, NewMessage, PayloadRecord, QueueId,
@@ -98,18 +102,18 @@ pub struct Journal {
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
-    /// `None` once joined, or when a test drives the journal by hand.
-    thread: Mutex<Option<thread::JoinHandle<()>>>,
+    /// The sync thread and the scrubber's. Empty once joined, or when a test drives the journal by hand.
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 impl Handle {
     fn join(&self) {
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && thread.thread().id() != thread::current().id()
-        {
-            // A panic has been reported and made the journal's failure by the thread's end.
-            drop(thread.join());
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            if thread.thread().id() != thread::current().id() {
+                // A panic has been reported and made the journal's failure by the thread's end.
+                drop(thread.join());
+            }
         }
     }
 }
@@ -132,15 +136,20 @@ impl Journal {
         settings: JournalSettings,
     ) -> Result<(Self, Recovered), JournalError> {
         let (committer, recovered) = recover::open(disk, dir, settings)?;
-        let shared = Arc::clone(&committer.shared);
-        let thread = thread::Builder::new()
-            .name("warren-journal".to_owned())
-            .spawn(move || committer.run())
-            .map_err(segment::io_error("start the sync thread of", dir))?;
         let handle = Arc::new(Handle {
-            shared,
-            thread: Mutex::new(Some(thread)),
+            shared: Arc::clone(&committer.shared),
+            threads: Mutex::default(),
         });
+        let scrubber = scrub::Scrubber::new(Arc::clone(&committer.shared));
+        let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            let thread = thread::Builder::new().name(name.to_owned()).spawn(body);
+            thread.map_err(segment::io_error("start a thread for", dir))
+        };
+        // The handle is there already: if a thread cannot be started, it ends the other.
+        let thread = start("warren-journal", Box::new(move || committer.run()))?;
+        handle.threads.lock().push(thread);
+        let thread = start("warren-scrub", Box::new(move || scrubber.run()))?;
+        handle.threads.lock().push(thread);
         Ok((Self { handle }, recovered))
     }
 
@@ -155,9 +164,14 @@ impl Journal {
         let shared = Arc::clone(&committer.shared);
         let handle = Arc::new(Handle {
             shared,
-            thread: Mutex::new(None),
+            threads: Mutex::default(),
         });
-        Ok((Self { handle }, Driver { committer }, recovered))
+        let scrubber = scrub::Scrubber::new(Arc::clone(&handle.shared));
+        let driver = Driver {
+            committer,
+            scrubber,
+        };
+        Ok((Self { handle }, driver, recovered))
     }
 
     fn shared(&self) -> &Shared {
@@ -444,6 +458,11 @@ impl Journal {
         self.shared().lock().appender.pending_bytes()
     }
 
+    /// What the scrubber has read and found since the store was opened.
+    pub fn scrubbed(&self) -> Scrubbed {
+        self.shared().scrubbed.lock().clone()
+    }
+
     /// The failure that stopped the store, if any.
     pub fn failed(&self) -> Option<StorageFailure> {
         self.shared().failure().cloned()
@@ -548,6 +567,7 @@ fn encode_runs_record(
 #[derive(Debug)]
 pub struct Driver {
     committer: commit::Committer,
+    scrubber: scrub::Scrubber,
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -563,6 +583,11 @@ impl Driver {
     pub fn quiet_turn(&mut self) -> Result<bool, StorageFailure> {
         let turn = self.committer.turn(true);
         self.settle(turn)
+    }
+
+    /// One step of the scrubber; `false` if it ended a round.
+    pub fn scrub_step(&mut self) -> bool {
+        self.scrubber.step()
     }
 
     /// Closes the journal cleanly.

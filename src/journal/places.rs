@@ -82,13 +82,13 @@ impl PlaceSet {
         added
     }
 
-    /// Adds all of `other`.
-    pub(crate) fn insert_all(&mut self, other: &Self) {
+    /// Adds all of `other` that is below `span`.
+    pub(crate) fn insert_all(&mut self, other: &Self, span: u32) {
         match other {
             Self::All => *self = Self::All,
             Self::Bits(_) | Self::Runs(_) => {
-                for (start, end) in other.runs(u32::MAX) {
-                    self.insert_run(start, end);
+                for (start, end) in other.runs(span) {
+                    self.insert_run(start, end.min(span));
                 }
             }
         }
@@ -307,7 +307,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!((set.insert_run(18, 19), set.insert_run(18, 20)), (0, 1));
-        set.insert_all(&PlaceSet::All);
+        set.insert_all(&PlaceSet::All, 5);
         assert_eq!(set, PlaceSet::All);
         assert_eq!(numbers(&PlaceSet::Runs(vec![(1, 2)])), [1]);
     }

@@ -17,10 +17,15 @@ pub struct JournalSettings {
     pub pending_bytes_max: usize,
     /// Quiet time after which the last batch gets its closing mark. Default 200 ms.
     pub closing_mark_after: Duration,
-    /// Preallocated empty segments kept for acks, deletes and compaction on a full disk. Default 2.
+    /// Most preallocated empty segments that are kept for acks, deletes and compaction on a full disk; a
+    /// store that holds little keeps fewer. Default 2.
     pub spare_segments: u32,
     /// Free space below which the space alarm rises, in bytes. Default 512 MiB, at least 8 segments.
     pub free_bytes_min: u64,
+    /// How often full segments are read again to find damage; `None` for never. Default: every 7 days.
+    pub scrub_every: Option<Duration>,
+    /// How fast that is done, in bytes per second. Default 5 MiB.
+    pub scrub_bytes_per_second: u32,
     /// Where store id and salts come from; must differ at each start. Default: fixed, for tests.
     pub seed: [u8; 32],
 }
@@ -34,6 +39,8 @@ impl Default for JournalSettings {
             closing_mark_after: Duration::from_millis(200),
             spare_segments: 2,
             free_bytes_min: 512 << 20,
+            scrub_every: Some(Duration::from_secs(7 * 24 * 3_600)),
+            scrub_bytes_per_second: 5 << 20,
             seed: [0; 32],
         }
     }

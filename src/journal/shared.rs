@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use super::append::{Appender, Part};
 use super::books::Books;
 use super::error::{JournalError, StorageFailure};
+use super::scrub::Scrubbed;
 use super::settings::JournalSettings;
 use super::types::{Location, Lsn};
 
@@ -53,6 +54,9 @@ pub(crate) struct Shared {
     pub(crate) opened_at: Lsn,
     /// Whether the run before this one ended cleanly.
     pub(crate) was_clean: bool,
+    pub(crate) scrubbed: Mutex<Scrubbed>,
+    /// Wakes the scrubber when the journal ends.
+    ended: Condvar,
 }
 
 impl std::fmt::Debug for Shared {
@@ -89,6 +93,8 @@ impl Shared {
             books,
             opened_at: durable,
             was_clean,
+            scrubbed: Mutex::default(),
+            ended: Condvar::new(),
         }
     }
 
@@ -171,6 +177,19 @@ impl Shared {
         drop(state);
         self.work.notify_one();
         self.progress.notify_all();
+        self.ended.notify_all();
+    }
+
+    /// Waits for `time`, or until the journal is to stop.
+    pub(crate) fn rest(&self, time: Duration) -> Stop {
+        let mut state = self.state.lock();
+        if state.stop == Stop::Running && self.failure.get().is_none() {
+            let _ = self.ended.wait_for(&mut state, time);
+        }
+        if self.failure.get().is_some() {
+            return Stop::Stopped;
+        }
+        state.stop
     }
 
     // ---- for the sync thread ----
@@ -216,6 +235,7 @@ impl Shared {
     pub(crate) fn set_stopped(&self) {
         self.state.lock().stop = Stop::Stopped;
         self.progress.notify_all();
+        self.ended.notify_all();
     }
 
     /// Ends everything: nothing is confirmed any more.
@@ -226,6 +246,7 @@ impl Shared {
         }
         drop(self.state.lock());
         self.progress.notify_all();
+        self.ended.notify_all();
         let listener = self.failure_listener.read().clone();
         if let Some(listener) = listener {
             listener(failure.clone());

@@ -441,12 +441,20 @@ fn definitions_are_kept_by_checkpoints() {
 fn full_disk_waits_for_space() {
     let disk = SimDisk::new();
     let (journal, mut driver, _) = open(&disk, 1);
-    settle(&mut driver);
+    let mut appended = Vec::new();
+    for _ in 0..15 {
+        appended.push(
+            journal
+                .append_message(&message(&[1; 300], &[QueueId(1)]))
+                .unwrap()
+                .lsn,
+        );
+        settle(&mut driver);
+    }
     let alarm = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&alarm);
     journal.set_space_listener(Box::new(move |is_low| heard.lock().push(is_low)));
     disk.set_capacity(Some(disk.used_bytes()));
-    let mut appended = Vec::new();
     for _ in 0..60 {
         appended.push(
             journal
@@ -459,10 +467,10 @@ fn full_disk_waits_for_space() {
     let durable = journal.durable_lsn();
     let last = *appended.last().unwrap();
     assert!(!durable.covers(last), "the disk was full");
-    assert!(durable.covers(appended[20]), "the spares were used first");
+    assert!(durable.covers(appended[35]), "the spares were used first");
     assert_eq!(*alarm.lock(), [true]);
     let (again, _, _) = open(&disk.crash(CrashVariant::KeepAll, 0), 2);
-    assert!(lsns(&again, 1).len() >= 20);
+    assert!(lsns(&again, 1).len() >= 35);
 
     disk.set_capacity(None);
     settle(&mut driver);

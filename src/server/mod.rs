@@ -219,6 +219,8 @@ fn open(
 ) -> Result<Opened, ServerError> {
     let journal_settings = JournalSettings {
         sync: settings.sync,
+        scrub_every: Some(settings.journal.scrub_every),
+        scrub_bytes_per_second: settings.journal.scrub_bytes_per_second,
         seed,
         free_bytes_min: free_bytes_min(settings),
         ..JournalSettings::default()

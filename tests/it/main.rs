@@ -21,6 +21,7 @@ mod malformed;
 mod process;
 mod publish;
 mod rabbitmq;
+mod repair;
 mod swarm;
 mod ttl;
 mod wire;
