@@ -127,6 +127,8 @@ impl fmt::Debug for AccessSettings {
 pub struct PayloadSettings {
     /// A body of at least this many bytes is stored as a payload and swarmed.
     pub threshold_bytes: u64,
+    /// Large bodies are delivered with their content id in the header `x-payload-id`.
+    pub tells_content_ids: bool,
     /// How long a payload that nothing refers to any more is kept.
     pub retention: Duration,
     /// Most bytes that the payload store may hold; `None` leaves it to the disk.
@@ -137,6 +139,7 @@ impl Default for PayloadSettings {
     fn default() -> Self {
         Self {
             threshold_bytes: PAYLOAD_THRESHOLD_BYTES_DEFAULT,
+            tells_content_ids: true,
             retention: Duration::from_secs(600),
             quota_bytes: None,
         }
@@ -154,6 +157,8 @@ pub struct ConnectionSettings {
     pub heartbeat: Duration,
     /// Largest message body accepted, in bytes; `None` leaves it to the disk quota.
     pub message_bytes_max: Option<u64>,
+    /// Longest wait for the acknowledgement of a delivery; `None` waits for ever. Queues may say otherwise.
+    pub consumer_timeout: Option<Duration>,
     /// Most bytes that may wait to be sent to one connection before its consumers pause.
     pub outbox_bytes_max: usize,
     /// `product` of the server properties. Kombu chooses its qos style by it.
@@ -171,6 +176,7 @@ impl Default for ConnectionSettings {
             channel_count_max: 2047,
             heartbeat: Duration::from_secs(60),
             message_bytes_max: None,
+            consumer_timeout: None,
             outbox_bytes_max: 4 * 1024 * 1024,
             product: "Warren".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

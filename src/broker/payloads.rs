@@ -16,6 +16,8 @@ use crate::payload::{PayloadId, ScopeId};
 pub trait PayloadReferences: fmt::Debug + Send + Sync {
     /// One more message refers to this content, which is stored already.
     fn acquire(&self, scope: ScopeId, id: &PayloadId);
+    /// One more message refers to this content if all of it is there; gives its size in bytes.
+    fn acquire_known(&self, scope: ScopeId, id: &PayloadId) -> Option<u64>;
     /// One message fewer refers to it.
     fn release(&self, scope: ScopeId, id: &PayloadId);
 }
@@ -48,6 +50,21 @@ impl PayloadBody {
             size_bytes,
             references,
         }))
+    }
+
+    /// Takes a reference to content that is there already; none if it is not.
+    pub(crate) fn find(
+        references: Option<Arc<dyn PayloadReferences>>,
+        scope: ScopeId,
+        id: PayloadId,
+    ) -> Option<Self> {
+        let size_bytes = references.as_ref()?.acquire_known(scope, &id)?;
+        Some(Self(Arc::new(Held {
+            scope,
+            id,
+            size_bytes,
+            references,
+        })))
     }
 
     /// The store's scope, which is the vhost's number.

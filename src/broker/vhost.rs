@@ -345,6 +345,12 @@ impl Vhost {
         self.unroutable_count.load(Ordering::Relaxed)
     }
 
+    /// Refers to content that the vhost has in the payload store; other vhosts' content is not found.
+    #[must_use]
+    pub fn find_payload(&self, id: PayloadId) -> Option<PayloadBody> {
+        PayloadBody::find(self.shared.payloads.clone(), self.scope, id)
+    }
+
     /// Refers to content in the payload store, for a message's body. The content must be stored.
     #[must_use]
     pub fn hold_payload(&self, id: PayloadId, size_bytes: u64) -> PayloadBody {

@@ -90,6 +90,9 @@ const KEYS: &[(&str, Setter)] = &[
     ("payload.threshold", |settings, value| {
         set(&mut settings.payload.threshold_bytes, size(value))
     }),
+    ("payload.content_ids", |settings, value| {
+        set(&mut settings.payload.tells_content_ids, yes_or_no(value))
+    }),
     ("payload.retention", |settings, value| {
         set(&mut settings.payload.retention, duration(value))
     }),
@@ -110,6 +113,12 @@ const KEYS: &[(&str, Setter)] = &[
     }),
     ("connection.heartbeat", |settings, value| {
         set(&mut settings.connection.heartbeat, duration(value))
+    }),
+    ("connection.consumer_timeout", |settings, value| {
+        set(
+            &mut settings.connection.consumer_timeout,
+            duration(value).map(Some),
+        )
     }),
     ("connection.max_message_size", |settings, value| {
         set(
@@ -212,6 +221,12 @@ fn duration(value: &Value) -> Result<Duration, String> {
         Value::String(text) => parse_duration(text).map_err(|error| error.to_string()),
         _ => Err("expected a duration, as in \"60s\"".to_owned()),
     }
+}
+
+fn yes_or_no(value: &Value) -> Result<bool, String> {
+    value
+        .as_bool()
+        .ok_or_else(|| "expected true or false".to_owned())
 }
 
 /// A share as a number below or at 1, or a size.

@@ -15,7 +15,8 @@ use crate::payload::manifest::{Manifest, ManifestError, ManifestParts};
 /// Content type of a manifest message.
 pub const CONTENT_TYPE: &str = "application/vnd.warren.manifest";
 
-const ID: &str = "x-payload-id";
+/// Header with the content id, on manifests and on deliveries of large bodies: 64 hexadecimal digits.
+pub const ID: &str = "x-payload-id";
 const SIZE: &str = "x-payload-size";
 const PIECE_SIZE: &str = "x-payload-piece-size";
 const PEERS: &str = "x-payload-peers";

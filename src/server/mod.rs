@@ -174,6 +174,7 @@ impl Server {
             session_settings: Arc::new(SessionSettings {
                 connection: settings.connection.clone(),
                 admission: settings.admission.clone(),
+                tells_content_ids: settings.payload.tells_content_ids,
                 payload_threshold_bytes: Some(settings.payload.threshold_bytes.max(1)),
             }),
             durable,

@@ -41,6 +41,19 @@ impl PayloadReferences for StoreReferences {
         self.0.acquire(scope, *id);
     }
 
+    fn acquire_known(&self, scope: ScopeId, id: &PayloadId) -> Option<u64> {
+        // Referred to first, so that no sweep comes in between.
+        self.0.acquire(scope, *id);
+        let known = self.0.info(scope, *id).filter(|info| match info.presence {
+            Presence::Complete | Presence::Adopted => true,
+            Presence::Partial => false,
+        });
+        if known.is_none() {
+            self.0.release(scope, *id);
+        }
+        known.map(|info| info.geometry.size_bytes())
+    }
+
     fn release(&self, scope: ScopeId, id: &PayloadId) {
         self.0.release(scope, *id);
     }

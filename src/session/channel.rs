@@ -6,6 +6,7 @@
 //! Spec: AMQP 0-9-1 classes channel, exchange, queue, basic, confirm; `spec/amqp.md`.
 
 mod consuming;
+mod content_id;
 mod publishing;
 mod replies;
 mod topology;
@@ -13,7 +14,7 @@ mod transactions;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -65,6 +66,8 @@ pub(super) struct Channel {
     limiter: Arc<ChannelLimiter>,
     /// For consumers started from now on; 0 is no limit.
     prefetch_count_max: u16,
+    /// The least that any queue consumed here allows for an acknowledgement.
+    timeout_min: Option<Duration>,
     publisher: Publisher,
     mode: Mode,
     last_tag: u64,
@@ -117,6 +120,7 @@ impl Channel {
             reply_consumer: None,
             limiter: Arc::new(ChannelLimiter::new()),
             prefetch_count_max: 0,
+            timeout_min: None,
             publisher: Publisher::on_channel(number),
             mode: Mode::Plain,
             last_tag: 0,

@@ -131,6 +131,8 @@ pub(super) struct SizeRules {
     pub(super) payload_threshold_bytes: Option<u64>,
     /// More than this many bytes: refused.
     pub(super) message_bytes_max: Option<u64>,
+    /// Large bodies are delivered with their content id.
+    pub(super) tells_content_ids: bool,
 }
 
 impl Content {

@@ -255,10 +255,14 @@ impl Session {
         if let Method::TxCommit(_) = &method {
             return self.commit_channel(number, now);
         }
-        match self.channel(number, now) {
-            Some((channel, mut cx)) => channel.handle_method(method, &mut cx),
-            None => Ok(()),
+        let consumes = matches!(method, Method::BasicConsume(_) | Method::BasicGet(_));
+        if let Some((channel, mut cx)) = self.channel(number, now) {
+            channel.handle_method(method, &mut cx)?;
         }
+        if consumes {
+            self.arm_timeout_check(now);
+        }
+        Ok(())
     }
 
     /// Commits a channel's transaction; what its client consumes of it comes before the answer.

@@ -62,6 +62,10 @@ pub use events::Addresses;
 pub use transmit::{Chunk, ManifestPart, PayloadPart, STREAM_STEP_BYTES};
 pub use view::{ChannelView, SessionView};
 
+/// How often channels are looked through for deliveries that nobody acknowledges: a quarter of the wait, but
+/// neither more often than the first nor more seldom than the second.
+const TIMEOUT_CHECK_MIN: Duration = Duration::from_millis(250);
+const TIMEOUT_CHECK_MAX: Duration = Duration::from_secs(60);
 /// Longest wait for `connection.close-ok` before the socket is closed anyway.
 const CLOSE_OK_WAIT: Duration = Duration::from_secs(10);
 /// Answers and returns that the client has not taken, in bytes, beyond which nothing more that it sends is
@@ -79,6 +83,8 @@ pub struct SessionSettings {
     pub admission: AdmissionSettings,
     /// A body of at least this many bytes goes to the payload store; `None` without a store.
     pub payload_threshold_bytes: Option<u64>,
+    /// Large bodies are delivered with their content id (`x-payload-id`).
+    pub tells_content_ids: bool,
 }
 
 /// A body on its way into the payload store; unique on its connection.
@@ -213,6 +219,8 @@ pub struct Session {
     storing: Option<UploadId>,
     /// Something is short: the client's publishes wait, and all that is behind them.
     blocked: Option<AlarmWait>,
+    /// When channels are looked through next for deliveries that nobody acknowledges.
+    timeout_check_at: Option<Instant>,
     /// The client must take what is unsent before more is handled.
     choked: bool,
     /// What was read and waits, see [`Self::is_waiting`].
@@ -261,6 +269,7 @@ impl Session {
             upload_next: 0,
             storing: None,
             blocked: None,
+            timeout_check_at: None,
             choked: false,
             unread: Bytes::new(),
         }
@@ -369,8 +378,46 @@ impl Session {
             }
             State::Closing { deadline, .. } if *deadline <= now => self.state = State::Closed,
             State::Opening(_) | State::Closed => {}
-            State::Running(_) | State::Closing { .. } => self.beat(now),
+            State::Running(_) | State::Closing { .. } => {
+                self.beat(now);
+                if self.timeout_check_at.is_some_and(|at| at <= now) {
+                    self.check_timeouts(now);
+                }
+            }
         }
+    }
+
+    /// Closes channels whose client does not acknowledge in time.
+    fn check_timeouts(&mut self, now: Instant) {
+        let usual = self.settings.connection.consumer_timeout;
+        let numbers: Vec<u16> = self.channels.keys().copied().collect();
+        for number in numbers {
+            // What it sent and was not read yet may be the acknowledgement.
+            if self.is_busy() {
+                break;
+            }
+            self.with_channel(number, now, |channel, _| channel.check_timeout(usual, now));
+        }
+        self.timeout_check_at = None;
+        self.arm_timeout_check(now);
+        self.wakes.wake_all();
+    }
+
+    /// Sees to it that channels are looked through, if any wait ends.
+    fn arm_timeout_check(&mut self, now: Instant) {
+        if self.timeout_check_at.is_some() {
+            return;
+        }
+        let of_channels = self.channels.values().filter_map(|slot| match slot {
+            Slot::Open(channel) => channel.timeout_min(),
+            Slot::Closing => None,
+        });
+        let usual = self.settings.connection.consumer_timeout;
+        let least = of_channels.chain(usual).min();
+        self.timeout_check_at = least.map(|least| {
+            let interval = (least / 4).clamp(TIMEOUT_CHECK_MIN, TIMEOUT_CHECK_MAX);
+            now + interval
+        });
     }
 
     fn beat(&mut self, now: Instant) {
@@ -460,7 +507,12 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
             State::Opening(_) => Some(self.opening_deadline),
-            State::Running(_) => self.heartbeat.next(),
+            State::Running(_) => self
+                .heartbeat
+                .next()
+                .into_iter()
+                .chain(self.timeout_check_at)
+                .min(),
             State::Closing { deadline, .. } => Some(
                 self.heartbeat
                     .next()
@@ -739,6 +791,7 @@ fn context<'a>(
     let rules = SizeRules {
         payload_threshold_bytes: settings.payload_threshold_bytes,
         message_bytes_max: settings.connection.message_bytes_max,
+        tells_content_ids: settings.tells_content_ids,
     };
     Some(Context {
         connection,

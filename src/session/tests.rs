@@ -18,6 +18,7 @@ use crate::payload::PayloadId;
 
 mod blocked;
 mod replies;
+mod timeouts;
 mod transactions;
 
 /// Bodies from this size on leave the sessions of these tests as uploads.

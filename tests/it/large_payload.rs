@@ -8,6 +8,7 @@ use warren::amqp::field::{FieldTable, FieldValue, ShortString};
 use warren::amqp::frame::{self, FrameKind};
 use warren::amqp::header::{ContentHeader, Properties};
 use warren::amqp::method::{Method, basic, channel, exchange, queue, tx};
+use warren::config::ServerSettings;
 use warren::payload::message::CONTENT_TYPE;
 use warren::payload::store::PayloadInfo;
 use warren::payload::{Manifest, PayloadId};
@@ -24,7 +25,13 @@ const LONG_BYTES: usize = 24 * 1024 * 1024;
 const SEED_REFERENCE_COUNT: u32 = 1;
 
 fn start() -> Own {
-    Own::start(|settings| settings.payload.threshold_bytes = THRESHOLD_BYTES as u64)
+    Own::start(settings)
+}
+
+/// Without content ids, so that headers are what the publisher gave.
+fn settings(settings: &mut ServerSettings) {
+    settings.payload.threshold_bytes = THRESHOLD_BYTES as u64;
+    settings.payload.tells_content_ids = false;
 }
 
 /// A connection with channel 1 open and in confirm mode.
@@ -515,9 +522,7 @@ fn a_restart_keeps_a_large_message() {
     publish(&mut client, 1, (&default, &queue), &properties, &body);
     drop(client);
 
-    let own = Own::start_in(own.stop(), |settings| {
-        settings.payload.threshold_bytes = THRESHOLD_BYTES as u64;
-    });
+    let own = Own::start_in(own.stop(), settings);
     assert_eq!(only_payload(&own).id, id_of(&body));
     // The message and the seed.
     until_reference_count(&own, SEED_REFERENCE_COUNT + 1);
@@ -657,4 +662,57 @@ fn a_body_without_room_is_refused() {
     publish_to(&mut client, 1, &queue, &body[1..]);
     let message = client.get(2, &queue, true).expect("published");
     assert_body(&message, &body[1..]);
+}
+
+/// A large body is delivered with its content id behind the publisher's headers. An empty body published
+/// with that id stands for the content, which is stored once and counts with its true size; an id that the
+/// vhost does not have is refused.
+// req: PAYLOAD-1
+// req: PAYLOAD-2
+#[test]
+fn a_content_id_stands_for_its_body() {
+    let own = Own::start(|settings| settings.payload.threshold_bytes = THRESHOLD_BYTES as u64);
+    let mut client = connect(&own);
+    let queue = declare(&mut client, "by-id", FieldTable::default());
+    let body = pattern(THRESHOLD_BYTES + 1);
+    let own_headers = FieldTable::from([("mine", FieldValue::from("kept"))]);
+    let properties = Properties {
+        headers: Some(own_headers),
+        ..persistent()
+    };
+    let publish = basic::Publish {
+        routing_key: queue.clone(),
+        ..basic::Publish::default()
+    };
+    client.publish_with(1, &publish, &properties, &body);
+    take_confirms(&mut client, 1, &mut [1].into());
+    let first = client.get(1, &queue, true).expect("the message");
+    assert_body(&first, &body);
+    let headers = first.header.properties().expect("properties").headers;
+    let id = FieldValue::from(id_of(&body).to_string().as_str());
+    let both = FieldTable::from([("mine", FieldValue::from("kept")), ("x-payload-id", id)]);
+    assert_eq!(headers, Some(both.clone()));
+    let by_id = Properties {
+        headers: Some(both.clone()),
+        ..persistent()
+    };
+    client.publish_with(1, &publish, &by_id, b"");
+    take_confirms(&mut client, 1, &mut [2].into());
+    let again = client.get(1, &queue, true).expect("the message");
+    assert_body(&again, &body);
+    assert_eq!(
+        again.header.properties().expect("properties").headers,
+        Some(both)
+    );
+    assert_eq!(only_payload(&own).geometry.size_bytes(), body.len() as u64);
+    let unknown = Properties {
+        headers: Some(FieldTable::from([(
+            "x-payload-id",
+            FieldValue::from(id_of(b"unknown").to_string().as_str()),
+        )])),
+        ..persistent()
+    };
+    client.publish_with(1, &publish, &unknown, b"");
+    let text = client.expect_channel_close(1, 404);
+    assert!(text.starts_with("NOT_FOUND - no payload '"), "{text}");
 }

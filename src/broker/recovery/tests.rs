@@ -27,6 +27,14 @@ impl PayloadReferences for Counter {
         *self.0.lock().entry(*id).or_insert(0) += 1;
     }
 
+    fn acquire_known(&self, scope: ScopeId, id: &PayloadId) -> Option<u64> {
+        let known = self.count(*id) > 0;
+        known.then(|| {
+            self.acquire(scope, id);
+            0
+        })
+    }
+
     fn release(&self, _: ScopeId, id: &PayloadId) {
         let mut counts = self.0.lock();
         let count = counts.get_mut(id).expect("released after acquired");

@@ -1,6 +1,7 @@
 //! Consuming, fetching and settling.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 
@@ -10,7 +11,7 @@ use crate::amqp::limits::FRAME_END;
 use crate::amqp::method::basic;
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{
-    AckMode, BodyRef, Consume, Delivery, Get, Message, REPLY_QUEUE, Settle, TracedDelivery,
+    AckMode, BodyRef, Consume, Delivery, Get, Message, Queue, REPLY_QUEUE, Settle, TracedDelivery,
 };
 
 use super::publishing::{PAYLOAD_ARGUMENT, PayloadForm, put_content};
@@ -72,6 +73,8 @@ impl Channel {
             .vhost()
             .consume(cx.connection, &consume, cx.now, cx.wakes);
         let consumer = consumer.map_err(|error| Failure::broker(&error, id))?;
+        let queue_timeout = queue_timeout(consumer.queue());
+        self.timeout_min = self.timeout_min.into_iter().chain(queue_timeout).min();
         self.consumers.insert(tag.clone(), consumer);
         self.reply_unless(method.no_wait, &basic::ConsumeOk { consumer_tag: tag }, cx);
         Ok(())
@@ -133,7 +136,7 @@ impl Channel {
         self.last_tag += 1;
         let form = PayloadForm::wanted(None, queue.arguments());
         if !method.no_ack {
-            self.unsettled.push(self.last_tag, (queue, got.seq));
+            self.unsettled.push(self.last_tag, (queue, got.seq), cx.now);
         }
         let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or(ShortString::EMPTY);
         let reply = basic::GetOk {
@@ -253,6 +256,37 @@ impl Channel {
         Ok(())
     }
 
+    /// The least that any queue consumed here allows for an acknowledgement.
+    pub(in crate::session) fn timeout_min(&self) -> Option<Duration> {
+        self.timeout_min
+    }
+
+    /// Refuses a client that has not acknowledged its oldest delivery in time: in its queue's, or else in
+    /// `usual`.
+    // req: ACKTIME-1
+    pub(in crate::session) fn check_timeout(
+        &self,
+        usual: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let Some((queue, out)) = self.unsettled.oldest(now) else {
+            return Ok(());
+        };
+        match queue_timeout(queue).or(usual) {
+            Some(timeout) if out >= timeout => Err(Failure::new(
+                ReplyCode::PreconditionFailed,
+                format_args!(
+                    "delivery acknowledgement on channel {} timed out. Timeout value used: {} ms. \
+                     This timeout value can be configured, see consumers doc guide to learn more",
+                    self.number,
+                    timeout.as_millis()
+                ),
+                MethodId::default(),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Sends a delivery; gives back what it counted in the outbox.
     #[inline]
     pub(in crate::session) fn deliver(
@@ -288,8 +322,11 @@ impl Channel {
         };
         put_content(&delivery.message, self.number, form, cx);
         if delivery.consumer.ack_mode() == AckMode::Manual {
-            self.unsettled
-                .push(self.last_tag, (Arc::clone(delivery.queue()), delivery.seq));
+            self.unsettled.push(
+                self.last_tag,
+                (Arc::clone(delivery.queue()), delivery.seq),
+                cx.now,
+            );
         }
         cost_bytes
     }
@@ -301,6 +338,18 @@ pub(super) struct Deliver<'a> {
     pub(super) delivery_tag: u64,
     pub(super) redelivered: bool,
 }
+
+/// The queue's own longest wait for an acknowledgement; none if it says nothing.
+fn queue_timeout(queue: &Queue) -> Option<Duration> {
+    let ms = queue.arguments().get(TIMEOUT_ARGUMENT)?.as_integer()?;
+    u64::try_from(ms)
+        .ok()
+        .filter(|ms| *ms > 0)
+        .map(Duration::from_millis)
+}
+
+/// Queue argument: longest wait for an acknowledgement, in milliseconds (RabbitMQ 3.12).
+const TIMEOUT_ARGUMENT: &str = "x-consumer-timeout";
 
 /// `basic.deliver` straight from what the message holds: its route is on the wire as it is kept.
 #[inline]

@@ -9,6 +9,7 @@ use crate::amqp::method::basic;
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{Body, BodyRef, Error as BrokerError, Message, Publish, PublishOutcome};
 
+use super::content_id::{named_content, with_content_id};
 use super::{Channel, Context, Mode, Upload, not_implemented};
 use crate::session::failure::{Failure, MethodId};
 use crate::session::tx::Held;
@@ -125,6 +126,13 @@ impl Channel {
             Some(asking) => (asking, asking.properties_ref()?),
             None => (header, properties),
         };
+        let body = match body {
+            Body::Inline(bytes) if bytes.is_empty() => {
+                let named = named_content(cx.connection.vhost(), header, &properties)?;
+                named.unwrap_or(Body::Inline(bytes))
+            }
+            body @ (Body::Inline(_) | Body::Payload(_)) => body,
+        };
         let publish = Publish {
             exchange: method.exchange.as_bytes(),
             routing_key: method.routing_key.as_bytes(),
@@ -189,7 +197,7 @@ impl Channel {
             routing_key: name(message.routing_key()),
         };
         frame::put_method(cx.transmit.frames(self.number), self.number, &method);
-        put_content(message, self.number, PayloadForm::Body, cx);
+        put_content(message, self.number, PayloadForm::Returned, cx);
     }
 }
 
@@ -199,6 +207,8 @@ pub(super) enum PayloadForm {
     /// All of it.
     #[default]
     Body,
+    /// All of it, to its publisher: with nothing added.
+    Returned,
     /// As a manifest, to be fetched from the swarm.
     Manifest,
 }
@@ -231,7 +241,11 @@ pub(super) fn put_content(
             cx.transmit
                 .put_content(channel, message.header(), body, message.shared_body());
         }
-        (BodyRef::Payload(payload), PayloadForm::Body) => {
+        (BodyRef::Payload(payload), PayloadForm::Body) if cx.rules.tells_content_ids => {
+            let header = with_content_id(message.header(), payload);
+            cx.transmit.put_payload(channel, &header, payload);
+        }
+        (BodyRef::Payload(payload), PayloadForm::Body | PayloadForm::Returned) => {
             cx.transmit.put_payload(channel, message.header(), payload);
         }
         (BodyRef::Payload(payload), PayloadForm::Manifest) => {

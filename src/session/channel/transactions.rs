@@ -68,7 +68,7 @@ impl Channel {
         let taken = settlements
             .into_iter()
             .map(|settlement| (settlement.tag, settlement.owed));
-        self.unsettled.put_back(taken);
+        self.unsettled.put_back(taken, cx.now);
         self.reply(&tx::RollbackOk {}, cx);
         Ok(())
     }
