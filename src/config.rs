@@ -161,6 +161,8 @@ pub struct ConnectionSettings {
     pub consumer_timeout: Option<Duration>,
     /// Most bytes that may wait to be sent to one connection before its consumers pause.
     pub outbox_bytes_max: usize,
+    /// Who logs in by the mechanism ANONYMOUS, without a password; `None` does not offer it.
+    pub anonymous_user: Option<String>,
     /// `product` of the server properties. Kombu chooses its qos style by it.
     pub product: String,
     /// `version` of the server properties.
@@ -178,6 +180,7 @@ impl Default for ConnectionSettings {
             message_bytes_max: None,
             consumer_timeout: None,
             outbox_bytes_max: 4 * 1024 * 1024,
+            anonymous_user: None,
             product: "Warren".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_name: "warren@localhost".to_owned(),

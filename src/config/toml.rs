@@ -126,6 +126,12 @@ const KEYS: &[(&str, Setter)] = &[
             size(value).map(Some),
         )
     }),
+    ("connection.anonymous_user", |settings, value| {
+        set(
+            &mut settings.connection.anonymous_user,
+            text(value).map(|name| Some(name.to_owned())),
+        )
+    }),
     ("connection.product", |settings, value| {
         set(
             &mut settings.connection.product,

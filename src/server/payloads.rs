@@ -244,18 +244,17 @@ impl Payloads {
         let begin = move || store.begin_upload(scope, size_bytes, key);
         let mut upload = match blocking(begin).await? {
             Ok(upload) => upload,
-            Err(error) => return Some(Err(error.to_string())),
+            Err(reason) => return Some(Err(reason)),
         };
         loop {
             let (gathered, whole) = gather(&mut parts).await?;
             upload = match blocking(move || write_all(upload, &gathered)).await? {
                 Ok(upload) => upload,
-                Err(error) => return Some(Err(error.to_string())),
+                Err(reason) => return Some(Err(reason)),
             };
             if whole {
                 let stored = blocking(move || upload.finish()).await?;
-                let stored = stored.map(|stored| (stored.id, stored.reference));
-                return Some(stored.map_err(|error| error.to_string()));
+                return Some(stored.map(|stored| (stored.id, stored.reference)));
             }
         }
     }
@@ -331,11 +330,17 @@ fn write_all(mut upload: Upload, parts: &[Bytes]) -> Result<Upload, StoreError> 
     Ok(upload)
 }
 
-/// Runs what touches files; none if the runtime is shutting down.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Runs what touches files; none if the runtime is shutting down. An error is the reason to tell the
+/// publisher, who waits: also of a panic, which must not leave it waiting for ever.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Option<Result<T, String>> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(done) => Some(done),
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Ok(done) => Some(done.map_err(|error| error.to_string())),
+        Err(error) if error.is_panic() => {
+            tracing::error!(%error, "the payload store failed");
+            Some(Err("the payload store failed".to_owned()))
+        }
         Err(_) => None,
     }
 }
@@ -343,4 +348,17 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// The result of work on the blocking pool, which is waited for and so never cancelled.
 fn flatten<T, E>(joined: Result<Result<T, E>, tokio::task::JoinError>) -> Result<T, E> {
     joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A panic below is an answer like any other error: whoever waits for it hears.
+    #[tokio::test]
+    async fn a_panic_in_the_store_is_answered() {
+        let failed = blocking::<()>(|| panic!("on purpose")).await;
+        assert_eq!(failed, Some(Err("the payload store failed".to_owned())));
+        assert_eq!(blocking(|| Ok(7)).await, Some(Ok(7)));
+    }
 }

@@ -78,7 +78,10 @@ pub(super) fn start(header: ProtocolHeader, settings: &ConnectionSettings) -> co
             ("product", text(&settings.product)),
             ("version", text(&settings.version)),
         ]),
-        mechanisms: Bytes::from_static(b"PLAIN AMQPLAIN"),
+        mechanisms: match settings.anonymous_user {
+            Some(_) => Bytes::from_static(b"PLAIN AMQPLAIN ANONYMOUS"),
+            None => Bytes::from_static(b"PLAIN AMQPLAIN"),
+        },
         locales: Bytes::from_static(b"en_US"),
     }
 }
@@ -111,6 +114,7 @@ pub(super) fn authenticate(
     client: &mut Client,
     broker: &Broker,
     origin: Origin,
+    settings: &ConnectionSettings,
 ) -> Result<Arc<User>, Failure> {
     if let Some(FieldValue::Table(capabilities)) = start_ok.client_properties.get("capabilities") {
         let can = |name: &str| capabilities.get(name).and_then(|can| can.as_bool()) == Some(true);
@@ -119,14 +123,24 @@ pub(super) fn authenticate(
         client.authentication_failure_close = can("authentication_failure_close");
     }
     let response = start_ok.response.expose();
-    let (name, password) = match start_ok.mechanism.as_bytes() {
-        b"PLAIN" => plain(response).ok_or_else(|| Failure::socket("malformed PLAIN response"))?,
-        b"AMQPLAIN" => {
-            amqplain(response).ok_or_else(|| Failure::socket("malformed AMQPLAIN response"))?
+    let users = broker.users();
+    let user = match (start_ok.mechanism.as_bytes(), &settings.anonymous_user) {
+        (b"PLAIN", _) => {
+            let login = plain(response);
+            let (name, password) =
+                login.ok_or_else(|| Failure::socket("malformed PLAIN response"))?;
+            users.authenticate(&name, &password, origin)
         }
+        (b"AMQPLAIN", _) => {
+            let login = amqplain(response);
+            let (name, password) =
+                login.ok_or_else(|| Failure::socket("malformed AMQPLAIN response"))?;
+            users.authenticate(&name, &password, origin)
+        }
+        // req: LOGIN-1
+        (b"ANONYMOUS", Some(name)) => users.admit(name.as_bytes(), origin),
         _ => return Err(Failure::socket("unknown login mechanism")),
     };
-    let user = broker.users().authenticate(&name, &password, origin);
     user.map_err(|error| match (client.authentication_failure_close, error) {
         (true, AuthError::BadCredentials) => refused(format_args!(
             "Login was refused using authentication mechanism {}. \

@@ -66,7 +66,13 @@ impl Session {
         match (handshake, method) {
             (Handshake::Start, Method::ConnectionStartOk(start_ok)) => {
                 let (broker, origin) = (&self.broker, self.origin);
-                let user = handshake::authenticate(start_ok, &mut self.client, broker, origin);
+                let user = handshake::authenticate(
+                    start_ok,
+                    &mut self.client,
+                    broker,
+                    origin,
+                    &self.settings.connection,
+                );
                 let user = match user {
                     Ok(user) => {
                         self.authenticated(start_ok, user.name().as_bytes(), None);

@@ -16,6 +16,7 @@ use crate::amqp::method::{Encode, Method, basic, channel, confirm, connection, q
 use crate::broker::{Broker, BrokerSettings, Origin, Waker};
 use crate::payload::PayloadId;
 
+mod anonymous;
 mod blocked;
 mod replies;
 mod timeouts;

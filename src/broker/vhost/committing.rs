@@ -95,6 +95,7 @@ impl Vhost {
     pub fn prepare(
         &self,
         by: &Connection,
+        channel: u16,
         publish: Publish<'_>,
         now: Instant,
         wakes: &mut Wakes,
@@ -117,6 +118,10 @@ impl Vhost {
         let Walked {
             mut route, aside, ..
         } = walk(self, &source, input);
+        if self.is_tracing() {
+            let queues = Self::traced_queues(&route);
+            self.trace_publish(by, channel, &message, queues, now, wakes);
+        }
         if aside.gate.is_some() || !aside.delays.is_empty() {
             let to = To::Exchange(source);
             return Ok(Prepared { message, to });

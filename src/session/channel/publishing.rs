@@ -145,7 +145,7 @@ impl Channel {
         let refused = |error: BrokerError| Failure::broker(&error, MethodId::PUBLISH);
         if let Mode::Transaction(transaction) = &mut self.mode {
             let prepared = vhost
-                .prepare(connection, publish, cx.now, cx.wakes)
+                .prepare(connection, self.number, publish, cx.now, cx.wakes)
                 .map_err(refused)?;
             let held = Held {
                 prepared,

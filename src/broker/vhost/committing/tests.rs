@@ -42,7 +42,13 @@ fn prepare(client: &mut Client, queue: &str, body: Body) -> Prepared {
         body,
     };
     let vhost = client.vhost();
-    let prepared = vhost.prepare(&client.connection, publish, client.now, &mut client.wakes);
+    let prepared = vhost.prepare(
+        &client.connection,
+        1,
+        publish,
+        client.now,
+        &mut client.wakes,
+    );
     prepared.expect("the default exchange takes it")
 }
 
