@@ -98,10 +98,10 @@ impl<'a> Merge<'a> {
             };
             if let Some(entry) = cursor.entries.pop_front() {
                 let segment = cursor.segment;
-                let at = cursor
-                    .entries
-                    .front()
-                    .map_or(entry.lsn.next(), |next| next.lsn);
+                let at = match cursor.entries.front() {
+                    Some(next) => next.lsn,
+                    None => entry.lsn.next(),
+                };
                 self.order.push(Reverse((at, index)));
                 self.after = entry.lsn;
                 return Ok(Some(Place { entry, segment }));

@@ -429,7 +429,8 @@ impl Books {
             let Some(search) = self.ledger().searches.pop_front() else {
                 return result;
             };
-            result = result.and(self.search_one(&search));
+            let searched = self.search_one(&search);
+            result = result.and(searched);
         }
     }
 
@@ -553,6 +554,7 @@ impl Books {
     }
 
     /// What is noted in a segment of messages that are still there.
+    // req: JOURNAL-31
     pub(crate) fn live_notes(
         &self,
         segment: u32,

@@ -517,5 +517,6 @@ pub(super) fn count_records(part: &mut Part, books: &Books) -> Result<(), Journa
     drop(ledger);
     // With the appender held by compaction this may read the disk: a block, for acks of moved messages
     // that came since the last commit.
-    result.and(books.search())
+    let searched = books.search();
+    result.and(searched)
 }

@@ -181,7 +181,7 @@ impl Committer {
         };
         let mut state = shared.lock();
         let appender = &mut state.appender;
-        let mut counted = count_pending(appender, books);
+        let counted_before = count_pending(appender, books);
         let before = appender.last();
         if books.ledger().needs_checkpoint(number) {
             books.ledger().definitions.checkpoint(|bytes, encode| {
@@ -196,7 +196,7 @@ impl Committer {
             encode_sorted_runs(&mut body, runs.iter());
             append_for_queue(appender, (Kind::Noted, note), queue, &body);
         }
-        counted = counted.and(count_pending(appender, books));
+        let counted = count_pending(appender, books);
         books.ledger().hand_over(number);
         debug_assert!(books.ledger().is_free(number), "nothing holds it any more");
         let (lsn, _) = appender.append(record_bytes(4), |out, lsn| {
@@ -209,7 +209,7 @@ impl Committer {
         drop(state);
         self.progress.records += lsn.0 - before.0;
         self.cleaning = Cleaning::Releasing { number, lsn };
-        if let Err(error) = counted {
+        if let Err(error) = counted_before.and(counted) {
             self.report_damage(&error);
         }
     }
@@ -276,7 +276,7 @@ impl Committer {
         let books = &shared.books;
         let mut state = shared.lock();
         let appender = &mut state.appender;
-        let mut counted = count_pending(appender, books);
+        let counted_before = count_pending(appender, books);
         let before = appender.last();
         for (location, bytes) in copies {
             let Some(record) = super::record::decode(bytes, salt) else {
@@ -302,11 +302,11 @@ impl Committer {
             let len = record_bytes(view.copy_body_bytes(queues.len()));
             appender.append(len, |out, lsn| view.encode_copy(out, lsn, &queues, origin));
         }
-        counted = counted.and(count_pending(appender, books));
+        let counted = count_pending(appender, books);
         let copied = appender.last().0 - before.0;
         drop(state);
         self.progress.records += copied;
-        if let Err(error) = counted {
+        if let Err(error) = counted_before.and(counted) {
             self.report_damage(&error);
         }
     }
@@ -324,7 +324,8 @@ impl Committer {
 fn count_pending(appender: &mut Appender, books: &Books) -> Result<(), JournalError> {
     let mut result = Ok(());
     for part in appender.parts_mut() {
-        result = result.and(count_records(part, books));
+        let counted = count_records(part, books);
+        result = result.and(counted);
     }
     result
 }

@@ -26,7 +26,7 @@ pub(crate) struct Current {
     /// Where what is written ends, in bytes.
     pub(crate) end: u32,
     /// Of what is written.
-    pub(crate) hasher: blake3::Hasher,
+    pub(crate) hasher: Box<blake3::Hasher>,
 }
 
 /// What making a segment came to.
@@ -195,7 +195,7 @@ impl Files {
         if is_spare {
             self.spares.pop();
         }
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = Box::new(blake3::Hasher::new());
         hasher.update(&bytes);
         Ok(Made::Segment(Current {
             number: plan.number,

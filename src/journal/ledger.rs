@@ -181,6 +181,7 @@ impl Ledger {
                 true
             }
             Kind::PlaceAcks => self.apply_place_acks(head.queue, record.body, here),
+            // req: JOURNAL-32
             Kind::Cleared => {
                 for (first, len) in Runs::new(record.body) {
                     self.searches.push_back(Search {

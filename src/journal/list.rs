@@ -306,7 +306,7 @@ mod tests {
             for entry in &entries {
                 list.push(*entry);
             }
-            prop_assert_eq!(list.entries().collect::<Vec<_>>(), entries.clone());
+            prop_assert_eq!(list.entries().collect::<Vec<_>>(), &entries[..]);
             for entry in &entries {
                 let before = Lsn(entry.lsn.0 - 1);
                 let index = block_behind(list.blocks(), before);
