@@ -20,7 +20,7 @@ use libfuzzer_sys::fuzz_target;
 use warren::amqp::field::{Secret, ShortString};
 use warren::amqp::frame::{self, ProtocolHeader};
 use warren::amqp::method::{Encode, Method, basic, channel, confirm, connection, queue};
-use warren::broker::{Broker, BrokerSettings, Origin, Waker};
+use warren::broker::{Alarm, Broker, BrokerSettings, Origin, Waker};
 use warren::payload::PayloadId;
 use warren::session::{Action, Chunk, Session, SessionSettings, UploadResult};
 use warrenmq_fuzz::{CountingAllocator, peak_bytes_of};
@@ -76,6 +76,7 @@ fuzz_target!(|input: &[u8]| {
         panic!("cuts change what is answered: {}", difference(&frame_by_frame.0, &cut.0));
     }
     run(plan, now, vec![stream], stream.len());
+    run_with(Weather::Alarm, plan, now, vec![stream], stream.len());
 });
 
 /// Where two answers part, with what follows there.
@@ -117,12 +118,32 @@ struct Driven {
     input: BytesMut,
     sent: BytesMut,
     open_uploads: HashSet<String>,
+    weather: Weather,
     plan: Plan,
     now: Instant,
 }
 
-/// Feeds the pieces to a new session and ends it. Gives what it sent, and whether it had closed.
+/// Whether publishers are blocked.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Weather {
+    /// They are not.
+    Calm,
+    /// Behind each frame of content, until all else is done.
+    Alarm,
+}
+
 fn run(plan: Plan, now: Instant, pieces: Vec<&[u8]>, input_bytes: usize) -> (Bytes, bool) {
+    run_with(Weather::Calm, plan, now, pieces, input_bytes)
+}
+
+/// Feeds the pieces to a new session and ends it. Gives what it sent, and whether it had closed.
+fn run_with(
+    weather: Weather,
+    plan: Plan,
+    now: Instant,
+    pieces: Vec<&[u8]>,
+    input_bytes: usize,
+) -> (Bytes, bool) {
     let settings = BrokerSettings::new([7; 32], now, 0);
     let broker = Broker::open(settings, None, None).expect("nothing to recover");
     let settings = SessionSettings {
@@ -142,9 +163,13 @@ fn run(plan: Plan, now: Instant, pieces: Vec<&[u8]>, input_bytes: usize) -> (Byt
         input: BytesMut::new(),
         sent: BytesMut::new(),
         open_uploads: HashSet::new(),
+        weather,
         plan,
         now,
     };
+    if weather == Weather::Alarm {
+        driven.broker.alarms().raise(Alarm::Memory);
+    }
     if plan.is_opened() {
         driven.feed(&opening());
         assert!(driven.session.is_open(), "the opening is right");
@@ -180,7 +205,13 @@ impl Driven {
                 self.act(action);
             }
             if !self.session.has_transmit() {
-                return;
+                if self.weather == Weather::Calm || !self.session.is_blocked() {
+                    return;
+                }
+                self.broker.alarms().clear(Alarm::Memory);
+                self.session.handle_wake(self.now);
+                self.broker.alarms().raise(Alarm::Memory);
+                continue;
             }
             while let Some(chunk) = self.session.poll_transmit() {
                 match chunk {

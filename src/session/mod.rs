@@ -545,6 +545,12 @@ impl Session {
         matches!(self.state, State::Running(_))
     }
 
+    /// Whether its publishes wait for memory or disk.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
     /// Whether the socket is to be closed once everything is written.
     #[must_use]
     pub fn is_closed(&self) -> bool {

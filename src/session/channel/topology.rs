@@ -5,7 +5,8 @@
 use crate::amqp::field::ShortString;
 use crate::amqp::method::{Encode, exchange, queue};
 use crate::broker::{
-    BindingRequest, ExchangeDeclare, ExchangeDelete, QueueDeclare, QueueDelete, is_reply_queue,
+    BindingRequest, Error as BrokerError, ExchangeDeclare, ExchangeDelete, QueueDeclare,
+    QueueDelete, is_reply_queue,
 };
 
 use super::{Channel, Context};
@@ -41,9 +42,13 @@ impl Channel {
             .connection
             .vhost()
             .exchange_declare(cx.connection, &declare);
-        result.map_err(|error| Failure::broker(&error, id_of!(exchange::Declare)))?;
-        self.promise_unless(method.no_wait, &exchange::DeclareOk {}, cx);
-        Ok(())
+        self.changed(
+            result,
+            id_of!(exchange::Declare),
+            method.no_wait,
+            &exchange::DeclareOk {},
+            cx,
+        )
     }
 
     pub(super) fn exchange_delete(
@@ -59,9 +64,13 @@ impl Channel {
             .connection
             .vhost()
             .exchange_delete(cx.connection, &delete);
-        result.map_err(|error| Failure::broker(&error, id_of!(exchange::Delete)))?;
-        self.promise_unless(method.no_wait, &exchange::DeleteOk {}, cx);
-        Ok(())
+        self.changed(
+            result,
+            id_of!(exchange::Delete),
+            method.no_wait,
+            &exchange::DeleteOk {},
+            cx,
+        )
     }
 
     pub(super) fn exchange_bind(
@@ -77,9 +86,13 @@ impl Channel {
         };
         let vhost = cx.connection.vhost();
         let result = vhost.exchange_bind(cx.connection, &request, cx.now, cx.wakes);
-        result.map_err(|error| Failure::broker(&error, id_of!(exchange::Bind)))?;
-        self.promise_unless(method.no_wait, &exchange::BindOk {}, cx);
-        Ok(())
+        self.changed(
+            result,
+            id_of!(exchange::Bind),
+            method.no_wait,
+            &exchange::BindOk {},
+            cx,
+        )
     }
 
     pub(super) fn exchange_unbind(
@@ -97,9 +110,13 @@ impl Channel {
             .connection
             .vhost()
             .exchange_unbind(cx.connection, &request);
-        result.map_err(|error| Failure::broker(&error, id_of!(exchange::Unbind)))?;
-        self.promise_unless(method.no_wait, &exchange::UnbindOk {}, cx);
-        Ok(())
+        self.changed(
+            result,
+            id_of!(exchange::Unbind),
+            method.no_wait,
+            &exchange::UnbindOk {},
+            cx,
+        )
     }
 
     pub(super) fn queue_declare(
@@ -152,9 +169,7 @@ impl Channel {
         };
         let vhost = cx.connection.vhost();
         let result = vhost.queue_bind(cx.connection, &request, cx.now, cx.wakes);
-        result.map_err(|error| Failure::broker(&error, id))?;
-        self.promise_unless(method.no_wait, &queue::BindOk {}, cx);
-        Ok(())
+        self.changed(result, id, method.no_wait, &queue::BindOk {}, cx)
     }
 
     pub(super) fn queue_unbind(
@@ -173,9 +188,7 @@ impl Channel {
             arguments: &method.arguments,
         };
         let result = cx.connection.vhost().queue_unbind(cx.connection, &request);
-        result.map_err(|error| Failure::broker(&error, id))?;
-        self.promise_unless(false, &queue::UnbindOk {}, cx);
-        Ok(())
+        self.changed(result, id, false, &queue::UnbindOk {}, cx)
     }
 
     pub(super) fn queue_purge(
@@ -215,6 +228,20 @@ impl Channel {
             self.last_queue = ShortString::EMPTY;
         }
         self.promise_unless(method.no_wait, &queue::DeleteOk { message_count }, cx);
+        Ok(())
+    }
+
+    /// Answers a change that needs no more than that, or says why it was refused.
+    fn changed<T>(
+        &self,
+        result: Result<T, BrokerError>,
+        id: MethodId,
+        no_wait: bool,
+        reply: &impl Encode,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        result.map_err(|error| Failure::broker(&error, id))?;
+        self.promise_unless(no_wait, reply, cx);
         Ok(())
     }
 
