@@ -210,16 +210,6 @@ impl DedupCache {
         }
     }
 
-    /// Removes all keys.
-    pub(crate) fn flush(&self) {
-        let gone: Vec<_> = {
-            let mut state = self.state.lock();
-            state.order.clear();
-            state.keys.drain().map(|(_, slot)| slot.record).collect()
-        };
-        self.acknowledge(&gone);
-    }
-
     /// Forgets everything, since what it is for is being deleted; its records go with their queue id.
     pub(crate) fn clear(&self) {
         *self.state.lock() = State {
@@ -386,7 +376,7 @@ mod tests {
         assert_eq!(cache.see(key(1), None, 0), Seen::Before { durable_at });
         cache.forget(key(1));
         assert!(matches!(cache.see(key(1), None, 0), Seen::New { .. }));
-        cache.flush();
+        cache.clear();
         assert_eq!(cache.len(), 0);
     }
 

@@ -230,11 +230,6 @@ impl Exchange {
         changes
     }
 
-    /// What its arguments mean.
-    pub(crate) fn settings(&self) -> &ExchangeSettings {
-        &self.spec.settings
-    }
-
     /// The last messages, if it keeps them for who binds later.
     pub(crate) fn history(&self) -> Option<&History> {
         self.history.as_ref()
