@@ -295,3 +295,48 @@ fn full_disk_is_survived() {
             .unwrap_or_else(|error| panic!("{error}"));
     }
 }
+
+/// Any bytes in a store whose checksums are believed make a start fail or go on, never panic.
+// req: JOURNAL-27
+#[cfg(feature = "sabotage")]
+#[test]
+fn believed_damage_never_panics() {
+    use warren::sabotage::{Sabotage, plant};
+    let mut random = SeededNumbers::new(setting("WARREN_SEED", 6));
+    let disk = SimDisk::new();
+    let mut life = Life::default();
+    let (journal, mut driver, _) = open(&disk, 1, SyncMode::Disk).unwrap();
+    for _ in 0..300 {
+        life.step(&journal, &mut driver, &mut random).unwrap();
+    }
+    driver.close(&journal).unwrap();
+    let files = disk.files();
+    let (mut opened, mut refused) = (0, 0);
+    for start in 2..setting("WARREN_BIT_FLIPS", 1_000) {
+        let damaged = disk.crash(CrashVariant::KeepAll, 0);
+        for _ in 0..=random.below(3) {
+            let index = usize::try_from(random.below(files.len() as u64)).unwrap();
+            let (path, len) = &files[index];
+            // Mostly near the end, where footers are.
+            let bound = if random.one_in(3) { 4_096 } else { 400 };
+            let back = random.below(bound);
+            let at = len.saturating_sub(1 + usize::try_from(back).unwrap());
+            let value = random.next_u64().to_le_bytes()[0];
+            damaged.damage(path, |content| content[at] = value);
+        }
+        plant(Sabotage::IgnoreChecksums);
+        match open(&damaged, start, SyncMode::Disk) {
+            Ok((journal, mut driver, recovered)) => {
+                opened += 1;
+                drop(found(&journal, &recovered));
+                for _ in 0..20 {
+                    drop(driver.turn());
+                }
+            }
+            Err(_) => refused += 1,
+        }
+        plant(Sabotage::None);
+    }
+    println!("{opened} opened, {refused} refused");
+    assert!(opened > 0 && refused > 0);
+}
