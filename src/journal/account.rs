@@ -269,6 +269,8 @@ impl SegmentAccount {
             return;
         };
         match form {
+            // A queue that a damaged record names twice.
+            ListForm::Native if entry.lsn <= lists.native.last() => return,
             ListForm::Native => lists.native.push(entry),
             ListForm::Moved => lists.moved.push(entry),
         }
