@@ -23,5 +23,6 @@ mod publish;
 mod rabbitmq;
 mod repair;
 mod swarm;
+mod transactions;
 mod ttl;
 mod wire;
