@@ -186,6 +186,19 @@ impl Client {
     }
 
     /// Sends octets as they are.
+    /// Closes a channel.
+    pub(crate) fn close_channel(&mut self, channel: u16) {
+        self.call(
+            channel,
+            channel::Close {
+                reply_code: 200,
+                reply_text: ShortString::EMPTY,
+                class_id: 0,
+                method_id: 0,
+            },
+        );
+    }
+
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the broker reads");
     }

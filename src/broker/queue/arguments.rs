@@ -350,7 +350,8 @@ pub(crate) fn check_same(
     })
 }
 
-/// Whether two values are the same, whatever width their numbers have; a whole number is no float.
+/// Whether two values are the same, whatever width their numbers have and whichever type of string they
+/// are; a whole number is no float.
 fn is_same(one: &FieldValue, other: &FieldValue) -> bool {
     let float = |value: &FieldValue| match value {
         FieldValue::Float(value) => Some(f64::from(*value)),
@@ -361,6 +362,9 @@ fn is_same(one: &FieldValue, other: &FieldValue) -> bool {
         (Some(one), Some(other)) => return one == other,
         (Some(_), None) | (None, Some(_)) => return false,
         (None, None) => {}
+    }
+    if let (Some(one), Some(other)) = (one.as_bytes(), other.as_bytes()) {
+        return one == other;
     }
     match (float(one), float(other)) {
         (Some(one), Some(other)) => one == other,

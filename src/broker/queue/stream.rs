@@ -76,7 +76,6 @@ pub(crate) struct Stream {
     readers: HashMap<ConsumerId, Reader>,
     /// Deliveries that were not acknowledged, by their numbers.
     outstanding: HashMap<u64, Arc<Consumer>>,
-    outstanding_bytes: u64,
 }
 
 impl Stream {
@@ -91,7 +90,6 @@ impl Stream {
             payloads: BTreeMap::new(),
             readers: HashMap::new(),
             outstanding: HashMap::new(),
-            outstanding_bytes: 0,
         }
     }
 
