@@ -385,6 +385,7 @@ impl Queue {
     }
 
     /// Whether such messages in it are in the journal.
+    // req: QUORUM-1
     pub(crate) fn keeps(&self, persistence: Persistence) -> bool {
         self.is_journalled()
             && (persistence == Persistence::Persistent || self.spec.settings.kind.keeps_transient())
@@ -694,6 +695,7 @@ impl Queue {
     }
 
     /// Adds a consumer and lets it draw.
+    // req: SAC-2
     pub(crate) fn consume(
         self: &Arc<Self>,
         new: NewConsumer,

@@ -6,9 +6,11 @@
 //! as redelivered exactly if somebody had it; to a consumer that may have it, of the highest priority;
 //! never waiting while somebody may have it; counts agree; whoever has something to send is woken; what
 //! stands first is gone when its time is over, on a made-up clock; what dies is dead-lettered once, with
-//! its reason, from the queue that it died in.
+//! its reason, from the queue that it died in; priorities decide what is first, and where one consumer is
+//! served alone, it is the right one.
 //! Panics at the first difference, with what was expected.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,12 +33,14 @@ const DEAD_QUEUE: &[u8] = b"dead";
 const TTL_MS: u64 = 20;
 /// How many runs differ by their first octet.
 #[cfg(test)]
-const KIND_COUNT: u8 = 3 * 4 * 3 * 2;
+const KIND_COUNT: u8 = 3 * 4 * 3 * 2 * 3;
 const CHANNEL_COUNT: usize = 3;
 /// More consumers than this are not started.
 const CONSUMER_COUNT_MAX: usize = 12;
 /// Bound of a bounded queue.
 const LENGTH_COUNT_MAX: usize = 3;
+/// Highest priority of a queue that has priorities; some messages have a higher one.
+const PRIORITY_MAX: u8 = 2;
 /// Octets that make one command.
 const COMMAND_BYTES: usize = 4;
 
@@ -68,7 +72,21 @@ pub fn run(input: &[u8], now: Instant) {
         _ => [Some(0), Some(TTL_MS)],
     };
     let has_dead_letters = first / 36 % 2 == 1;
-    let mut run = Run::new(outbox_bytes_max, bounds, ttls, has_dead_letters, now);
+    // Some have priorities, some a single active consumer, some both.
+    let kinds = match first / 72 % 3 {
+        0 => [(None, false), (None, false)],
+        1 => [(Some(PRIORITY_MAX), false), (None, true)],
+        _ => [(Some(PRIORITY_MAX), true), (None, false)],
+    };
+    let queue = |at: usize| ModelQueue {
+        bound: bounds[at],
+        ttl_ms: ttls[at],
+        priority_max: kinds[at].0,
+        is_single_active: kinds[at].1,
+        ..ModelQueue::default()
+    };
+    let queues = [queue(0), queue(1)];
+    let mut run = Run::new(outbox_bytes_max, queues, has_dead_letters, now);
     for command in commands.chunks_exact(COMMAND_BYTES) {
         if let [kind, a, b, c] = *command {
             run.step(kind, a.into(), b.into(), c.into());
@@ -99,13 +117,24 @@ enum Bound {
 struct ModelQueue {
     bound: Option<Bound>,
     ttl_ms: Option<u64>,
-    /// What waits, by number.
-    ready: BTreeMap<u64, Waiting>,
+    priority_max: Option<u8>,
+    is_single_active: bool,
+    /// Who is served, if it is one alone.
+    active: Option<usize>,
+    /// What waits, in the order in which it goes.
+    ready: BTreeMap<Rank, Waiting>,
     /// What died and was not compared yet: reason and number.
     dead: Vec<(&'static str, u64)>,
     published_count: u64,
     /// Counts deletions, so that what was out before one is told from what came after.
     life: u32,
+}
+
+/// Where a message stands: higher priorities first, then lower numbers.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Rank {
+    priority: Reverse<u8>,
+    number: u64,
 }
 
 /// A message that waits.
@@ -119,10 +148,17 @@ struct Waiting {
 }
 
 impl ModelQueue {
+    fn rank(&self, priority: u8, number: u64) -> Rank {
+        Rank {
+            priority: Reverse(self.priority_max.map_or(0, |max| priority.min(max))),
+            number,
+        }
+    }
+
     fn drop_excess(&mut self) {
         while self.bound == Some(Bound::DropHead) && self.ready.len() > LENGTH_COUNT_MAX {
-            if let Some((number, _)) = self.ready.pop_first() {
-                self.dead.push(("maxlen", number));
+            if let Some((rank, _)) = self.ready.pop_first() {
+                self.dead.push(("maxlen", rank.number));
             }
         }
     }
@@ -142,8 +178,8 @@ impl ModelQueue {
             if waiting.goes_at_once || waiting.deadline_ms.is_none_or(|at| at > now_ms) {
                 return;
             }
-            let (number, _) = first.remove_entry();
-            self.dead.push(("expired", number));
+            let (rank, _) = first.remove_entry();
+            self.dead.push(("expired", rank.number));
         }
     }
 }
@@ -152,7 +188,7 @@ impl ModelQueue {
 struct Outstanding {
     queue: usize,
     life: u32,
-    number: u64,
+    rank: Rank,
     deadline_ms: Option<u64>,
     handle: Arc<Queue>,
     seq: MessageSeq,
@@ -218,8 +254,7 @@ struct Run {
 impl Run {
     fn new(
         outbox_bytes_max: usize,
-        bounds: [Option<Bound>; 2],
-        ttls: [Option<u64>; 2],
+        queues: [ModelQueue; 2],
         has_dead_letters: bool,
         now: Instant,
     ) -> Self {
@@ -238,12 +273,6 @@ impl Run {
         let connection = broker
             .connect(&user, b"/", waker)
             .expect("the default vhost");
-        let [one, two] = bounds;
-        let queue = |bound, ttl_ms| ModelQueue {
-            bound,
-            ttl_ms,
-            ..ModelQueue::default()
-        };
         let run = Self {
             broker,
             connection,
@@ -253,7 +282,7 @@ impl Run {
             start: now,
             now,
             has_dead_letters,
-            queues: [queue(one, ttls[0]), queue(two, ttls[1])],
+            queues,
             channels: Default::default(),
             consumers: Vec::new(),
             cancelled_expected: Vec::new(),
@@ -280,6 +309,12 @@ impl Run {
         }
         if let Some(ttl_ms) = self.queues[queue].ttl_ms {
             arguments.push(("x-message-ttl", FieldValue::from(ttl_ms as i64)));
+        }
+        if let Some(max) = self.queues[queue].priority_max {
+            arguments.push(("x-max-priority", FieldValue::from(i64::from(max))));
+        }
+        if self.queues[queue].is_single_active {
+            arguments.push(("x-single-active-consumer", FieldValue::from(true)));
         }
         if self.has_dead_letters {
             arguments.push(("x-dead-letter-exchange", FieldValue::from("")));
@@ -361,6 +396,7 @@ impl Run {
         let model = &mut self.queues[queue];
         let number = model.published_count;
         model.published_count += 1;
+        let priority = (c / 4 % 4) as u8;
         let expiration_ms = (c % 4 == 0).then_some(c as u64 % 30);
         let lives_ms = [model.ttl_ms, expiration_ms].into_iter().flatten().min();
         let is_refused = model.refuses();
@@ -374,7 +410,8 @@ impl Run {
                 deadline_ms: lives_ms.map(|lives_ms| now_ms + lives_ms),
                 goes_at_once,
             };
-            model.ready.insert(number, waiting);
+            let rank = model.rank(priority, number);
+            model.ready.insert(rank, waiting);
         } else if model.bound == Some(Bound::RejectPublishDlx) {
             model.dead.push(("maxlen", number));
         }
@@ -384,6 +421,7 @@ impl Run {
         }
         let properties = Properties {
             expiration: expiration_ms.map(|ms| ShortString::truncated(ms.to_string())),
+            priority: Some(priority),
             ..Properties::default()
         };
         let content = ContentHeader::new(8, &properties);
@@ -412,8 +450,9 @@ impl Run {
         }
         let others = alive.filter(|other| other.queue == queue);
         let (exclusive, priority) = (mode % 8 == 7, (c / 8) as i64 % 3);
-        let is_refused =
-            others.clone().any(|other| other.exclusive) || (exclusive && others.count() > 0);
+        let is_single_active = self.queues[queue].is_single_active;
+        let is_refused = others.clone().any(|other| other.exclusive)
+            || (exclusive && (is_single_active || others.count() > 0));
         let ack_mode = match mode % 3 {
             0 => AckMode::Automatic,
             _ => AckMode::Manual,
@@ -443,6 +482,8 @@ impl Run {
                     priority,
                     is_alive: true,
                 });
+                let active = &mut self.queues[queue].active;
+                *active = active.or(is_single_active.then_some(self.consumers.len() - 1));
             }
             Err(error) => {
                 assert!(matches!(error, Error::ExclusiveUse { .. }), "{error}");
@@ -458,10 +499,27 @@ impl Run {
         let at = a % self.consumers.len();
         let consumer = &mut self.consumers[at];
         consumer.is_alive = false;
+        let handle = Arc::clone(&consumer.handle);
+        self.choose_active();
         let vhost = self.connection.vhost();
         vhost
-            .cancel(&consumer.handle, self.now, &mut self.wakes)
+            .cancel(&handle, self.now, &mut self.wakes)
             .expect("no journal to fail");
+    }
+
+    /// Where the one that was served is gone, the next one is by priority, then by arrival.
+    fn choose_active(&mut self) {
+        for (at, queue) in self.queues.iter_mut().enumerate() {
+            if queue
+                .active
+                .is_some_and(|active| !self.consumers[active].is_alive)
+            {
+                let consumers = self.consumers.iter().enumerate();
+                let alive = consumers.filter(|(_, other)| other.queue == at && other.is_alive);
+                let next = alive.max_by_key(|(index, other)| (other.priority, Reverse(*index)));
+                queue.active = next.map(|(index, _)| index);
+            }
+        }
     }
 
     fn get(&mut self, queue: usize, channel: usize, c: usize) {
@@ -484,9 +542,9 @@ impl Run {
         let found = got
             .as_ref()
             .map(|got| (number_of(&got.message), got.redelivered));
-        let seen = expected.map(|(number, waiting)| (number, waiting.redelivered));
+        let seen = expected.map(|(rank, waiting)| (rank.number, waiting.redelivered));
         assert_eq!(found, seen, "get takes the first that waits");
-        let (Some(got), Some((_, waiting))) = (got, expected) else {
+        let (Some(got), Some((rank, waiting))) = (got, expected) else {
             return;
         };
         assert_eq!(got.remaining_count, self.queues[queue].ready.len());
@@ -494,7 +552,7 @@ impl Run {
             self.channels[channel].outstanding.push(Outstanding {
                 queue,
                 life: self.queues[queue].life,
-                number: number_of(&got.message),
+                rank,
                 deadline_ms: waiting.deadline_ms,
                 handle,
                 seq: got.seq,
@@ -535,9 +593,9 @@ impl Run {
                 }
                 match how {
                     Settle::Ack => {}
-                    Settle::Discard => queue.dead.push(("rejected", out.number)),
+                    Settle::Discard => queue.dead.push(("rejected", out.rank.number)),
                     Settle::Requeue | Settle::Return => {
-                        queue.ready.insert(out.number, out.back());
+                        queue.ready.insert(out.rank, out.back());
                     }
                 }
             }
@@ -574,11 +632,12 @@ impl Run {
                 handles.push(Arc::clone(&consumer.handle));
             }
         }
+        self.choose_active();
         let model = std::mem::take(&mut self.channels[channel]);
         for out in &model.outstanding {
             let queue = &mut self.queues[out.queue];
             if queue.life == out.life {
-                queue.ready.insert(out.number, out.back());
+                queue.ready.insert(out.rank, out.back());
             }
         }
         for queue in &mut self.queues {
@@ -608,6 +667,7 @@ impl Run {
         let expected = std::mem::take(&mut model.ready).len();
         model.life += 1;
         model.published_count = 0;
+        model.active = None;
         for (at, consumer) in self.consumers.iter_mut().enumerate() {
             if consumer.queue == queue && consumer.is_alive {
                 consumer.is_alive = false;
@@ -664,9 +724,12 @@ impl Run {
         queue.expire(self.now.duration_since(self.start).as_millis() as u64);
         let expected = queue.ready.pop_first();
         let found = (number_of(&delivery.message), delivery.redelivered);
-        let seen = expected.map(|(number, waiting)| (number, waiting.redelivered));
+        let seen = expected.map(|(rank, waiting)| (rank.number, waiting.redelivered));
         assert_eq!(Some(found), seen, "a delivery is the first that waits");
-        let deadline_ms = expected.and_then(|(_, waiting)| waiting.deadline_ms);
+        let Some((rank, waiting)) = expected else {
+            return;
+        };
+        let deadline_ms = waiting.deadline_ms;
         assert!(
             self.may_take(at),
             "a delivery beyond a limit, or after the end"
@@ -685,7 +748,7 @@ impl Run {
                 .push(Outstanding {
                     queue: consumer.queue,
                     life: self.queues[consumer.queue].life,
-                    number: found.0,
+                    rank,
                     deadline_ms,
                     handle: Arc::clone(delivery.queue()),
                     seq: delivery.seq,
@@ -730,7 +793,8 @@ impl Run {
 
     fn may_take(&self, at: usize) -> bool {
         let consumer = &self.consumers[at];
-        if !consumer.is_alive {
+        let queue = &self.queues[consumer.queue];
+        if !consumer.is_alive || (queue.is_single_active && queue.active != Some(at)) {
             return false;
         }
         if consumer.ack_mode == AckMode::Automatic {
@@ -787,7 +851,8 @@ impl Run {
             }
             let peeked = queue.peek(0, usize::MAX);
             let peeked: Vec<_> = peeked.iter().map(number_of).collect();
-            assert!(peeked.iter().eq(model.ready.keys()));
+            let waiting = model.ready.keys().map(|rank| rank.number);
+            assert!(peeked.into_iter().eq(waiting));
         }
     }
 

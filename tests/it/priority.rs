@@ -38,6 +38,7 @@ fn drained(client: &mut Client, queue: &ShortString) -> Vec<String> {
 }
 
 /// Higher priorities go first, those above the maximum count as the maximum, equal ones keep their order.
+// req: PRIORITY-1
 #[test]
 fn higher_priorities_go_first() {
     let mut client = Client::connect(broker::shared());

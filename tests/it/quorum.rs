@@ -61,6 +61,8 @@ fn delete(client: &mut Client, queue: ShortString) {
 }
 
 /// Transient messages are kept over a restart, and so is how often each came back.
+// req: QUORUM-1
+// req: QUORUM-2
 #[test]
 fn everything_is_kept_and_counts_go_on() {
     let own = Own::start(|_| {});
@@ -134,6 +136,7 @@ fn the_delivery_limit_dead_letters() {
 }
 
 /// Without a limit of its own, a queue gives up after RabbitMQ 4's 20; with -1 it never does.
+// req: QUORUM-3
 #[test]
 fn twenty_returns_are_the_default() {
     let mut client = Client::connect(broker::shared());
@@ -156,6 +159,7 @@ fn twenty_returns_are_the_default() {
 }
 
 /// What a lost channel held comes before what was never out; what is rejected, behind it.
+// req: QUORUM-4
 #[test]
 fn what_comes_back_has_the_place_of_a_quorum_queue() {
     let mut client = Client::connect(broker::shared());
@@ -176,5 +180,45 @@ fn what_comes_back_has_the_place_of_a_quorum_queue() {
         .map(|message| message.body)
         .collect();
     assert_eq!(bodies, ["a", "c", "d", "b"]);
+    delete(&mut client, queue);
+}
+
+/// A global prefetch, and a delete under a condition, are not for quorum queues: the connection ends.
+// req: QUORUM-5
+#[test]
+fn what_quorum_queues_cannot_do_ends_the_connection() {
+    let mut client = Client::connect(broker::shared());
+    client.open(1);
+    let queue = declare(&mut client, unique("cannot"), &[]);
+    let mut global = Client::connect(broker::shared());
+    global.open(1);
+    global.call(
+        1,
+        basic::Qos {
+            prefetch_count: 5,
+            global: true,
+            ..basic::Qos::default()
+        },
+    );
+    global.send(
+        1,
+        basic::Consume {
+            queue: queue.clone(),
+            ..basic::Consume::default()
+        },
+    );
+    global.expect_connection_close(540);
+    let mut conditional = Client::connect(broker::shared());
+    conditional.open(1);
+    conditional.send(
+        1,
+        queue::Delete {
+            queue: queue.clone(),
+            if_empty: true,
+            ..queue::Delete::default()
+        },
+    );
+    let text = conditional.expect_connection_close(540);
+    assert!(text.contains("if-empty"), "{text}");
     delete(&mut client, queue);
 }

@@ -31,6 +31,7 @@ fn consume(client: &mut Client, queue: &ShortString, priority: i64) {
 
 /// The first one gets everything; when its connection is lost, the one of highest priority gets what it
 /// held, marked, before what waited.
+// req: SAC-1
 #[test]
 fn the_next_takes_over_what_a_lost_one_held() {
     let mut publisher = Client::connect(broker::shared());
@@ -96,6 +97,7 @@ fn a_full_one_stays_active_and_a_cancelled_one_does_not() {
 }
 
 /// An exclusive consumer is refused, whoever else is there.
+// req: SAC-2
 #[test]
 fn an_exclusive_consumer_is_refused() {
     let mut client = Client::connect(broker::shared());

@@ -92,6 +92,7 @@ fn delete(client: &mut Client, queue: ShortString) {
 }
 
 /// Consumers begin where they say, each for itself, and go on with what is published.
+// req: STREAM-2
 #[test]
 fn consumers_begin_where_they_say() {
     let mut client = Client::connect(broker::shared());
@@ -122,6 +123,7 @@ fn consumers_begin_where_they_say() {
 }
 
 /// Acknowledgements only make room; what was not acknowledged is not given again.
+// req: STREAM-3
 #[test]
 fn acknowledgements_only_make_room() {
     let mut client = Client::connect(broker::shared());
@@ -163,6 +165,8 @@ fn a_long_stream_is_read_from_the_disk() {
 }
 
 /// A restart keeps messages and offsets, after either kind of retention too.
+// req: STREAM-1
+// req: STREAM-5
 #[test]
 fn a_restart_keeps_offsets() {
     let own = Own::start(|_| {});
@@ -191,6 +195,7 @@ fn a_restart_keeps_offsets() {
 }
 
 /// A consumer with a filter gets what has one of its values, and what has none if it wants that.
+// req: STREAM-6
 #[test]
 fn a_filter_passes_over_what_it_does_not_want() {
     let mut client = Client::connect(broker::shared());
@@ -241,6 +246,7 @@ fn a_filter_passes_over_what_it_does_not_want() {
 }
 
 /// A stream's messages cannot be rejected: the connection ends, and the broker goes on.
+// req: STREAM-4
 #[test]
 fn rejecting_ends_the_connection() {
     let mut client = Client::connect(broker::shared());

@@ -146,6 +146,7 @@ impl Consumers {
     }
 
     /// Takes out a consumer.
+    // req: SAC-1
     pub(crate) fn remove(&mut self, id: ConsumerId) -> Removed {
         let Some(slot) = self.slots.get_mut(id.slot as usize) else {
             return Removed::Unknown;

@@ -31,6 +31,7 @@ enum Levels {
 const NORMAL_PRIORITY_MAX: u8 = 4;
 
 impl Levels {
+    // req: PRIORITY-1
     fn of(self, priority: u8) -> u8 {
         match self {
             Self::One => 0,

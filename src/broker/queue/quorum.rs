@@ -25,6 +25,9 @@ pub(super) enum Place {
 }
 
 /// Marks a message that comes back, and says where it goes.
+// req: QUORUM-2
+// req: QUORUM-3
+// req: QUORUM-4
 pub(super) fn come_back(settings: &QueueSettings, entry: &mut Entry, how: Settle) -> Place {
     entry.redelivered = !sabotage::is(Sabotage::RequeueLosesFlag);
     if settings.kind != QueueKind::Quorum {

@@ -116,6 +116,7 @@ impl Stream {
     }
 
     /// Adds a message; its number is higher than any before. `segment_bytes` is when a new segment begins.
+    // req: STREAM-1
     pub(super) fn push(&mut self, kept: Kept, segment_bytes: u64) {
         debug_assert!(
             self.segments
@@ -157,6 +158,7 @@ impl Stream {
     }
 
     /// Lets go of what the tail need not hold: what is on disk, beyond the bound.
+    // req: STREAM-7
     pub(super) fn trim_tail(&mut self, durable: Lsn) {
         while self.tail_bytes > STREAM_TAIL_BYTES_MAX
             && let Some(oldest) = self.tail.front()

@@ -171,6 +171,7 @@ impl Vhost {
     }
 
     /// Fetches one message, if any waits.
+    // req: STREAM-4
     pub fn get(
         &self,
         by: &Connection,
@@ -260,6 +261,8 @@ impl Vhost {
 }
 
 /// Refuses a prefetch or acknowledgement mode that the queue's type does not know.
+// req: QUORUM-5
+// req: STREAM-3
 fn check_mode(consume: &Consume<'_>, kind: QueueKind, resource: &Resource) -> Result<(), Error> {
     let resource = || resource.clone();
     let is_stream = kind == QueueKind::Stream;

@@ -137,6 +137,7 @@ const KNOWN_TO: &[(&str, &[QueueKind])] = &[
     ("x-stream-offset", &[QueueKind::Stream]),
 ];
 
+// req: STREAM-2
 fn offset(value: &FieldValue) -> Option<StreamOffset> {
     match value {
         FieldValue::LongString(text) => match text.as_ref() {

@@ -27,6 +27,7 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    // req: STREAM-6
     fn wants(&self, message: &Message) -> bool {
         if self.values.is_empty() {
             return true;

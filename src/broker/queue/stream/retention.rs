@@ -21,6 +21,7 @@ pub(crate) struct Truncated {
 
 impl Stream {
     /// Forgets the oldest segments as far as size or age asks for it.
+    // req: STREAM-5
     pub(crate) fn retain(
         &mut self,
         bytes_max: Option<u64>,

@@ -47,6 +47,7 @@ fn start(stream: &mut Stream, offset: StreamOffset) -> u64 {
     next
 }
 
+// req: STREAM-7
 #[test]
 fn the_tail_is_bounded_and_the_rest_is_found_by_marks() {
     let count = 5_000;
