@@ -149,6 +149,8 @@ struct State {
     /// The log, if it is a stream: then nothing is in `ready` and `unacked`.
     stream: Option<Box<Stream>>,
     stream_timer: Option<TimerKey>,
+    /// What the stream forgot and the journal does not know yet.
+    truncated: Option<Truncated>,
     counts: QueueCounts,
 }
 

@@ -60,7 +60,15 @@ impl Queue {
         };
         stream.push(kept, settings.segment_bytes);
         stream.trim_tail(self.durable_lsn());
-        after.truncated = stream.retain(settings.length_bytes_max, settings.age_max, unix_ms);
+        let truncated = stream.retain(settings.length_bytes_max, settings.age_max, unix_ms);
+        if let Some(truncated) = truncated {
+            // What it takes to note that is not the publisher's time, either.
+            state.truncated = Some(truncated);
+            self.arm_stream_timer(state, now, after);
+        }
+        let Some(stream) = &mut state.stream else {
+            return;
+        };
         state.consumers.wake_idle(|id| !stream.is_reading(id));
         self.feed(state, after, wakes);
         if !after.reads.is_empty() {
@@ -228,7 +236,8 @@ impl Queue {
             let now_unix_ms = self.unix_ms(now);
             if let Some(stream) = &mut state.stream {
                 let (bytes_max, age_max) = (settings.length_bytes_max, settings.age_max);
-                after.truncated = stream.retain(bytes_max, age_max, now_unix_ms);
+                let truncated = stream.retain(bytes_max, age_max, now_unix_ms);
+                after.truncated = truncated.or(state.truncated.take());
                 state.consumers.wake_idle(|id| !stream.is_reading(id));
             }
             self.feed(state, &mut after, wakes);
