@@ -3,6 +3,7 @@
 mod events;
 mod exchange_types;
 mod expiry;
+mod kinds;
 pub(crate) mod kit;
 mod letters;
 mod rules;

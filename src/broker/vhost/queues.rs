@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::amqp::field::FieldTable;
+use crate::amqp::field::{FieldTable, ShortString};
 use crate::journal::Lsn;
 
 use super::super::access::Access;
@@ -72,6 +72,11 @@ impl Vhost {
             queue.used(now);
             return Ok(declared(&queue));
         }
+        let arguments = self.with_default_type(name, declare);
+        let declare = &QueueDeclare {
+            arguments: arguments.as_ref().unwrap_or(declare.arguments),
+            ..*declare
+        };
         let name = self.name_for(name, declare)?;
         self.authorize(by, ResourceKind::Queue, name.as_bytes(), Access::Configure)?;
         if let Some(queue) = self.queue(name.as_bytes()) {
@@ -153,6 +158,26 @@ impl Vhost {
     pub fn check_read(&self, by: &Connection, name: &[u8]) -> Result<(), Error> {
         self.authorize(by, ResourceKind::Queue, name, Access::Read)?;
         self.usable_queue(by, name).map(|_| ())
+    }
+
+    /// The arguments with the vhost's default queue type, where they name none and the queue could be of
+    /// that type. A queue that is there and of another type was declared before the default was set.
+    fn with_default_type(&self, name: &[u8], declare: &QueueDeclare<'_>) -> Option<FieldTable> {
+        let details = self.details();
+        let default = details.default_queue_type.as_ref()?;
+        let kind = QueueKind::from_name(default.as_bytes())?;
+        let is_possible =
+            declare.durable && !declare.exclusive && !declare.auto_delete && !name.is_empty();
+        if kind == QueueKind::Classic
+            || !is_possible
+            || declare.arguments.contains("x-queue-type")
+            || self.queue(name).is_some_and(|queue| queue.kind() != kind)
+        {
+            return None;
+        }
+        let mut arguments = declare.arguments.clone();
+        arguments.insert(ShortString::from_static("x-queue-type"), kind.name());
+        Some(arguments)
     }
 
     /// Removes the messages that wait; gives their number.
