@@ -29,6 +29,7 @@ mod priorities;
 mod quorum;
 mod ready;
 mod stream;
+mod types;
 mod unacked;
 
 use std::fmt;
@@ -41,21 +42,21 @@ use smallvec::SmallVec;
 use crate::amqp::field::FieldTable;
 use crate::journal::{Appended, Journal, Location, Lsn, QueueId};
 
-use super::consumer::{AckMode, ChannelLimiter, Consumer};
+use super::consumer::{AckMode, Consumer};
 use super::dead_letter::{Dead, DeathReason};
 use super::error::{Error, Resource, ResourceKind};
 use super::ids::ConnectionId;
 use super::limits::EXPIRED_AT_ONCE_MAX;
 use super::message::{Message, Persistence};
 use super::name::Name;
-use super::outbox::{Delivery, Outbox, Pushed, Wakes};
+use super::outbox::{Delivery, Pushed, Wakes};
 use super::stamp::DELIVERY_COUNT;
 use super::timers::{Earliest, TimerKey, Timers};
 use super::vhost::Vhost;
 
 pub(crate) use after::Settled;
 use after::{After, Releases};
-use arguments::{Overflow, QueueKind, QueueSettings, StreamOffset};
+use arguments::{Overflow, QueueKind, QueueSettings};
 pub use consumers::{Activity, ConsumerState};
 use consumers::{Consumers, Removed, Unsettled};
 use expiry::{Clockwork, Deadline};
@@ -65,6 +66,8 @@ use ready::Front;
 pub(crate) use stream::Filter;
 use stream::Stream;
 pub(crate) use stream::Truncated;
+pub(crate) use types::{ConsumeRefused, DeleteConditions, DeleteRefused, Enqueued, NewConsumer};
+pub use types::{Got, QueueCounts, QueueDepth};
 use unacked::{Out, Unacked};
 
 /// A message's number in its queue: its place in the order, never given twice.
@@ -152,180 +155,6 @@ struct State {
     /// What the stream forgot and the journal does not know yet.
     truncated: Option<Truncated>,
     counts: QueueCounts,
-}
-
-/// What happened in a queue since it was declared, for statistics. Numbers of messages.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct QueueCounts {
-    /// Messages that came in.
-    pub published: u64,
-    /// Handed to consumers that acknowledge.
-    pub delivered: u64,
-    /// Handed to consumers that do not acknowledge.
-    pub delivered_no_ack: u64,
-    /// Fetched with `basic.get`, to be acknowledged.
-    pub fetched: u64,
-    /// Fetched with `basic.get`, without acknowledgement.
-    pub fetched_no_ack: u64,
-    /// `basic.get` that found nothing.
-    pub fetched_empty: u64,
-    /// Handed over again, in the four numbers above too.
-    pub redelivered: u64,
-    /// Acknowledged.
-    pub acked: u64,
-    /// Rejected for good.
-    pub discarded: u64,
-    /// Put back.
-    pub requeued: u64,
-    /// Removed by a purge.
-    pub purged: u64,
-    /// Died of age.
-    pub expired: u64,
-    /// Dropped from the front of a full queue.
-    pub dropped: u64,
-    /// Refused because the queue was full.
-    pub rejected: u64,
-}
-
-impl QueueCounts {
-    /// Adds what happened in another queue.
-    pub fn add(&mut self, other: &Self) {
-        let Self {
-            published,
-            delivered,
-            delivered_no_ack,
-            fetched,
-            fetched_no_ack,
-            fetched_empty,
-            redelivered,
-            acked,
-            discarded,
-            requeued,
-            purged,
-            expired,
-            dropped,
-            rejected,
-        } = other;
-        self.published += published;
-        self.delivered += delivered;
-        self.delivered_no_ack += delivered_no_ack;
-        self.fetched += fetched;
-        self.fetched_no_ack += fetched_no_ack;
-        self.fetched_empty += fetched_empty;
-        self.redelivered += redelivered;
-        self.acked += acked;
-        self.discarded += discarded;
-        self.requeued += requeued;
-        self.purged += purged;
-        self.expired += expired;
-        self.dropped += dropped;
-        self.rejected += rejected;
-    }
-}
-
-/// A queue's size at one moment.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct QueueDepth {
-    /// Messages that wait.
-    pub ready_count: usize,
-    /// Sum of their bodies in bytes, payloads included.
-    pub ready_bytes: u64,
-    /// Messages that are out and not settled.
-    pub unacked_count: usize,
-    /// Sum of their bodies in bytes, payloads included.
-    pub unacked_bytes: u64,
-    /// Consumers.
-    pub consumer_count: usize,
-}
-
-/// A message fetched with `basic.get`.
-#[derive(Debug)]
-pub struct Got {
-    /// The message.
-    pub message: Message,
-    /// Its number, for [`Queue::settle`]; of no use if it was fetched without acknowledgement.
-    pub seq: MessageSeq,
-    /// Whether it was handed to anybody before.
-    pub redelivered: bool,
-    /// How many messages wait behind it.
-    pub remaining_count: usize,
-}
-
-/// Whether a queue took a published message.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Enqueued {
-    /// It did; it may have dropped it at once, if it is full.
-    Taken,
-    /// It is full and refuses.
-    Rejected,
-    /// It was deleted meanwhile: as if it had not been bound.
-    Gone,
-}
-
-/// Why a consumer cannot be added.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum ConsumeRefused {
-    /// Somebody has the queue to himself, or wants it and is not alone.
-    InExclusiveUse,
-    /// The queue was deleted meanwhile.
-    Gone,
-    /// `consumers_per_queue_max` is reached.
-    TooMany,
-}
-
-/// What a new consumer is made of.
-#[derive(Debug)]
-pub(crate) struct NewConsumer {
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) limiter: Arc<ChannelLimiter>,
-    pub(crate) channel: u16,
-    pub(crate) by: (Box<str>, Name),
-    pub(crate) tag: Name,
-    pub(crate) ack_mode: AckMode,
-    pub(crate) exclusive: bool,
-    pub(crate) prefetch_count_max: u32,
-    pub(crate) priority: i64,
-    pub(crate) arguments: FieldTable,
-    pub(crate) consumer_count_max: usize,
-    /// Where it begins to read, if the queue is a stream.
-    pub(crate) offset: StreamOffset,
-    /// And what it wants to see there.
-    pub(crate) filter: Filter,
-}
-
-/// Why a conditional delete is refused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum DeleteRefused {
-    NotEmpty,
-    InUse,
-    /// Somebody else was faster.
-    Gone,
-}
-
-/// What must hold for a queue to be deleted.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct DeleteConditions {
-    pub(crate) if_unused: bool,
-    pub(crate) if_empty: bool,
-    /// Only if it has been unused for its time at this moment.
-    pub(crate) if_expired: Option<Instant>,
-}
-
-impl DeleteConditions {
-    /// As an auto-delete queue goes.
-    pub(crate) const IF_UNUSED: Self = Self {
-        if_unused: true,
-        if_empty: false,
-        if_expired: None,
-    };
-
-    /// As a queue goes that nobody used for its time.
-    pub(crate) fn expired(now: Instant) -> Self {
-        Self {
-            if_expired: Some(now),
-            ..Self::IF_UNUSED
-        }
-    }
 }
 
 impl Queue {

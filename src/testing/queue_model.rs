@@ -397,7 +397,7 @@ impl Run {
         let number = model.published_count;
         model.published_count += 1;
         let priority = (c / 4 % 4) as u8;
-        let expiration_ms = (c % 4 == 0).then_some(c as u64 % 30);
+        let expiration_ms = c.is_multiple_of(4).then_some(c as u64 % 30);
         let lives_ms = [model.ttl_ms, expiration_ms].into_iter().flatten().min();
         let is_refused = model.refuses();
         let expected = match is_refused {

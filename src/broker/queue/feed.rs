@@ -237,7 +237,8 @@ impl Queue {
             if let Some(stream) = &mut state.stream {
                 let (bytes_max, age_max) = (settings.length_bytes_max, settings.age_max);
                 let truncated = stream.retain(bytes_max, age_max, now_unix_ms);
-                after.truncated = truncated.or(state.truncated.take());
+                let noted_late = state.truncated.take();
+                after.truncated = truncated.or(noted_late);
                 state.consumers.wake_idle(|id| !stream.is_reading(id));
             }
             self.feed(state, &mut after, wakes);

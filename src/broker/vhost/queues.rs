@@ -275,7 +275,9 @@ impl Vhost {
             false => Ok(Lsn::ZERO),
         };
         let forgotten = match queue.kind() {
-            QueueKind::Stream => forgotten.and(self.shared.store.delete_stream_base(queue.id())),
+            QueueKind::Stream => {
+                forgotten.and_then(|_| self.shared.store.delete_stream_base(queue.id()))
+            }
             QueueKind::Classic | QueueKind::Quorum => forgotten,
         };
         self.queues
