@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::amqp::field::FieldTable;
 
 use super::super::name::Name;
-use super::super::queue::arguments::{Overflow, QueueSettings};
+use super::super::queue::arguments::{DeliveryLimit, Overflow, QueueSettings, age};
 use super::{Definition, EffectivePolicy, PolicyValue};
 
 impl EffectivePolicy {
@@ -36,6 +36,11 @@ impl EffectivePolicy {
             dead_letter_routing_key: declared
                 .dead_letter_routing_key
                 .or_else(|| name(&definition, "dead-letter-routing-key")),
+            delivery_limit: delivery_limit(declared.delivery_limit, count("delivery-limit")),
+            age_max: lower(declared.age_max, max_age(&definition)),
+            segment_bytes: declared
+                .segment_bytes
+                .min(count("stream-max-segment-size-bytes").unwrap_or(declared.segment_bytes)),
             payload_as_manifest: declared.payload_as_manifest
                 || text(&definition, "payload") == Some("manifest"),
             ..declared
@@ -54,6 +59,24 @@ fn lower<T: Ord>(argument: Option<T>, policy: Option<T>) -> Option<T> {
         (Some(argument), Some(policy)) => Some(argument.min(policy)),
         (argument, policy) => argument.or(policy),
     }
+}
+
+/// An argument that allows any number is lowered by a policy, too.
+fn delivery_limit(argument: DeliveryLimit, policy: Option<u64>) -> DeliveryLimit {
+    let policy = policy.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+    match (argument, policy) {
+        (argument, None) => argument,
+        (DeliveryLimit::Count(argument), Some(policy)) => {
+            DeliveryLimit::Count(argument.min(policy))
+        }
+        (DeliveryLimit::Default | DeliveryLimit::None, Some(policy)) => {
+            DeliveryLimit::Count(policy)
+        }
+    }
+}
+
+fn max_age(definition: &Definition) -> Option<Duration> {
+    text(definition, "max-age").and_then(|text| age(text.as_bytes()))
 }
 
 fn text<'a>(definition: &'a Definition, key: &str) -> Option<&'a str> {

@@ -3,7 +3,7 @@
 //! Owns: RabbitMQ's checks with their texts. A key of what Warren has no use for (mirrored queues,
 //! federation) is accepted with RabbitMQ's check, so that definitions can be carried over, and has no effect.
 
-use super::super::limits::EXPIRY_MS_MAX;
+use super::super::limits::{EXPIRY_MS_MAX, STREAM_SEGMENT_BYTES_MAX};
 use super::super::queue::arguments::QueueKind;
 use super::{DEFINITION_KEYS_MAX, Definition, PolicyKind, PolicyValue, Subject};
 
@@ -205,7 +205,7 @@ const KEYS: &[Key] = &[
     ),
     key(
         "stream-max-segment-size-bytes",
-        not_negative,
+        segment,
         "is not a valid segment size",
         &[Classic, Quorum],
     ),
@@ -301,6 +301,13 @@ fn expiry(value: &PolicyValue) -> bool {
         .is_some_and(|ms| (1..=EXPIRY_MS_MAX).contains(&ms))
 }
 
+fn segment(value: &PolicyValue) -> bool {
+    let bytes = value
+        .as_integer()
+        .and_then(|bytes| u64::try_from(bytes).ok());
+    bytes.is_some_and(|bytes| bytes <= STREAM_SEGMENT_BYTES_MAX)
+}
+
 fn strategy(value: &PolicyValue) -> bool {
     one_of(value, &["at-most-once", "at-least-once"])
 }
@@ -325,13 +332,8 @@ fn payload(value: &PolicyValue) -> bool {
 }
 
 fn age(value: &PolicyValue) -> bool {
-    let Some((number, unit)) = value
-        .as_text()
-        .and_then(|text| text.split_at_checked(text.len().saturating_sub(1)))
-    else {
-        return false;
-    };
-    number.parse::<u32>().is_ok() && matches!(unit, "Y" | "M" | "D" | "h" | "m" | "s")
+    let text = value.as_text();
+    text.is_some_and(|text| super::super::queue::arguments::age(text.as_bytes()).is_some())
 }
 
 fn leader_locator(value: &PolicyValue) -> bool {

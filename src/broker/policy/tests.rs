@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::amqp::field::{FieldTable, FieldValue};
 
-use super::super::queue::arguments::{Overflow, QueueSettings};
+use super::super::queue::arguments::{DeliveryLimit, Overflow, QueueSettings};
 use super::*;
 
 fn integer(value: i64) -> PolicyValue {
@@ -250,6 +250,35 @@ fn of_numbers_the_lower_counts_and_of_the_rest_the_argument() {
     let arguments = FieldTable::from([("x-overflow", FieldValue::from("drop-head"))]);
     let settings = effective.queue_settings(declared.clone(), &arguments);
     assert_eq!(settings.overflow, Overflow::DropHead);
+    let numbers = definition(&[
+        ("delivery-limit", integer(4)),
+        ("max-age", text("1h")),
+        ("stream-max-segment-size-bytes", integer(1_000)),
+    ]);
+    let numbers = EffectivePolicy {
+        policy: Policy::new(
+            PolicyKind::User,
+            &Name::from("p"),
+            ".*",
+            "queues",
+            0,
+            numbers,
+        )
+        .ok()
+        .map(Arc::new),
+        operator_policy: None,
+    };
+    let limited = QueueSettings {
+        delivery_limit: DeliveryLimit::Count(2),
+        segment_bytes: 5_000,
+        ..QueueSettings::default()
+    };
+    let settings = numbers.queue_settings(limited, &FieldTable::default());
+    assert_eq!(settings.delivery_limit, DeliveryLimit::Count(2));
+    assert_eq!(settings.age_max, Some(Duration::from_secs(3_600)));
+    assert_eq!(settings.segment_bytes, 1_000);
+    let settings = numbers.queue_settings(QueueSettings::default(), &FieldTable::default());
+    assert_eq!(settings.delivery_limit, DeliveryLimit::Count(4));
     let unchanged = EffectivePolicy::default().queue_settings(declared.clone(), &arguments);
     assert_eq!(unchanged, declared);
 }
