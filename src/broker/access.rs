@@ -9,8 +9,6 @@
 mod password;
 mod pattern;
 mod permissions;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -605,3 +603,6 @@ impl From<&User> for UserRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

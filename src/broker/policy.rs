@@ -10,8 +10,6 @@
 
 mod effect;
 mod keys;
-#[cfg(test)]
-mod tests;
 mod value;
 
 use std::collections::BTreeMap;
@@ -351,3 +349,6 @@ impl EffectivePolicy {
         merged
     }
 }
+
+#[cfg(test)]
+mod tests;

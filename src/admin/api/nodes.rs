@@ -144,9 +144,12 @@ fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
+/// What a process without a limit is said to have.
+const FILES_UNLIMITED: u64 = 1 << 32;
+
 fn files_max() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current.unwrap_or(u64::from(u32::MAX))
+    limit.current.unwrap_or(FILES_UNLIMITED)
 }
 
 fn list(call: &Call) -> Answer {

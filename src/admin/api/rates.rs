@@ -157,6 +157,9 @@ pub(super) struct Statistics {
 /// Counters with RabbitMQ's names.
 type Counter = (&'static str, fn(&QueueCounts) -> u64);
 
+/// Sizes with RabbitMQ's names.
+type Reader = (&'static str, fn(&QueueDepth) -> u64);
+
 const COUNTERS: [Counter; 9] = [
     ("ack", |counts| counts.acked),
     ("deliver", |counts| counts.delivered),
@@ -189,7 +192,7 @@ impl Statistics {
 
     /// `messages`, `messages_ready` and `messages_unacknowledged`, and their rates.
     pub(super) fn put_depth(&self, object: &mut Map<String, Value>) {
-        let readers: [(&str, fn(&QueueDepth) -> u64); 3] = [
+        let readers: [Reader; 3] = [
             ("messages", |depth| {
                 (depth.ready_count + depth.unacked_count) as u64
             }),
