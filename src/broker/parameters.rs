@@ -16,9 +16,9 @@ use super::name::Name;
 use super::vhost::Put;
 
 /// Parameters of one broker, those of vhosts and global ones together; beyond it no more can be made.
-pub const PARAMETERS_MAX: usize = 10_000;
+pub(crate) const PARAMETERS_MAX: usize = 10_000;
 /// Longest value, in bytes of JSON.
-pub const VALUE_BYTES_MAX: usize = 64 * 1_024;
+pub(crate) const VALUE_BYTES_MAX: usize = 64 * 1_024;
 
 /// A value that is kept for somebody.
 #[derive(Clone, Debug, Eq, PartialEq)]
