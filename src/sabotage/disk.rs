@@ -10,10 +10,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::disk::{DirEntry, Disk, DiskFile, OpenMode, OsDisk};
+
+/// How long a sync of a volatile disk takes: a slow disk's.
+pub const SLOW_SYNC: Duration = Duration::from_millis(10);
 
 /// What is wrong with a disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,7 +26,10 @@ pub enum DiskFault {
     FailSync(u64),
     /// The write of this number (the first is 1) and all later ones fail.
     FailWrites(u64),
-    /// A write is lost if the process is killed before the file is synced.
+    /// Nothing is wrong, but syncs are counted: see [`sync_count`].
+    Counted,
+    /// A write is lost if the process is killed before the file is synced, and a sync takes
+    /// [`SLOW_SYNC`], so that there is a time before it to be killed in.
     Volatile,
 }
 
@@ -38,11 +45,30 @@ impl DiskFault {
     }
 }
 
-static PLANTED: Mutex<Vec<(PathBuf, DiskFault)>> = Mutex::new(Vec::new());
+/// A fault under one data folder of this process.
+#[derive(Debug)]
+struct Planted {
+    dir: PathBuf,
+    fault: DiskFault,
+    sync_count: Arc<AtomicU64>,
+}
+
+static PLANTED: Mutex<Vec<Planted>> = Mutex::new(Vec::new());
 
 /// Plants a fault under the data folder `dir`, for a server that is started there in this process.
 pub fn plant_disk_fault(dir: &Path, fault: DiskFault) {
-    PLANTED.lock().push((dir.to_owned(), fault));
+    PLANTED.lock().push(Planted {
+        dir: dir.to_owned(),
+        fault,
+        sync_count: Arc::default(),
+    });
+}
+
+/// How many syncs of files there were under `dir`, where a fault was planted.
+pub fn sync_count(dir: &Path) -> u64 {
+    let planted = PLANTED.lock();
+    let here = planted.iter().find(|planted| planted.dir == dir);
+    here.map_or(0, |planted| planted.sync_count.load(Ordering::Relaxed))
 }
 
 /// The disk for the data folder `dir`: with the fault that was planted there or that `WARREN_DISK_FAULT`
@@ -53,9 +79,10 @@ pub fn plant_disk_fault(dir: &Path, fault: DiskFault) {
 #[allow(clippy::disallowed_methods)]
 pub fn disk_for(dir: &Path) -> Arc<dyn Disk> {
     let planted = PLANTED.lock();
-    let here = planted.iter().find(|(folder, _)| folder == dir);
+    let here = planted.iter().find(|planted| planted.dir == dir);
+    let sync_count = here.map_or_else(Arc::default, |planted| Arc::clone(&planted.sync_count));
     let fault = match here {
-        Some((_, fault)) => Some(*fault),
+        Some(planted) => Some(planted.fault),
         None => std::env::var("WARREN_DISK_FAULT")
             .ok()
             .map(|text| DiskFault::parse(&text).unwrap_or_else(|| panic!("no such fault: {text}"))),
@@ -66,7 +93,7 @@ pub fn disk_for(dir: &Path) -> Arc<dyn Disk> {
             Arc::new(FaultyDisk {
                 shared: Arc::new(Shared {
                     fault,
-                    sync_count: AtomicU64::new(0),
+                    sync_count,
                     write_count: AtomicU64::new(0),
                     unsynced: Mutex::default(),
                 }),
@@ -82,7 +109,7 @@ type Unsynced = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
 #[derive(Debug)]
 struct Shared {
     fault: DiskFault,
-    sync_count: AtomicU64,
+    sync_count: Arc<AtomicU64>,
     write_count: AtomicU64,
     /// By the file's present name, so that whoever opens it sees the same.
     unsynced: Mutex<HashMap<PathBuf, Unsynced>>,
@@ -179,7 +206,7 @@ impl DiskFile for FaultyFile {
                 self.unsynced.lock().push((offset_bytes, bytes.to_vec()));
                 Ok(())
             }
-            DiskFault::FailSync(_) | DiskFault::FailWrites(_) => {
+            DiskFault::Counted | DiskFault::FailSync(_) | DiskFault::FailWrites(_) => {
                 self.file.write_at(bytes, offset_bytes)
             }
         }
@@ -189,6 +216,9 @@ impl DiskFile for FaultyFile {
         let number = self.shared.sync_count.fetch_add(1, Ordering::Relaxed) + 1;
         if self.shared.fault == DiskFault::FailSync(number) {
             return Err(injected());
+        }
+        if self.shared.fault == DiskFault::Volatile {
+            std::thread::sleep(SLOW_SYNC);
         }
         let mut unsynced = self.unsynced.lock();
         for (offset_bytes, bytes) in unsynced.drain(..) {
@@ -251,6 +281,20 @@ mod tests {
         file.sync_data().unwrap();
         assert_eq!(seen(&OsDisk), written);
         assert_eq!(seen(&*disk), written);
+    }
+
+    /// Syncs are counted for whoever planted the count.
+    #[test]
+    fn syncs_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        plant_disk_fault(dir.path(), DiskFault::Counted);
+        let file = disk_for(dir.path())
+            .open(&dir.path().join("a"), OpenMode::CreateNew)
+            .unwrap();
+        file.write_at(b"x", 0).unwrap();
+        file.sync_data().unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(sync_count(dir.path()), 2);
     }
 
     /// A failing sync fails once, failing writes go on failing.

@@ -159,6 +159,8 @@ pub(crate) enum Event {
     Route { route: u16, queues: Vec<u16> },
     /// `session`: one channel of a publisher, made in this life.
     Session { session: u32, life: u32 },
+    /// `transaction`: the checker is about to commit these messages as one.
+    Transaction(Vec<MessageKey>),
     /// `settled`: the broker answered something later on the channel, so it knows all acks of this
     /// consumer before this line.
     Settled { consumer: u32 },
@@ -221,6 +223,12 @@ impl fmt::Display for Event {
             }
             Self::Session { session, life } => write!(f, "session {session} {life}"),
             Self::Settled { consumer } => write!(f, "settled {consumer}"),
+            Self::Transaction(messages) => {
+                write!(f, "transaction")?;
+                messages
+                    .iter()
+                    .try_for_each(|message| write!(f, " {message}"))
+            }
         }
     }
 }
@@ -324,6 +332,11 @@ impl Event {
             "settled" => Self::Settled {
                 consumer: fields.number()?,
             },
+            "transaction" => {
+                let messages: Option<Vec<MessageKey>> =
+                    fields.0.by_ref().map(MessageKey::parse).collect();
+                Self::Transaction(messages?)
+            }
             _ => return None,
         };
         fields.0.next().is_none().then_some(event)

@@ -18,6 +18,7 @@
 //! | unroutable | returned a message whose exchange, queues and bindings had been declared |
 //! | topology | forgot a declare-ok or bind-ok, or brought back what was deleted |
 //! | remaining | says that a queue holds messages after everything was taken out of it |
+//! | torn transaction | has some messages of a transaction and not the others |
 //! | broken protocol | sent what the standard forbids, or did not answer at all |
 //! | not drained | is not to blame: the history ends too early for a verdict |
 
@@ -44,13 +45,14 @@ pub(crate) enum Finding {
     Remaining,
     ReturnedAfterAck,
     Topology,
+    TornTransaction,
     Unexpected,
     Unroutable,
 }
 
 impl Finding {
     /// Every kind, in the order of a report.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Lost,
         Self::LostAfterDelivery,
         Self::Unexpected,
@@ -63,6 +65,7 @@ impl Finding {
         Self::Unroutable,
         Self::Topology,
         Self::Remaining,
+        Self::TornTransaction,
         Self::BrokenProtocol,
         Self::NotDrained,
     ];
@@ -82,6 +85,7 @@ impl Finding {
             Self::Remaining => "remaining",
             Self::ReturnedAfterAck => "returned_after_ack",
             Self::Topology => "topology",
+            Self::TornTransaction => "torn_transaction",
             Self::Unexpected => "unexpected",
             Self::Unroutable => "unroutable",
         }
@@ -109,6 +113,9 @@ pub(crate) struct Counts {
     pub(crate) after_ack: u64,
     /// Things seen by probes after a restart, whose state was known before it.
     pub(crate) topology_checked: u64,
+    /// Transactions that were to be committed, and those whose outcome the checker never learnt.
+    pub(crate) transactions: u64,
+    pub(crate) transactions_unknown: u64,
 }
 
 /// From this size on a message counts as large, in bytes: the default payload threshold.
@@ -158,8 +165,13 @@ impl fmt::Display for Verdict {
         writeln!(
             f,
             "{} deliveries, {} of them marked as redelivered, {} after an ack that a crash undid; \
-             {} topology probes",
-            counts.deliveries, counts.redeliveries, counts.after_ack, counts.topology_checked
+             {} topology probes; {} transactions, {} of unknown outcome",
+            counts.deliveries,
+            counts.redeliveries,
+            counts.after_ack,
+            counts.topology_checked,
+            counts.transactions,
+            counts.transactions_unknown
         )?;
         for (finding, text) in &self.examples {
             writeln!(f, "{}: {text}", finding.name())?;
@@ -250,6 +262,8 @@ pub(crate) struct Judge {
     /// Lives in which somebody was served; one that was killed before cannot have changed anything.
     served: HashSet<u32>,
     drained: bool,
+    /// The messages of each transaction that was to be committed.
+    transactions: Vec<Vec<MessageKey>>,
 }
 
 impl Judge {
@@ -353,6 +367,7 @@ impl Judge {
                 self.served.insert(*life);
             }
             Event::Settled { consumer } => self.take_settled(*consumer),
+            Event::Transaction(messages) => self.transactions.push(messages.clone()),
         }
     }
 
@@ -588,8 +603,36 @@ impl Judge {
         }
     }
 
+    /// Looks for transactions of which a part is there. What was published more than once says nothing.
+    fn judge_transactions(&mut self) {
+        for keys in &self.transactions {
+            self.verdict.counts.transactions += 1;
+            let messages: Vec<&Message> = keys
+                .iter()
+                .filter_map(|key| self.messages.get(key))
+                .filter(|message| message.attempts == 1)
+                .collect();
+            // A committed one whose message is missing has lost it, which is found as such.
+            if messages.iter().any(|message| message.confirmed) {
+                continue;
+            }
+            self.verdict.counts.transactions_unknown += 1;
+            let fates = messages.iter().flat_map(|message| &message.fates);
+            let (there, missing): (Vec<&Fate>, Vec<&Fate>) =
+                fates.partition(|fate| fate.delivered.is_some());
+            if self.drained && !there.is_empty() && !missing.is_empty() {
+                let (first, there, missing) = (keys.first(), there.len(), missing.len());
+                self.verdict.find(Finding::TornTransaction, || {
+                    let first = first.map_or_else(String::new, ToString::to_string);
+                    format!("that of {first}: {there} of its messages came, {missing} did not")
+                });
+            }
+        }
+    }
+
     /// Draws up the accounts at the end of the history.
     pub(crate) fn finish(mut self) -> Verdict {
+        self.judge_transactions();
         let verdict = &mut self.verdict;
         let names = &self.queue_names;
         verdict.counts.messages = self.messages.len() as u64;

@@ -105,6 +105,9 @@ struct RunArgs {
     /// Print the summary as one JSON object as well
     #[arg(long)]
     json: bool,
+    /// Of the publishers, let one in three commit transactions, and hold the broker to all or nothing
+    #[arg(long)]
+    transactions: bool,
     /// Publish transient messages and hold the broker to persistent ones: must be found lost
     #[arg(long)]
     sabotage_publish_transient: bool,
@@ -155,6 +158,7 @@ fn run_and_judge(args: RunArgs) -> io::Result<(Verdict, u64)> {
         sizes: args.sizes,
         start_max: Duration::from_secs(args.start_seconds),
         clean_percent: args.clean_percent.min(100),
+        transactions: args.transactions,
         publish_transient: args.sabotage_publish_transient,
     };
     let mut broker = Broker {
@@ -205,6 +209,8 @@ fn summary(verdict: &Verdict, seed: Option<u64>) -> serde_json::Value {
         "redeliveries": counts.redeliveries,
         "after_ack": counts.after_ack,
         "topology_checked": counts.topology_checked,
+        "transactions": counts.transactions,
+        "transactions_unknown": counts.transactions_unknown,
     });
     for finding in Finding::ALL {
         summary[finding.name()] = verdict.found.get(&finding).copied().unwrap_or(0).into();

@@ -19,6 +19,11 @@ const REPUBLISH_PERCENT: u64 = 25;
 /// How many messages are put into one write at most.
 const BATCH_MAX: usize = 32;
 
+/// Most messages of a transaction.
+const TRANSACTION_MAX: usize = 20;
+/// Of 100 transactions, so many are rolled back.
+const ROLLBACK_PERCENT: u64 = 10;
+
 /// Body sizes in bytes, each with its weight.
 #[derive(Clone, Debug)]
 pub(crate) struct Sizes(Vec<(u32, u64)>);
@@ -59,6 +64,8 @@ pub(crate) struct PublisherPlan {
     /// Messages a second on the long run.
     pub(crate) rate: f64,
     pub(crate) sizes: Sizes,
+    /// Commits several messages as one instead of asking for confirms.
+    pub(crate) is_transactional: bool,
     /// Sabotage: publish transient messages and still write them down as persistent.
     pub(crate) is_transient: bool,
 }
@@ -99,7 +106,11 @@ pub(crate) fn run(shared: &Shared, plan: PublisherPlan) {
             session: session.number,
             life,
         });
-        let outcome = publisher.publish(&mut session);
+        let outcome = if publisher.plan.is_transactional {
+            publisher.publish_transactions(&mut session)
+        } else {
+            publisher.publish(&mut session)
+        };
         let unknown: Vec<Sent> = session.unanswered.into_values().collect();
         match outcome {
             Ok(()) => {
@@ -126,6 +137,41 @@ struct Session {
 }
 
 impl Publisher<'_> {
+    /// One transaction after the other; one in ten is taken back.
+    fn publish_transactions(&mut self, session: &mut Session) -> Result<(), ClientError> {
+        let select = Args::of(wire::TX_SELECT);
+        session.connection.call(select, wire::TX_SELECT_OK)?;
+        let mut pace = Pace::new(self.plan.rate, TRANSACTION_MAX as f64);
+        while !self.shared.stop_publishing.load(Ordering::SeqCst) {
+            let most = 1 + self.random.below(TRANSACTION_MAX as u64) as usize;
+            let count = pace.take(most);
+            if count == 0 {
+                if let Some(incoming) = session.connection.next(Duration::from_millis(5))? {
+                    self.take(session, incoming)?;
+                }
+                continue;
+            }
+            for _ in 0..count {
+                self.put_one(session);
+            }
+            let is_taken_back = self.random.percent(ROLLBACK_PERCENT);
+            if is_taken_back {
+                let rollback = Args::of(wire::TX_ROLLBACK);
+                session.connection.call(rollback, wire::TX_ROLLBACK_OK)?;
+            } else {
+                let messages = session.unanswered.values().map(|sent| sent.message);
+                let transaction = Event::Transaction(messages.collect());
+                self.shared.history.add(&transaction);
+                let commit = Args::of(wire::TX_COMMIT);
+                session.connection.call(commit, wire::TX_COMMIT_OK)?;
+            }
+            for sent in std::mem::take(&mut session.unanswered).into_values() {
+                self.answered(sent.message, !is_taken_back);
+            }
+        }
+        Ok(())
+    }
+
     fn publish(&mut self, session: &mut Session) -> Result<(), ClientError> {
         let select = Args::of(wire::CONFIRM_SELECT).u8(0);
         session.connection.call(select, wire::CONFIRM_SELECT_OK)?;

@@ -25,6 +25,8 @@ const KILL_AFTER_MS: (f64, f64) = (20.0, 2_000.0);
 const KILL_STARTING_PERCENT: u64 = 10;
 /// Confirm windows of the publishers, in turn.
 const WINDOWS: [usize; 4] = [1, 10, 100, 1_000];
+/// With transactions, one publisher of so many commits instead of asking for confirms.
+const TRANSACTIONAL_EACH: u16 = 3;
 /// The run is given up when so many protocol breaks were seen: the broker is not one to be measured.
 const BROKEN_MAX: u64 = 1_000;
 
@@ -45,6 +47,7 @@ pub(crate) struct Plan {
     /// Of 100 ends that are no kill while starting, so many are a SIGTERM.
     pub(crate) clean_percent: u64,
     pub(crate) publish_transient: bool,
+    pub(crate) transactions: bool,
 }
 
 /// Judges a history file.
@@ -83,6 +86,8 @@ pub(crate) fn run(plan: &Plan, broker: &mut Broker, history: &Path) -> io::Resul
                 window: WINDOWS[usize::from(number) % WINDOWS.len()],
                 rate: plan.rate / f64::from(plan.publishers),
                 sizes: plan.sizes.clone(),
+                is_transactional: plan.transactions
+                    && number % TRANSACTIONAL_EACH == TRANSACTIONAL_EACH - 1,
                 is_transient: plan.publish_transient,
             };
             publishing.push(scope.spawn(move || publisher::run(shared, publisher)));

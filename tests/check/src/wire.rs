@@ -61,6 +61,12 @@ pub(crate) const BASIC_GET_EMPTY: MethodId = (60, 72);
 pub(crate) const BASIC_ACK: MethodId = (60, 80);
 pub(crate) const BASIC_REJECT: MethodId = (60, 90);
 pub(crate) const BASIC_NACK: MethodId = (60, 120);
+pub(crate) const TX_SELECT: MethodId = (90, 10);
+pub(crate) const TX_SELECT_OK: MethodId = (90, 11);
+pub(crate) const TX_COMMIT: MethodId = (90, 20);
+pub(crate) const TX_COMMIT_OK: MethodId = (90, 21);
+pub(crate) const TX_ROLLBACK: MethodId = (90, 30);
+pub(crate) const TX_ROLLBACK_OK: MethodId = (90, 31);
 pub(crate) const CONFIRM_SELECT: MethodId = (85, 10);
 pub(crate) const CONFIRM_SELECT_OK: MethodId = (85, 11);
 /// `connection.blocked` and `connection.unblocked`: how a broker slows publishers down.

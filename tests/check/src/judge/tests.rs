@@ -41,6 +41,33 @@ fn confirmed_and_never_delivered_is_lost() {
     check(&both, &[]);
 }
 
+/// A transaction of unknown outcome is there whole or not at all, in all of its queues.
+#[test]
+fn part_of_a_transaction_is_torn() {
+    let begin = "attempt 1.1 1 0 5 aa\nattempt 1.2 1 1 5 bb\ntransaction 1.1 1.2\nend 1 killed\nlife 2\nconsumer 2 0 2\nconsumer 3 1 2";
+    check(begin, &[]);
+    let first = format!("{begin}\ndeliver 2 1 1.1 1 5 aa\nacked 2 1");
+    check(&first, &[Finding::TornTransaction]);
+    let second = format!("{first}\ndeliver 2 2 1.2 1 5 bb\nacked 2 2");
+    check(&second, &[Finding::TornTransaction]);
+    let whole = format!("{second}\ndeliver 3 1 1.2 1 5 bb\nacked 3 1");
+    check(&whole, &[]);
+    // What was published again may be there for that reason.
+    let again = format!(
+        "{begin}\nsession 2 2\nattempt 1.1 2 0 5 aa\nconfirm 1.1\ndeliver 2 1 1.1 1 5 aa\nacked 2 1"
+    );
+    check(&again, &[]);
+}
+
+/// A transaction that was taken back is nowhere.
+#[test]
+fn delivery_of_what_was_rolled_back_is_found() {
+    check(
+        "attempt 1.1 1 0 5 aa\nnack 1.1\ndeliver 1 1 1.1 0 5 aa\nacked 1 1",
+        &[Finding::NackedAndDelivered],
+    );
+}
+
 /// A message without an answer may be there or not.
 #[test]
 fn unknown_outcome_may_be_either() {
