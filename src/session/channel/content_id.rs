@@ -11,6 +11,7 @@ use crate::amqp::field::{FieldValue, ShortString};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, PropertiesRef};
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{Body, PayloadBody, Vhost};
+use crate::payload::PayloadId;
 use crate::payload::message::{CONTENT_TYPE as MANIFEST_CONTENT_TYPE, ID};
 
 use crate::session::failure::{Failure, MethodId};
@@ -52,7 +53,12 @@ pub(super) fn named_content(
         return Ok(None);
     };
     let text = String::from_utf8_lossy(&text);
-    let known = text.parse().ok().and_then(|id| vhost.find_payload(id));
+    let id: Option<PayloadId> = text.parse().ok();
+    // An empty body is that content already: a file of no bytes that is sent under its id.
+    if id.is_some_and(|id| id == PayloadId::from_bytes(*blake3::hash(&[]).as_bytes())) {
+        return Ok(None);
+    }
+    let known = id.and_then(|id| vhost.find_payload(id));
     match known {
         Some(payload) => Ok(Some(Body::Payload(payload))),
         None => {
