@@ -55,7 +55,7 @@ fn bind(connection: &Connection, name: &str, pattern: &str) {
         arguments: &FieldTable::EMPTY,
     };
     vhost
-        .queue_bind(connection, &request, now, &mut Wakes::new())
+        .queue_bind(connection, &request, Instant::now(), &mut Wakes::new())
         .expect("both are there");
 }
 
