@@ -203,7 +203,10 @@ impl Letter {
         };
         let message = Message::with_hidden_keys(
             exchange.as_bytes(),
-            new_key.map_or(message.routing_key(), Name::as_bytes),
+            match new_key {
+                Some(key) => key.as_bytes(),
+                None => message.routing_key(),
+            },
             &content.raw,
             traits,
             message.owned_body(),

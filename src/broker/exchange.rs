@@ -358,6 +358,31 @@ impl fmt::Debug for Exchange {
     }
 }
 
+/// A queue as a destination, for tests of the tables.
+#[cfg(test)]
+pub(crate) fn test_queue(id: u64) -> Arc<super::queue::Queue> {
+    use super::queue::{Queue, QueueSpec};
+    Arc::new(Queue::new(QueueSpec {
+        id: QueueId(id),
+        vhost: Name::from("/"),
+        name: Name::from(format!("q{id}").as_str()),
+        durability: Durability::Transient,
+        auto_delete: false,
+        owner: None,
+        arguments: FieldTable::default(),
+        settings: super::QueueSettings::default(),
+        home: std::sync::Weak::new(),
+        timers: test_timers(),
+        journal: None,
+    }))
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)]
+fn test_timers() -> Arc<super::timers::Timers> {
+    Arc::new(super::timers::Timers::new(std::time::Instant::now()))
+}
+
 /// What the tests of the tables share.
 #[cfg(test)]
 mod tests_kit {
@@ -388,29 +413,4 @@ mod tests_kit {
             durability: Durability::Transient,
         }
     }
-}
-
-/// A queue as a destination, for tests of the tables.
-#[cfg(test)]
-pub(crate) fn test_queue(id: u64) -> Arc<super::queue::Queue> {
-    use super::queue::{Queue, QueueSpec};
-    Arc::new(Queue::new(QueueSpec {
-        id: QueueId(id),
-        vhost: Name::from("/"),
-        name: Name::from(format!("q{id}").as_str()),
-        durability: Durability::Transient,
-        auto_delete: false,
-        owner: None,
-        arguments: FieldTable::default(),
-        settings: super::QueueSettings::default(),
-        home: std::sync::Weak::new(),
-        timers: test_timers(),
-        journal: None,
-    }))
-}
-
-#[cfg(test)]
-#[allow(clippy::disallowed_methods)]
-fn test_timers() -> Arc<super::timers::Timers> {
-    Arc::new(super::timers::Timers::new(std::time::Instant::now()))
 }

@@ -47,6 +47,9 @@ pub enum OpenError {
     Journal(#[from] JournalError),
 }
 
+/// An exchange, and the vhost that it is in.
+type PlacedExchange = (Arc<Vhost>, Arc<Exchange>);
+
 /// A durable queue, and where it is.
 struct Home {
     vhost: Arc<Vhost>,
@@ -167,7 +170,7 @@ impl Broker {
         &self,
         record: &ExchangeRecord,
         log: Option<&ExchangeLogRecord>,
-    ) -> Result<Option<(Arc<Vhost>, Arc<Exchange>)>, OpenError> {
+    ) -> Result<Option<PlacedExchange>, OpenError> {
         let Some(vhost) = self.vhost(&record.vhost) else {
             return Ok(None);
         };

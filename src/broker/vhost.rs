@@ -233,7 +233,7 @@ pub struct Vhost {
     name: Name,
     scope: ScopeId,
     /// For its queues, which send dead letters by it.
-    this: Weak<Vhost>,
+    this: Weak<Self>,
     shared: Arc<Shared>,
     exchanges: DashMap<Name, Arc<Exchange>>,
     queues: DashMap<Name, Arc<Queue>>,

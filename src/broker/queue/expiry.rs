@@ -45,7 +45,7 @@ impl Deadline {
         let mut ms = millis(passed);
         // Never early; but what may not wait at all is due at once.
         // req: TTL-3
-        if !ttl.is_zero() && passed.subsec_nanos() % 1_000_000 != 0 {
+        if !ttl.is_zero() && !passed.subsec_nanos().is_multiple_of(1_000_000) {
             ms += 1;
         }
         Self::from_ms(ms.saturating_add(millis(ttl)))

@@ -352,7 +352,10 @@ pub(super) fn new_record<'a>(
     NewMessage {
         exchange: message.exchange(),
         routing_key: message.routing_key(),
-        header: with_bcc.unwrap_or(message.header()),
+        header: match with_bcc {
+            Some(header) => header,
+            None => message.header(),
+        },
         body: body_record(message),
         queues,
         flags: journal_flags(message.traits()) | hidden_keys,
