@@ -19,6 +19,9 @@ pub(crate) mod recent_history;
 pub(crate) mod settings;
 pub(crate) mod topic;
 
+#[cfg(test)]
+pub(crate) use self::tests_kit::test_queue;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -358,31 +361,6 @@ impl fmt::Debug for Exchange {
     }
 }
 
-/// A queue as a destination, for tests of the tables.
-#[cfg(test)]
-pub(crate) fn test_queue(id: u64) -> Arc<super::queue::Queue> {
-    use super::queue::{Queue, QueueSpec};
-    Arc::new(Queue::new(QueueSpec {
-        id: QueueId(id),
-        vhost: Name::from("/"),
-        name: Name::from(format!("q{id}").as_str()),
-        durability: Durability::Transient,
-        auto_delete: false,
-        owner: None,
-        arguments: FieldTable::default(),
-        settings: super::QueueSettings::default(),
-        home: std::sync::Weak::new(),
-        timers: test_timers(),
-        journal: None,
-    }))
-}
-
-#[cfg(test)]
-#[allow(clippy::disallowed_methods)]
-fn test_timers() -> Arc<super::timers::Timers> {
-    Arc::new(super::timers::Timers::new(std::time::Instant::now()))
-}
-
 /// What the tests of the tables share.
 #[cfg(test)]
 mod tests_kit {
@@ -412,5 +390,28 @@ mod tests_kit {
             target: DestinationId::Queue(queue),
             durability: Durability::Transient,
         }
+    }
+
+    /// A queue as a destination, for tests of the tables.
+    pub(crate) fn test_queue(id: u64) -> Arc<crate::broker::queue::Queue> {
+        use crate::broker::queue::{Queue, QueueSpec};
+        Arc::new(Queue::new(QueueSpec {
+            id: QueueId(id),
+            vhost: Name::from("/"),
+            name: Name::from(format!("q{id}").as_str()),
+            durability: Durability::Transient,
+            auto_delete: false,
+            owner: None,
+            arguments: FieldTable::default(),
+            settings: crate::broker::QueueSettings::default(),
+            home: std::sync::Weak::new(),
+            timers: test_timers(),
+            journal: None,
+        }))
+    }
+
+    #[allow(clippy::disallowed_methods)]
+    fn test_timers() -> Arc<crate::broker::timers::Timers> {
+        Arc::new(crate::broker::timers::Timers::new(std::time::Instant::now()))
     }
 }
