@@ -225,7 +225,7 @@ impl StoreLife {
         match random.below(24) {
             0..=4 => {
                 let held = self.any(random);
-                drop(self.upload(held));
+                drop(self.upload(held)?);
             }
             5 | 6 => self.begin_upload(random),
             7..=9 => self.go_on_uploading(random)?,
@@ -284,7 +284,7 @@ impl StoreLife {
             scope: Self::MESSAGE_SCOPE,
             which: pick(random, self.library.all.len()),
         };
-        let stored = self.upload(held).ok();
+        let stored = self.upload(held)?;
         if stored.is_some() {
             self.references.pop();
         }
@@ -292,16 +292,26 @@ impl StoreLife {
         Ok(stored)
     }
 
-    fn upload(&mut self, held: Held) -> Result<StoredPayload, StoreError> {
+    /// None if the store refuses it.
+    fn upload(&mut self, held: Held) -> Result<Option<StoredPayload>, String> {
         let known = self.known(held);
         let key = known.manifest.key().clone();
         let size_bytes = known.bytes.len() as u64;
-        let mut upload = self.store.begin_upload(held.scope, size_bytes, key)?;
-        upload.write(&self.known(held).bytes)?;
-        let stored = upload.finish()?;
+        let before = self.here();
+        let begun = self.store.begin_upload(held.scope, size_bytes, key);
+        // Room may have been made at the cost of the very payload that is stored again.
+        self.reconcile(before)?;
+        let store = || -> Result<StoredPayload, StoreError> {
+            let mut upload = begun?;
+            upload.write(&self.known(held).bytes)?;
+            upload.finish()
+        };
+        let Ok(stored) = store() else {
+            return Ok(None);
+        };
         self.references.push(stored.clone());
         self.stored_now(held);
-        Ok(stored)
+        Ok(Some(stored))
     }
 
     /// Gives up everything that is held or under way.

@@ -2,7 +2,7 @@
 //!
 //! Spec: `spec/payload-store.md` STORE-3, STORE-4.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::disk::{DirEntry, Disk};
@@ -183,8 +183,8 @@ fn insert(state: &mut State, key: Key, head: meta::Head, is_pinned: bool, conten
 }
 
 /// Brings the files of each payload together; names that the store does not give are left alone.
-fn group(entries: &[DirEntry]) -> HashMap<PayloadId, Files> {
-    let mut groups: HashMap<PayloadId, Files> = HashMap::new();
+fn group(entries: &[DirEntry]) -> BTreeMap<PayloadId, Files> {
+    let mut groups: BTreeMap<PayloadId, Files> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| !entry.is_dir) {
         let (stem, ending) = match entry.name.find('.') {
             Some(dot) => entry.name.split_at(dot),

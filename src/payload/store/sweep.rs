@@ -42,12 +42,14 @@ impl Inner {
         let mut expired = Vec::new();
         {
             let mut state = self.state.lock();
-            let idle: Vec<Key> = state
+            let mut idle: Vec<Key> = state
                 .entries
                 .iter()
                 .filter(|(key, entry)| state.is_idle(**key, entry))
                 .map(|(key, _)| *key)
                 .collect();
+            // In an order of its own, so that a simulation can be repeated.
+            idle.sort_unstable();
             for key in idle {
                 let Some(entry) = state.entries.get_mut(&key) else {
                     continue;
@@ -176,7 +178,8 @@ impl Inner {
             };
             strays.retain(|key| !is_replaced(key));
             let free = |key: &&Key| !reference_counts.contains_key(*key) && !busy.contains(*key);
-            let free: Vec<Key> = strays.iter().filter(free).copied().collect();
+            let mut free: Vec<Key> = strays.iter().filter(free).copied().collect();
+            free.sort_unstable();
             for key in &free {
                 strays.remove(key);
                 busy.insert(*key);
@@ -186,7 +189,11 @@ impl Inner {
         let mut removed_count = 0;
         for key in strays {
             let _busy = Busy { inner: self, key };
-            match self.remove_if_there(&self.paths.complete(key)) {
+            let path = self.paths.complete(key);
+            let removed = self
+                .remove_if_there(&path)
+                .and_then(|()| self.remove_if_there(&beside(&path, PIN_ENDING)));
+            match removed {
                 Ok(()) => removed_count += 1,
                 Err(error) => {
                     tracing::warn!(%error, "cannot remove a payload file without metadata");
