@@ -617,11 +617,17 @@ impl Judge {
                 continue;
             }
             self.verdict.counts.transactions_unknown += 1;
-            let fates = messages.iter().flat_map(|message| &message.fates);
-            let (there, missing): (Vec<&Fate>, Vec<&Fate>) =
-                fates.partition(|fate| fate.delivered.is_some());
-            if self.drained && !there.is_empty() && !missing.is_empty() {
-                let (first, there, missing) = (keys.first(), there.len(), missing.len());
+            // What came in the life of the commit alone was handed out before it was safe, as it may be.
+            let (mut there, mut missing) = (0, 0);
+            for message in messages {
+                let life = self.sessions.get(&message.session).map_or(0, |s| s.life);
+                for fate in &message.fates {
+                    there += usize::from(fate.delivered.is_some_and(|last| last > life));
+                    missing += usize::from(fate.delivered.is_none());
+                }
+            }
+            if self.drained && there > 0 && missing > 0 {
+                let first = keys.first();
                 self.verdict.find(Finding::TornTransaction, || {
                     let first = first.map_or_else(String::new, ToString::to_string);
                     format!("that of {first}: {there} of its messages came, {missing} did not")

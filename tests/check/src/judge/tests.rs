@@ -52,6 +52,9 @@ fn part_of_a_transaction_is_torn() {
     check(&second, &[Finding::TornTransaction]);
     let whole = format!("{second}\ndeliver 3 1 1.2 1 5 bb\nacked 3 1");
     check(&whole, &[]);
+    // Handed out before the crash, and gone with it: all of it may be.
+    let early = begin.replace("end 1 killed", "deliver 1 1 1.1 0 5 aa\nend 1 killed");
+    check(&early, &[]);
     // What was published again may be there for that reason.
     let again = format!(
         "{begin}\nsession 2 2\nattempt 1.1 2 0 5 aa\nconfirm 1.1\ndeliver 2 1 1.1 1 5 aa\nacked 2 1"
