@@ -102,7 +102,7 @@ pub struct QueueDepth {
 pub struct Got {
     /// The message.
     pub message: Message,
-    /// Its number, for [`Queue::settle`]; of no use if it was fetched without acknowledgement.
+    /// Its number, for [`Queue::settle`](super::Queue::settle); of no use if it was fetched without acknowledgement.
     pub seq: MessageSeq,
     /// Whether it was handed to anybody before.
     pub redelivered: bool,
