@@ -46,6 +46,8 @@ pub struct ServerSettings {
     pub alarm: AlarmSettings,
     /// The first account, and who may log in from where.
     pub access: AccessSettings,
+    /// How much of long queues stays in memory.
+    pub backlog: BacklogSettings,
 }
 
 impl Default for ServerSettings {
@@ -64,6 +66,25 @@ impl Default for ServerSettings {
             journal: JournalCareSettings::default(),
             alarm: AlarmSettings::default(),
             access: AccessSettings::default(),
+            backlog: BacklogSettings::default(),
+        }
+    }
+}
+
+/// How much of long queues stays in memory; the rest lies on disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BacklogSettings {
+    /// Most bytes of waiting messages that one queue keeps in memory, with what keeping them costs.
+    pub queue_memory_bytes_max: usize,
+    /// The same for all queues together; beyond it a long queue keeps a few dozen messages.
+    pub total_memory_bytes_max: usize,
+}
+
+impl Default for BacklogSettings {
+    fn default() -> Self {
+        Self {
+            queue_memory_bytes_max: 4 << 20,
+            total_memory_bytes_max: 32 << 20,
         }
     }
 }

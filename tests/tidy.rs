@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("journal", &["disk", "config", "sabotage"]),
     (
         "broker",
-        &["amqp", "payload", "journal", "config", "sabotage"],
+        &["disk", "amqp", "payload", "journal", "config", "sabotage"],
     ),
     (
         "session",

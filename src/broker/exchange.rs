@@ -395,7 +395,7 @@ mod tests_kit {
     /// A queue as a destination, for tests of the tables.
     pub(crate) fn test_queue(id: u64) -> Arc<crate::broker::queue::Queue> {
         use crate::broker::queue::{Queue, QueueSpec};
-        Arc::new(Queue::new(QueueSpec {
+        Queue::new(QueueSpec {
             id: QueueId(id),
             vhost: Name::from("/"),
             name: Name::from(format!("q{id}").as_str()),
@@ -407,7 +407,8 @@ mod tests_kit {
             home: std::sync::Weak::new(),
             timers: test_timers(),
             journal: None,
-        }))
+            paging: Arc::default(),
+        })
     }
 
     #[allow(clippy::disallowed_methods)]

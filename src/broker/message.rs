@@ -14,11 +14,13 @@ use smallvec::SmallVec;
 
 use crate::amqp::field::FieldTable;
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, PropertiesRef};
+use crate::journal::{BodyRecord, Lsn, PayloadRecord, StoredRef};
 
 use super::limits::{BODY_COPY_BYTES_MAX, NAME_BYTES_MAX, PACKED_BYTES_MAX};
 use super::name::Name;
 use super::payloads::PayloadBody;
 use super::stamp;
+use super::vhost::split_bcc;
 
 /// The body of a message.
 #[derive(Clone, Debug)]
@@ -353,6 +355,86 @@ impl Message {
         self.with_header(&stamp::with_number(self.header(), name, number))
     }
 
+    /// The message that the journal has; `hold` refers to its payload.
+    pub(crate) fn from_stored(
+        stored: &StoredRef<'_>,
+        hold: impl FnOnce(&PayloadRecord) -> PayloadBody,
+    ) -> Self {
+        debug_assert_ne!(stored.lsn, Lsn::ZERO, "records count from 1");
+        let is_flagged = |flag| stored.flags & flag != 0;
+        let mut traits = MessageTraits {
+            persistence: match is_flagged(JOURNAL_FLAG_TRANSIENT) {
+                false => Persistence::Persistent,
+                true => Persistence::Transient,
+            },
+            priority: u8::try_from(stored.flags & 0xff).unwrap_or(0),
+            expiration: None,
+        };
+        let (exchange, key) = (stored.exchange, stored.routing_key);
+        let is_plain = !is_flagged(JOURNAL_FLAG_EXPIRES | JOURNAL_FLAG_HIDDEN_KEYS);
+        if let BodyRecord::Inline(body) = stored.body
+            && is_plain
+            && stored.header.len() + body.len() <= PACKED_BYTES_MAX
+        {
+            let mut all = head(exchange, key, stored.header, traits, &[], body.len());
+            all.extend_from_slice(body);
+            return Self(Form::Packed(Arc::from(all.as_slice())));
+        }
+        let mut header = Bytes::copy_from_slice(stored.header);
+        let mut hidden_keys = Vec::new();
+        if is_flagged(JOURNAL_FLAG_HIDDEN_KEYS) {
+            (header, hidden_keys) = split_bcc(&header);
+        }
+        if is_flagged(JOURNAL_FLAG_EXPIRES) {
+            traits.expiration = MessageTraits::of_header(&header).expiration;
+        }
+        let body = match stored.body {
+            BodyRecord::Inline(body) => Body::Inline(Bytes::copy_from_slice(body)),
+            BodyRecord::Payload(payload) => Body::Payload(hold(&payload)),
+        };
+        Self::with_hidden_keys(exchange, key, &header, traits, body, &hidden_keys)
+    }
+
+    /// The message as octets, in two pieces that follow each other, for a place outside memory: all but
+    /// a payload's content.
+    pub(crate) fn image(&self) -> (&[u8], &[u8]) {
+        match &self.0 {
+            Form::Packed(all) => (all, &[]),
+            Form::Split(split) => match &split.body {
+                Body::Inline(bytes) => (&split.head, bytes),
+                Body::Payload(_) => (&split.head, &[]),
+            },
+        }
+    }
+
+    /// The message whose [`image`](Self::image) this is, with its payload if it had one; none if the
+    /// octets are not such an image.
+    pub(crate) fn from_image(image: &[u8], payload: Option<PayloadBody>) -> Option<Self> {
+        let route = short(image, ROUTE_AT).len();
+        let key = short(image, ROUTE_AT + 1 + route).len();
+        let hidden_at = HEAD_OVERHEAD_BYTES + route + key + header_size(image);
+        let head_bytes = hidden_at + hidden_size(image, hidden_at);
+        let body = image.get(head_bytes..)?;
+        if let Some(payload) = payload {
+            let (head, body) = (Box::from(image), Body::Payload(payload));
+            return Some(Self(Form::Split(Arc::new(Split { head, body }))));
+        }
+        if header_size(image) + body.len() <= PACKED_BYTES_MAX {
+            return Some(Self(Form::Packed(Arc::from(image))));
+        }
+        let head = Box::from(image.get(..head_bytes)?);
+        let body = Body::Inline(Bytes::copy_from_slice(body));
+        Some(Self(Form::Split(Arc::new(Split { head, body }))))
+    }
+
+    /// The payload that is its body, if it has one.
+    pub(crate) fn payload(&self) -> Option<&PayloadBody> {
+        match self.body() {
+            BodyRef::Payload(payload) => Some(payload),
+            BodyRef::Inline(_) => None,
+        }
+    }
+
     /// Makes sure that keeping the message long does not keep a read buffer much longer than itself.
     pub(crate) fn detach(&mut self) {
         let Form::Split(split) = &self.0 else { return };
@@ -535,6 +617,18 @@ mod tests {
         for body_bytes in [0, 1, 100, PACKED_BYTES_MAX, 2 * PACKED_BYTES_MAX] {
             check_accessors(&message(body_bytes), body_bytes);
         }
+    }
+
+    #[test]
+    fn an_image_is_the_message() {
+        for body_bytes in [0, 1, 100, PACKED_BYTES_MAX, 2 * PACKED_BYTES_MAX] {
+            let original = message(body_bytes);
+            let (front, back) = original.image();
+            let image = [front, back].concat();
+            check_accessors(&Message::from_image(&image, None).unwrap(), body_bytes);
+        }
+        let image = message(0).image().0.to_vec();
+        assert!(Message::from_image(&image[..image.len() - 1], None).is_none());
     }
 
     #[test]

@@ -17,7 +17,7 @@
 //! 7. a channel's limiter
 //! 8. the timers
 //!
-//! The journal's own lock comes after all of them: it calls nothing back. [`Waker`]s are called with no
+//! The pager's and the spill's own locks, and the journal's, come after all of them: they call nothing back. [`Waker`]s are called with no
 //! lock held, when [`Wakes`] is told to or dropped.
 //! Bounds: [`limits`].
 
@@ -38,6 +38,7 @@ mod message;
 mod name;
 mod names;
 mod outbox;
+mod pager;
 mod parameters;
 mod payloads;
 pub mod policy;
@@ -45,6 +46,7 @@ mod queue;
 mod recovery;
 mod replies;
 mod route;
+mod spill;
 mod stamp;
 #[cfg(test)]
 mod tests;
@@ -80,6 +82,7 @@ pub use limits::BrokerLimits;
 pub use message::{Body, BodyRef, Message, MessageTraits, Persistence};
 pub use name::Name;
 pub use outbox::{Delivery, Outbox, OutboxItem, Reply, Waker, Wakes};
+pub use pager::Pager;
 pub use parameters::{Parameter, Parameters};
 pub use payloads::{PayloadBody, PayloadReferences};
 pub use queue::arguments::{Overflow, QueueKind, QueueSettings};
@@ -89,6 +92,7 @@ pub use queue::{
 pub use recovery::OpenError;
 pub use replies::{REPLY_QUEUE, ReplyConsumer, is_reply_queue};
 pub use route::Publisher;
+pub use spill::SpillSettings;
 pub use usage::Place;
 pub use vhost::{
     BindingRequest, Committed, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Prepared,
@@ -100,6 +104,8 @@ use definitions::{DefinitionStore, VhostRecord};
 use events::{EVENT_VHOST, Events};
 use limits::TIMERS_AT_ONCE_MAX;
 use names::NameMaker;
+use queue::Paging;
+use spill::Spill;
 use timers::{TimerKind, Timers};
 use vhost::{Shared, WallClock};
 
@@ -120,6 +126,9 @@ pub struct BrokerSettings {
     pub seed: [u8; 32],
     /// The moment of the start, and the same by the calendar, in milliseconds since 1970.
     pub started: (Instant, u64),
+    /// How long queues are kept out of memory; without it they are not, and nobody need run the
+    /// [`Pager`].
+    pub spill: Option<SpillSettings>,
 }
 
 impl BrokerSettings {
@@ -137,6 +146,7 @@ impl BrokerSettings {
             node: "warren@localhost".to_owned(),
             seed,
             started: (started, started_unix_ms),
+            spill: None,
         }
     }
 }
@@ -187,6 +197,12 @@ impl Broker {
         let timers = Arc::new(Timers::new(started));
         let events = Arc::new(Events::new(Arc::clone(&timers), started));
         let store = DefinitionStore::new(journal.clone(), Some(Arc::clone(&events)));
+        let spill = settings.spill.map(Spill::open).transpose();
+        let paging = Arc::new(Paging {
+            spill: spill.map_err(OpenError::Spill)?,
+            pager: Arc::default(),
+            payloads: payloads.clone(),
+        });
         let shared = Arc::new(Shared {
             limits: settings.limits,
             users: Users::new(settings.loopback_users, store.clone()),
@@ -194,6 +210,7 @@ impl Broker {
             journal,
             store,
             payloads,
+            paging,
             names: NameMaker::new(settings.seed),
             clock: WallClock {
                 started,
@@ -221,6 +238,12 @@ impl Broker {
             broker.make_defaults(&settings.default_user, &settings.default_vhost)?;
         }
         Ok(Arc::new(broker))
+    }
+
+    /// What reads the pages of long queues; with [`BrokerSettings::spill`], a thread must run it.
+    #[must_use]
+    pub fn pager(&self) -> &Arc<Pager> {
+        &self.shared.paging.pager
     }
 
     /// Accounts and rights.
@@ -376,15 +399,9 @@ impl Broker {
     /// Notes in the journal what was delivered already, so that a clean stop does not make every message
     /// look redelivered. Called when no connection is left, before the journal is closed.
     pub fn note_delivered(&self) -> Result<(), Error> {
-        let Some(journal) = &self.shared.journal else {
-            return Ok(());
-        };
         for vhost in self.vhosts() {
             for queue in vhost.queues() {
-                let lsns = queue.delivered_lsns();
-                if queue.is_journalled() && !lsns.is_empty() {
-                    journal.append_delivered(queue.id(), &lsns)?;
-                }
+                queue.note_delivered()?;
             }
         }
         Ok(())

@@ -25,6 +25,7 @@ mod consumers;
 pub(crate) mod expiry;
 mod feed;
 mod overflow;
+mod paging;
 mod priorities;
 mod quorum;
 mod ready;
@@ -60,6 +61,7 @@ use arguments::{Overflow, QueueKind, QueueSettings};
 pub use consumers::{Activity, ConsumerState};
 use consumers::{Consumers, Removed, Unsettled};
 use expiry::{Clockwork, Deadline};
+pub(crate) use paging::{LoadOutcome, Paging};
 use priorities::Priorities;
 use quorum::Place;
 use ready::Front;
@@ -97,7 +99,7 @@ pub enum Durability {
 }
 
 /// A message in a queue.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) message: Message,
     /// Its number in the journal, [`Lsn::ZERO`] if it is not there.
@@ -130,6 +132,8 @@ pub(crate) struct QueueSpec {
     pub(crate) timers: Arc<Timers>,
     /// Where settled messages are noted; only for durable queues.
     pub(crate) journal: Option<Journal>,
+    /// What keeps it out of memory when it is long.
+    pub(crate) paging: Arc<Paging>,
 }
 
 /// A queue of one vhost.
@@ -137,10 +141,12 @@ pub struct Queue {
     spec: QueueSpec,
     /// Of a stream: see [`Self::order`].
     order: Mutex<()>,
+    /// For the pager, which finds it by this.
+    me: Weak<Self>,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     deleted: bool,
     /// What the arguments and the policies in effect mean.
@@ -159,19 +165,27 @@ struct State {
 }
 
 impl Queue {
-    pub(crate) fn new(spec: QueueSpec) -> Self {
+    pub(crate) fn new(spec: QueueSpec) -> Arc<Self> {
+        let spill = spec.paging.spill.clone();
         let state = State {
+            deleted: false,
             settings: Arc::new(spec.settings.clone()),
-            ready: Priorities::new(&spec.settings),
+            clockwork: Clockwork::default(),
+            stream_timer: None,
+            truncated: None,
+            seq_next: 0,
+            ready: Priorities::new(&spec.settings, spec.id, spill),
+            unacked: Unacked::default(),
             consumers: Consumers::new(spec.settings.single_active_consumer),
             stream: (spec.settings.kind == QueueKind::Stream).then(|| Box::new(Stream::new(0))),
-            ..State::default()
+            counts: QueueCounts::default(),
         };
-        Self {
+        Arc::new_cyclic(|me| Self {
             spec,
             order: Mutex::default(),
+            me: Weak::clone(me),
             state: Mutex::new(state),
-        }
+        })
     }
 
     /// Its number, never used again.
@@ -253,7 +267,7 @@ impl Queue {
     ) {
         let mut after = After::default();
         let earliest = {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             if state.deleted || state.settings == settings {
                 return;
             }
@@ -315,15 +329,6 @@ impl Queue {
         self.state.lock().consumers.states().collect()
     }
 
-    /// Looks at waiting messages without taking them: `count` from `offset` on.
-    #[must_use]
-    pub fn peek(&self, offset: usize, count: usize) -> Vec<Message> {
-        if self.kind() == QueueKind::Stream {
-            return self.peek_stream(offset, count);
-        }
-        self.state.lock().ready.peek(offset, count)
-    }
-
     /// Whether this may be said of a message of this queue; `what` names the method.
     ///
     /// # Errors
@@ -370,7 +375,7 @@ impl Queue {
         let mut after = After::default();
         let mut limiters = Releases::new();
         {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             self.settle_in_stream(&mut state, seqs, &mut limiters);
             for seq in seqs {
                 let Some(out) = state.unacked.remove(*seq) else {
@@ -420,7 +425,7 @@ impl Queue {
     fn resume(self: &Arc<Self>, consumers: &[Arc<Consumer>], now: Instant, wakes: &mut Wakes) {
         let mut after = After::default();
         {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             for consumer in consumers {
                 state.consumers.resume(consumer.id);
             }
@@ -445,7 +450,7 @@ impl Queue {
         let mut after = After::default();
         let mut enqueued = Enqueued::Taken;
         {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             if state.deleted {
                 after.leave(record.lsn, message);
                 enqueued = Enqueued::Gone;
@@ -458,7 +463,11 @@ impl Queue {
                 self.accept(&mut state, message, record, &mut after, now, wakes);
             }
         }
+        let has_excess = after.has_excess;
         dead.append(&mut self.finish_but_dead(after));
+        if has_excess {
+            self.drop_from_disk(now, wakes);
+        }
         enqueued
     }
 
@@ -536,7 +545,7 @@ impl Queue {
     ) -> Result<Arc<Consumer>, ConsumeRefused> {
         let mut after = After::default();
         let consumer = {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             if state.deleted {
                 return Err(ConsumeRefused::Gone);
             }
@@ -610,12 +619,13 @@ impl Queue {
     ) -> Option<Got> {
         loop {
             let mut after = After::default();
-            let mut state = self.state.lock();
+            let mut state = self.lock_with_front(now, wakes);
             let earliest = self.note_use(&mut state, now);
             after.wake_timers |= earliest == Earliest::Yes;
             self.expire(&mut state, &mut after, now);
-            // More died than one call does: the next turn goes on.
-            let got = match self.front_is_due(&state, now) {
+            // More died than one call does, or than was read: the next turn goes on.
+            let goes_on = after.expired_count > 0 && state.ready.is_front_on_disk();
+            let got = match goes_on || self.front_is_due(&state, now) {
                 true => None,
                 false => Some(self.take_front(&mut state, ack_mode, &mut after, now)),
             };
@@ -686,10 +696,12 @@ impl Queue {
             state.counts.purged += purged.len() as u64;
             purged
         };
-        let left: Vec<Lsn> = purged.lsns().collect();
         // What was purged is let go of behind this: see `After::leave`.
-        self.journal_left(&left);
-        purged.len()
+        self.journal_removed(&purged);
+        let count = purged.len();
+        drop(purged);
+        self.sweep();
+        count
     }
 
     /// Ends the queue, if the conditions hold: whoever calls it next finds it gone. Gives the number of
@@ -731,22 +743,6 @@ impl Queue {
         Ok(Remains(ready))
     }
 
-    /// Puts back a message found by recovery, in the order of the journal.
-    pub(crate) fn restore(&self, entry: Entry) {
-        let mut state = self.state.lock();
-        let seq = MessageSeq(state.seq_next);
-        state.seq_next += 1;
-        state.ready.push_back(seq, entry);
-    }
-
-    /// Journal numbers of the waiting and unsettled messages that somebody has seen, for a clean stop.
-    pub(crate) fn delivered_lsns(&self) -> Vec<Lsn> {
-        let state = self.state.lock();
-        let out = state.unacked.iter().map(|(_, out)| out.entry.lsn);
-        let ready = state.ready.delivered_lsns();
-        ready.chain(out.filter(has_record)).collect()
-    }
-
     /// Puts a message that was out where it belongs.
     fn take_back(
         self: &Arc<Self>,
@@ -785,6 +781,7 @@ impl Queue {
             state.counts.dropped += 1;
             after.bury(self, &state.settings, entry, DeathReason::MaxLength);
         }
+        after.has_excess = overflow::is_excessive(&state.settings, &state.ready);
         has_dropped
     }
 

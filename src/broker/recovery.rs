@@ -20,11 +20,10 @@ use super::definitions::{
 use super::error::{Error, Resource, ResourceKind};
 use super::exchange::settings::ExchangeSettings;
 use super::exchange::{Exchange, ExchangeKind, ExchangeSpec};
-use super::message::Message;
 use super::name::Name;
 use super::policy::Policy;
 use super::queue::arguments::{QueueKind, QueueSettings};
-use super::queue::{Durability, Entry, Queue, QueueSpec};
+use super::queue::{Durability, Queue, QueueSpec};
 use super::vhost::Vhost;
 
 use exchange_logs::ExchangeLogs;
@@ -45,6 +44,9 @@ pub enum OpenError {
     /// A message cannot be read.
     #[error("a message cannot be read: {0}")]
     Journal(#[from] JournalError),
+    /// The spill directory cannot be made or emptied.
+    #[error("the directory for long queues cannot be emptied: {0}")]
+    Spill(#[source] std::io::Error),
 }
 
 /// An exchange, and the vhost that it is in.
@@ -130,14 +132,13 @@ impl Broker {
         let Some(journal) = self.shared.journal.clone() else {
             return Ok(());
         };
-        let mut shared = SharedMessages::new();
         let unix_ms = self.shared.clock.started_unix_ms;
-        for id in recovered.queues.into_keys() {
+        for (id, found) in recovered.queues {
             match by_id.get(&id) {
                 Some(home) if home.queue.kind() == QueueKind::Stream => {
                     restore_stream(&journal, home, stream_bases.get(&id.0))?;
                 }
-                Some(home) => restore_messages(&journal, home, &mut shared)?,
+                Some(home) => home.queue.restore(&found)?,
                 None if owned.contains(id) => owned.restore(&journal, id, unix_ms)?,
                 // Its deletion was the last thing that was noted of it.
                 None => drop(journal.append_queue_delete(id)?),
@@ -225,6 +226,7 @@ impl Broker {
             home: Arc::downgrade(&vhost),
             timers: Arc::clone(&self.shared.timers),
             journal: self.shared.journal.clone(),
+            paging: Arc::clone(&self.shared.paging),
         });
         Ok(Some(Home { vhost, queue }))
     }
@@ -240,10 +242,6 @@ impl Broker {
         Ok(())
     }
 }
-
-/// Messages that several queues hold, so that each is read and kept once.
-/// Each with the time of its publish, in milliseconds since 1970.
-type SharedMessages = HashMap<Lsn, (Message, u64)>;
 
 /// Messages read from the journal in one go, and the bytes of their bodies.
 const READ_COUNT_MAX: usize = 4_096;
@@ -273,47 +271,6 @@ fn restore_stream(
             let unix_ms = found.message.time_unix_ms;
             let message = home.vhost.stored_message(found.message);
             queue.restore_to_stream(message, found.lsn, unix_ms);
-        }
-    }
-}
-
-fn restore_messages(
-    journal: &Journal,
-    home: &Home,
-    shared: &mut SharedMessages,
-) -> Result<(), OpenError> {
-    let mut after = Lsn::ZERO;
-    loop {
-        let backlog =
-            journal.read_backlog(home.queue.id(), after, READ_COUNT_MAX, READ_BYTES_MAX)?;
-        if backlog.is_empty() {
-            return Ok(());
-        }
-        for found in backlog {
-            after = found.lsn;
-            let (message, published_unix_ms) = match shared.get(&found.lsn) {
-                Some(shared) => shared.clone(),
-                None => {
-                    let is_shared = found.message.queues.len() > 1;
-                    let published_unix_ms = found.message.time_unix_ms;
-                    let message = home.vhost.stored_message(found.message);
-                    if is_shared {
-                        shared.insert(found.lsn, (message.clone(), published_unix_ms));
-                    }
-                    (message, published_unix_ms)
-                }
-            };
-            let deadline = home
-                .vhost
-                .deadline_since(&home.queue, &message, published_unix_ms);
-            home.queue.restore(Entry {
-                message,
-                lsn: found.lsn,
-                location: found.location,
-                redelivered: found.was_delivered,
-                return_count: found.note,
-                deadline,
-            });
         }
     }
 }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use crate::journal::{Journal, Lsn, QueueId, StoredBody, StoredMessage};
+use crate::journal::{Journal, Lsn, QueueId, StoredMessage};
 use crate::payload::{PayloadId, ScopeId};
 
 use super::access::{Access, User, Users};
@@ -38,10 +38,7 @@ use super::events::{Events, INTERNAL_USER};
 use super::exchange::{Exchange, ExchangeKind};
 use super::ids::ConnectionId;
 use super::limits::BrokerLimits;
-use super::message::{
-    Body, JOURNAL_FLAG_EXPIRES, JOURNAL_FLAG_HIDDEN_KEYS, JOURNAL_FLAG_TRANSIENT, Message,
-    MessageTraits, Persistence,
-};
+use super::message::Message;
 use super::name::Name;
 use super::names::NameMaker;
 use super::outbox::{Outbox, Wakes};
@@ -49,7 +46,7 @@ use super::parameters::Parameters;
 use super::payloads::{PayloadBody, PayloadReferences};
 use super::policy::Policies;
 use super::queue::expiry::Deadline;
-use super::queue::{DeleteConditions, Queue, QueueCounts};
+use super::queue::{DeleteConditions, Paging, Queue, QueueCounts};
 use super::replies::{Replies, ReplyConsumer};
 use super::route::{Directory, Generation};
 use super::timers::Timers;
@@ -61,7 +58,7 @@ pub use consuming::{Consume, Get};
 pub use details::VhostDetails;
 pub use exchanges::{ExchangeDeclare, ExchangeDelete};
 pub use policies::Put;
-use publishing::split_bcc;
+pub(crate) use publishing::split_bcc;
 pub use publishing::{Publish, PublishOutcome, Published};
 pub use queues::{QueueDeclare, QueueDeclared, QueueDelete};
 pub use tracing::TracedDelivery;
@@ -75,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Option<Journal>,
     pub(crate) store: DefinitionStore,
     pub(crate) payloads: Option<Arc<dyn PayloadReferences>>,
+    pub(crate) paging: Arc<Paging>,
     pub(crate) names: NameMaker,
     pub(crate) clock: WallClock,
     pub(crate) timers: Arc<Timers>,
@@ -392,39 +390,10 @@ impl Vhost {
 
     /// A message as the journal kept it.
     pub(crate) fn stored_message(&self, stored: StoredMessage) -> Message {
-        debug_assert_ne!(stored.lsn, Lsn::ZERO, "records count from 1");
-        let (header, hidden_keys) = match stored.flags & JOURNAL_FLAG_HIDDEN_KEYS {
-            0 => (stored.header, Vec::new()),
-            _ => split_bcc(&stored.header),
-        };
-        let expiration = match stored.flags & JOURNAL_FLAG_EXPIRES {
-            0 => None,
-            _ => MessageTraits::of_header(&header).expiration,
-        };
-        let persistence = match stored.flags & JOURNAL_FLAG_TRANSIENT {
-            0 => Persistence::Persistent,
-            _ => Persistence::Transient,
-        };
-        let traits = MessageTraits {
-            persistence,
-            priority: u8::try_from(stored.flags & 0xff).unwrap_or(0),
-            expiration,
-        };
-        let body = match stored.body {
-            StoredBody::Inline(bytes) => Body::Inline(bytes),
-            StoredBody::Payload(payload) => {
-                let id = PayloadId::from_bytes(payload.id);
-                Body::Payload(self.hold_payload(id, payload.size_bytes))
-            }
-        };
-        Message::with_hidden_keys(
-            &stored.exchange,
-            &stored.routing_key,
-            &header,
-            traits,
-            body,
-            &hidden_keys,
-        )
+        Message::from_stored(&stored.as_ref(), |payload| {
+            let id = PayloadId::from_bytes(payload.id);
+            self.hold_payload(id, payload.size_bytes)
+        })
     }
 
     fn resource(&self, kind: ResourceKind, name: &[u8]) -> Resource {

@@ -87,6 +87,18 @@ const KEYS: &[(&str, Setter)] = &[
     ("access.loopback_users", |settings, value| {
         set(&mut settings.access.loopback_users, names(value))
     }),
+    ("queue.memory", |settings, value| {
+        set(
+            &mut settings.backlog.queue_memory_bytes_max,
+            memory_size(value),
+        )
+    }),
+    ("queue.memory_total", |settings, value| {
+        set(
+            &mut settings.backlog.total_memory_bytes_max,
+            memory_size(value),
+        )
+    }),
     ("payload.threshold", |settings, value| {
         set(&mut settings.payload.threshold_bytes, size(value))
     }),
@@ -176,6 +188,14 @@ fn apply(settings: &mut ServerSettings, prefix: &str, table: &Table) -> Result<(
         }
     }
     Ok(())
+}
+
+/// A size that fits memory and is not 0.
+fn memory_size(value: &Value) -> Result<usize, String> {
+    match usize::try_from(size(value)?) {
+        Ok(0) | Err(_) => Err("it must be at least 1 byte and fit memory".to_owned()),
+        Ok(bytes) => Ok(bytes),
+    }
 }
 
 fn set<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {

@@ -10,7 +10,7 @@ use super::read::{FIRST_READ_BYTES, read_message};
 use super::record::{MessageView, decode};
 use super::segment::io_error;
 use super::shared::Shared;
-use super::types::{BodyRecord, Location, Lsn, StoredBody, StoredRef};
+use super::types::{Location, Lsn, StoredRef};
 
 /// Read in one go, in bytes.
 const WINDOW_BYTES: u32 = 1 << 20;
@@ -83,22 +83,7 @@ fn read_group(
         }
         // Longer than what was read, or moved since.
         match read_message(shared, *lsn, *place) {
-            Ok(stored) => visit(
-                at,
-                Ok(StoredRef {
-                    lsn: stored.lsn,
-                    exchange: &stored.exchange,
-                    routing_key: &stored.routing_key,
-                    header: &stored.header,
-                    body: match &stored.body {
-                        StoredBody::Inline(bytes) => BodyRecord::Inline(bytes),
-                        StoredBody::Payload(payload) => BodyRecord::Payload(*payload),
-                    },
-                    queues: &stored.queues,
-                    flags: stored.flags,
-                    time_unix_ms: stored.time_unix_ms,
-                }),
-            ),
+            Ok(stored) => visit(at, Ok(stored.as_ref())),
             Err(error) => visit(at, Err(error)),
         }
     }
@@ -133,8 +118,9 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use super::super::{Journal, JournalSettings, NewMessage, QueueId, SEGMENT_BYTES_MIN};
-    use super::*;
+    use super::super::{
+        BodyRecord, Journal, JournalSettings, NewMessage, QueueId, SEGMENT_BYTES_MIN,
+    };
     use crate::testing::disk::SimDisk;
 
     /// Messages of all lengths, over several segments, asked for in order, backwards and with one place

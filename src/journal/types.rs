@@ -175,6 +175,26 @@ pub struct StoredMessage {
     pub time_unix_ms: u64,
 }
 
+impl StoredMessage {
+    /// The same, borrowed.
+    #[must_use]
+    pub fn as_ref(&self) -> StoredRef<'_> {
+        StoredRef {
+            lsn: self.lsn,
+            exchange: &self.exchange,
+            routing_key: &self.routing_key,
+            header: &self.header,
+            body: match &self.body {
+                StoredBody::Inline(bytes) => BodyRecord::Inline(bytes),
+                StoredBody::Payload(payload) => BodyRecord::Payload(*payload),
+            },
+            queues: &self.queues,
+            flags: self.flags,
+            time_unix_ms: self.time_unix_ms,
+        }
+    }
+}
+
 /// A message as [`Journal::read_messages`](super::Journal::read_messages) shows it, borrowed from what
 /// was read.
 #[derive(Clone, Copy, Debug)]

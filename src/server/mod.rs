@@ -10,6 +10,7 @@ mod alarm;
 mod connection;
 mod data_dir;
 mod listener;
+mod pager;
 mod payloads;
 pub mod peer;
 pub mod registry;
@@ -24,7 +25,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, BrokerSettings, DefaultUser, Error as BrokerError, Name, OpenError};
+use crate::broker::{
+    Broker, BrokerSettings, DefaultUser, Error as BrokerError, Name, OpenError, SpillSettings,
+};
 use crate::config::ServerSettings;
 use crate::disk::Disk;
 use crate::journal::{Journal, JournalError, JournalSettings, Lsn, StorageFailure};
@@ -34,6 +37,7 @@ use crate::session::SessionSettings;
 use alarm::AlarmWatch;
 use data_dir::DataDir;
 use listener::Listener;
+use pager::PagerThread;
 use payloads::{Payloads, StoreReferences, open_store};
 use peer::{Swarm, SwarmError, SwarmSettings};
 use registry::Registry;
@@ -82,6 +86,9 @@ pub enum ServerError {
     /// What must be noted at the end cannot be noted.
     #[error("cannot note what was delivered: {0}")]
     Note(#[from] BrokerError),
+    /// The system starts no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] std::io::Error),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
@@ -113,6 +120,7 @@ pub struct ServerHandle {
     amqp_addr: SocketAddr,
     journal: Journal,
     failure: watch::Receiver<Option<StorageFailure>>,
+    pager: PagerThread,
     /// Held as long as the folder is in use.
     _data_dir: DataDir,
 }
@@ -154,6 +162,7 @@ impl Server {
             journal,
             store,
             broker,
+            pager,
             alarm_watch,
         } = opened
             .await
@@ -198,6 +207,7 @@ impl Server {
             amqp_addr,
             journal,
             failure,
+            pager,
             _data_dir: data_dir,
         })
     }
@@ -208,6 +218,7 @@ struct Opened {
     journal: Journal,
     store: Store,
     broker: Arc<Broker>,
+    pager: PagerThread,
     alarm_watch: AlarmWatch,
 }
 
@@ -230,12 +241,22 @@ fn open(
     let journal_dir = data_dir.join("journal");
     let disk = disk_for(data_dir);
     let (journal, recovered) = Journal::open(Arc::clone(&disk), &journal_dir, journal_settings)?;
-    let store = open_store(disk, data_dir, settings)?;
+    let store = open_store(Arc::clone(&disk), data_dir, settings)?;
     let gate = journal.clone();
     store.set_removal_gate(Box::new(move || gate.wait_all_durable(REMOVAL_WAIT)));
     let references = Arc::new(StoreReferences(store.clone()));
     let journal_state = Some((journal.clone(), recovered));
+    let broker_settings = BrokerSettings {
+        spill: Some(SpillSettings {
+            disk,
+            dir: data_dir.join("spill"),
+            queue_bytes_max: settings.backlog.queue_memory_bytes_max,
+            total_bytes_max: settings.backlog.total_memory_bytes_max,
+        }),
+        ..broker_settings
+    };
     let broker = Broker::open(broker_settings, journal_state, Some(references))?;
+    let pager = PagerThread::start(broker.pager()).map_err(ServerError::Thread)?;
     let alarms = Arc::clone(broker.alarms());
     let alarm_watch = AlarmWatch::start(&alarms, &settings.alarm, data_dir, segment_bytes);
     journal.set_space_listener(Box::new(move |is_short| {
@@ -245,6 +266,7 @@ fn open(
         journal,
         store,
         broker,
+        pager,
         alarm_watch,
     })
 }
@@ -352,7 +374,9 @@ impl ServerHandle {
         }
         self.shared.payloads.shutdown().await;
         let (broker, journal) = (Arc::clone(&self.shared.broker), self.journal.clone());
+        let pager = self.pager;
         let closed = tokio::task::spawn_blocking(move || {
+            drop(pager);
             broker.note_delivered()?;
             journal.close()?;
             Ok(())

@@ -3,6 +3,7 @@
 
 mod admin;
 mod alarm;
+mod backlog;
 mod broker;
 mod client;
 mod confirm;

@@ -38,6 +38,8 @@ pub(super) struct After {
     pub(super) dead: Vec<Dead>,
     /// How many of them expired in this call, also without a dead-letter exchange.
     pub(super) expired_count: usize,
+    /// More waits than may, and what is to be dropped must be read from disk first.
+    pub(super) has_excess: bool,
     /// The timers' waiter is to be woken.
     pub(super) wake_timers: bool,
 }
@@ -119,6 +121,7 @@ impl Queue {
     /// Does what a call left to do. No lock may be held.
     pub(super) fn finish(self: &Arc<Self>, mut after: After, now: Instant, wakes: &mut Wakes) {
         let reads = std::mem::take(&mut after.reads);
+        let has_excess = after.has_excess;
         let dead = self.finish_but_dead(after);
         if !reads.is_empty() {
             self.read_pages(reads, now, wakes);
@@ -127,6 +130,9 @@ impl Queue {
             && let Some(vhost) = self.spec.home.upgrade()
         {
             vhost.bury(dead, now, wakes);
+        }
+        if has_excess {
+            self.drop_from_disk(now, wakes);
         }
     }
 

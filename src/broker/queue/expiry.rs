@@ -29,6 +29,16 @@ impl Deadline {
 
     const NEVER_MS: u64 = (1 << 48) - 1;
 
+    /// As six octets, for a place outside memory.
+    pub(crate) fn to_bytes(self) -> [u8; 6] {
+        self.0
+    }
+
+    /// What [`Self::to_bytes`] gave.
+    pub(crate) fn from_bytes(bytes: [u8; 6]) -> Self {
+        Self(bytes)
+    }
+
     fn from_ms(ms: u64) -> Self {
         let [bytes @ .., _, _] = ms.min(Self::NEVER_MS - 1).to_le_bytes();
         Self(bytes)
@@ -176,7 +186,7 @@ impl Queue {
     pub(crate) fn handle_expiry(self: &Arc<Self>, key: TimerKey, now: Instant, wakes: &mut Wakes) {
         let mut after = After::default();
         {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             if state.clockwork.message_timer == Some(key) {
                 state.clockwork.message_timer = None;
             }

@@ -7,12 +7,16 @@
 //! Spec: RabbitMQ's `x-max-priority`: higher levels first, above the highest counts as the highest.
 
 use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
 
-use crate::journal::Lsn;
+use crate::journal::{Lsn, QueueId};
 
-use super::super::message::Message;
+use super::super::spill::{Extent, Spill};
 use super::arguments::{QueueKind, QueueSettings};
-use super::ready::{Front, Ready};
+use super::ready::{
+    Batch, Front, Load, Loaded, Outline, Outlined, Page, Piece, Ready, RecoveredZone, View,
+};
 use super::{Entry, MessageSeq};
 
 /// Which level a message waits in, by its priority.
@@ -42,7 +46,7 @@ impl Levels {
 }
 
 /// Waiting messages: what came back first, then from the highest priority to the lowest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Priorities {
     levels: Levels,
     /// What came back to the front of a quorum queue, in that order.
@@ -51,32 +55,36 @@ pub(crate) struct Priorities {
     /// Levels above the lowest that are in use, highest first.
     higher: Vec<(u8, Ready)>,
     lowest: Ready,
+    /// Whether the pager was told that something is to be loaded, for any of the levels.
+    is_asked: bool,
 }
 
 impl Priorities {
-    /// An empty queue's.
-    pub(crate) fn new(settings: &QueueSettings) -> Self {
+    /// An empty queue's; without a spill all of it stays in memory.
+    pub(crate) fn new(settings: &QueueSettings, queue: QueueId, spill: Option<Arc<Spill>>) -> Self {
         let levels = match (settings.kind, settings.priority_max) {
             (QueueKind::Quorum, _) => Levels::Two,
             (QueueKind::Stream, _) | (QueueKind::Classic, None) => Levels::One,
             (QueueKind::Classic, Some(max)) => Levels::UpTo(max),
         };
+        Self::of(levels, Ready::new(queue, spill))
+    }
+
+    fn of(levels: Levels, lowest: Ready) -> Self {
         Self {
             levels,
-            ..Self::default()
+            returned: VecDeque::new(),
+            returned_bytes: 0,
+            higher: Vec::new(),
+            lowest,
+            is_asked: false,
         }
     }
 
     /// Takes all of them out.
     pub(crate) fn take(&mut self) -> Self {
-        let levels = self.levels;
-        std::mem::replace(
-            self,
-            Self {
-                levels,
-                ..Self::default()
-            },
-        )
+        let empty = Self::of(self.levels, self.lowest.sibling());
+        std::mem::replace(self, empty)
     }
 
     /// How many wait.
@@ -153,35 +161,99 @@ impl Priorities {
         self.returned.push_back((seq, entry));
     }
 
-    /// Copies of `count` messages from the one at `offset` on.
-    pub(crate) fn peek(&self, mut offset: usize, count: usize) -> Vec<Message> {
-        let returned = self.returned.iter().map(|(_, entry)| entry.message.clone());
-        let mut found: Vec<_> = returned.skip(offset).take(count).collect();
-        offset = offset.saturating_sub(self.returned.len());
-        for level in self.all() {
-            if found.len() == count {
-                break;
-            }
-            found.extend(level.peek(offset, count - found.len()));
-            offset = offset.saturating_sub(level.len());
+    // ---- what is not in memory: see `Ready` ----
+
+    /// Whether the first message must be read before it can be taken.
+    pub(crate) fn is_front_on_disk(&self) -> bool {
+        !self.is_empty() && self.front().is_none()
+    }
+
+    /// The next messages that must leave the memory, if too many are in it.
+    pub(crate) fn next_batch(&mut self) -> Option<Arc<Batch>> {
+        self.all_mut().find_map(Ready::next_batch)
+    }
+
+    /// Notes where a batch was written; if it was not, it stays in memory.
+    pub(crate) fn written(&mut self, batch: &Batch, result: io::Result<Extent>) {
+        let level = self.all_mut().find(|level| level.has(&batch.area));
+        match (level, result) {
+            (Some(level), result) => level.written(batch, result),
+            // The level was emptied, or the queue: its files go with it.
+            (None, _) => {}
         }
-        found
     }
 
-    /// Journal numbers of all messages; [`Lsn::ZERO`] is left out.
-    pub(crate) fn lsns(&self) -> impl Iterator<Item = Lsn> {
-        let returned = self.returned.iter().map(|(_, entry)| entry.lsn);
-        let returned = returned.filter(|lsn| *lsn != Lsn::ZERO);
-        returned.chain(self.all().flat_map(Ready::lsns))
+    /// Whether the pager must be told that a page is to be loaded: once until [`Self::next_load`].
+    pub(crate) fn ask_load(&mut self) -> bool {
+        let asks = !self.is_asked && self.all().any(Ready::wants_load);
+        self.is_asked |= asks;
+        asks
     }
 
-    /// As [`Self::lsns`], of messages that somebody has seen.
-    pub(crate) fn delivered_lsns(&self) -> impl Iterator<Item = Lsn> {
-        let returned = self.returned.iter();
-        let returned = returned.filter(|(_, entry)| entry.redelivered);
-        let returned = returned.map(|(_, entry)| entry.lsn);
-        let returned = returned.filter(|lsn| *lsn != Lsn::ZERO);
-        returned.chain(self.all().flat_map(Ready::delivered_lsns))
+    /// What is to be read next.
+    pub(crate) fn next_load(&mut self) -> Option<Load> {
+        self.is_asked = false;
+        self.all_mut().find_map(Ready::next_load)
+    }
+
+    /// Takes in what was read, and gives how many of its messages were missing; nothing if it is of no
+    /// use any more.
+    pub(crate) fn install(&mut self, load: &Load, loaded: Loaded) -> Option<usize> {
+        let level = self.all_mut().find(|level| level.has(&load.area))?;
+        level.install(load, loaded)
+    }
+
+    /// Notes that something could not be read: nothing is asked for until [`Self::retry_stalled`].
+    pub(crate) fn set_stalled(&mut self, load: &Load) {
+        self.all_mut().for_each(|level| level.set_stalled(load));
+    }
+
+    /// How many numbers there are for the messages of a page, before those of what stands behind it.
+    pub(crate) fn room_of(&self, load: &Load, page: &Page) -> u64 {
+        let level = self.all().find(|level| level.has(&load.area));
+        level.map_or(0, |level| level.room_of(page))
+    }
+
+    /// Lets what could not be read be tried again.
+    pub(crate) fn retry_stalled(&mut self) {
+        self.all_mut().for_each(Ready::retry_stalled);
+    }
+
+    /// Takes over what recovery found; false if it must be read and added, one by one. A queue with
+    /// levels must know each message's priority. A quorum queue need not: what it has not read yet
+    /// stands among the normal ones.
+    pub(crate) fn restore(&mut self, zone: RecoveredZone) -> bool {
+        match self.levels {
+            Levels::One | Levels::Two => self.lowest.restore(zone),
+            Levels::UpTo(_) => false,
+        }
+    }
+
+    /// Where its messages are, for going through their journal numbers.
+    pub(crate) fn outline(&self, which: Outline) -> Outlined {
+        let mut outlined = Outlined::new(which);
+        let returned = self.returned.iter().map(|(_, entry)| entry);
+        let wanted = returned.filter(|entry| which == Outline::All || entry.redelivered);
+        let lsns = wanted
+            .map(|entry| entry.lsn)
+            .filter(|lsn| *lsn != Lsn::ZERO);
+        outlined.lsns.extend(lsns);
+        self.all().for_each(|level| level.outline(&mut outlined));
+        outlined
+    }
+
+    /// `count` messages from the one at `offset` on, or where they are to be read.
+    pub(crate) fn view(&self, offset: usize, count: usize) -> Vec<Piece> {
+        let mut view = View::new(offset, count);
+        let returned = self.returned.iter().map(|(_, entry)| entry);
+        view.messages(self.returned.len(), returned);
+        self.all().for_each(|level| level.view(&mut view));
+        view.pieces
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Ready> {
+        let higher = self.higher.iter_mut().map(|(_, level)| level);
+        higher.chain(std::iter::once(&mut self.lowest))
     }
 
     /// The levels in use, highest first.
@@ -197,7 +269,7 @@ impl Priorities {
         };
         let at = self.higher.partition_point(|(other, _)| *other > level);
         if self.higher.get(at).is_none_or(|(other, _)| *other != level) {
-            self.higher.insert(at, (level, Ready::default()));
+            self.higher.insert(at, (level, self.lowest.sibling()));
         }
         match self.higher.get_mut(at) {
             Some((_, ready)) => ready,
@@ -210,7 +282,7 @@ impl Priorities {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::super::message::{Body, MessageTraits, Persistence};
+    use super::super::super::message::{Body, Message, MessageTraits, Persistence};
     use super::super::expiry::Deadline;
     use super::*;
     use crate::journal::Appended;
@@ -233,7 +305,7 @@ mod tests {
     }
 
     fn filled(settings: &QueueSettings, priorities: &[u8]) -> Priorities {
-        let mut waiting = Priorities::new(settings);
+        let mut waiting = Priorities::new(settings, QueueId(1), None);
         for (at, priority) in priorities.iter().enumerate() {
             waiting.push_back(MessageSeq(at as u64), entry(*priority));
         }
@@ -310,11 +382,13 @@ mod tests {
     #[test]
     fn a_look_sees_all_levels_in_order_and_empty_ones_go() {
         let mut waiting = filled(&classic(Some(200)), &[0, 100, 200]);
-        let seen: Vec<u8> = waiting
-            .peek(1, 5)
-            .iter()
-            .map(|message| message.traits().priority)
-            .collect();
+        let mut seen = Vec::new();
+        for piece in waiting.view(1, 5) {
+            let Piece::Messages(messages) = piece else {
+                panic!("all of it is in memory");
+            };
+            seen.extend(messages.iter().map(|message| message.traits().priority));
+        }
         assert_eq!(seen, [100, 0]);
         assert_eq!(drained(&mut waiting), [2, 1, 0]);
         assert!(waiting.higher.is_empty());

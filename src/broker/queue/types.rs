@@ -44,6 +44,9 @@ pub struct QueueCounts {
     pub dropped: u64,
     /// Refused because the queue was full.
     pub rejected: u64,
+    /// Gone because a page of a long queue could not be read back: transient ones only, unless the
+    /// journal is damaged too.
+    pub lost: u64,
 }
 
 impl QueueCounts {
@@ -64,6 +67,7 @@ impl QueueCounts {
             expired,
             dropped,
             rejected,
+            lost,
         } = other;
         self.published += published;
         self.delivered += delivered;
@@ -79,6 +83,7 @@ impl QueueCounts {
         self.expired += expired;
         self.dropped += dropped;
         self.rejected += rejected;
+        self.lost += lost;
     }
 }
 

@@ -6,5 +6,6 @@ mod expiry;
 mod kinds;
 pub(crate) mod kit;
 mod letters;
+mod paging;
 mod rules;
 mod threads;

@@ -141,6 +141,7 @@ impl Vhost {
             home: self.this.clone(),
             timers: Arc::clone(&self.shared.timers),
             journal: self.shared.journal.clone().filter(|_| is_durable),
+            paging: Arc::clone(&self.shared.paging),
         });
         if declare.exclusive {
             by.own(&queue);
@@ -311,7 +312,7 @@ impl Vhost {
     }
 
     pub(crate) fn insert_queue(&self, spec: QueueSpec) -> Arc<Queue> {
-        let queue = Arc::new(Queue::new(spec));
+        let queue = Queue::new(spec);
         self.queues.insert(queue.name().clone(), Arc::clone(&queue));
         queue
     }

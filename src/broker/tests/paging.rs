@@ -1,0 +1,277 @@
+//! Queues that are far longer than what they keep in memory, on simulated disks, with and without a
+//! restart. The pager takes its turns by hand.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::amqp::field::{FieldTable, FieldValue};
+use crate::journal::JournalSettings;
+use crate::testing::disk::{CrashVariant, SimDisk};
+
+use super::super::*;
+use super::kit::{Client, Flag, settings, text};
+
+/// What a queue keeps in memory, in bytes: a few messages.
+const QUEUE_BYTES_MAX: usize = 1_000;
+/// Messages of a long queue.
+const COUNT: usize = 300;
+
+/// A broker with a journal, whose spill lies on a disk of its own.
+struct Paged {
+    broker: Arc<Broker>,
+    journal: Journal,
+    disk: SimDisk,
+    spill: SimDisk,
+}
+
+impl Paged {
+    fn on(disk: SimDisk) -> Self {
+        let journal_settings = JournalSettings {
+            segment_bytes: 16 << 10,
+            free_bytes_min: 0,
+            ..JournalSettings::default()
+        };
+        let dir = Path::new("/journal");
+        let opened = Journal::open(Arc::new(disk.clone()), dir, journal_settings);
+        let (journal, recovered) = opened.expect("a whole journal");
+        let spill = SimDisk::new();
+        let settings = BrokerSettings {
+            spill: Some(SpillSettings {
+                disk: Arc::new(spill.clone()),
+                dir: "/spill".into(),
+                queue_bytes_max: QUEUE_BYTES_MAX,
+                total_bytes_max: usize::MAX,
+            }),
+            ..settings()
+        };
+        let broker = Broker::open(settings, Some((journal.clone(), recovered)), None);
+        Self {
+            broker: broker.expect("records that were written"),
+            journal,
+            disk,
+            spill,
+        }
+    }
+
+    fn new() -> Self {
+        let paged = Self::on(SimDisk::new());
+        let client = paged.client();
+        client.declare("durable", &[Flag::Durable]).unwrap();
+        client.declare("transient", &[]).unwrap();
+        paged
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.broker)
+    }
+
+    fn turn(&self, client: &Client) {
+        while self.broker.pager().turn(client.now) {}
+    }
+
+    /// Stops as a server does, and starts again.
+    fn restart(self) -> Self {
+        self.broker.note_delivered().unwrap();
+        self.journal.close().unwrap();
+        Self::on(self.disk)
+    }
+
+    /// Waits for what was written so far, loses the power, and starts again.
+    fn crash(self) -> Self {
+        let last = self.journal.put_definition(b"none", None).unwrap();
+        self.journal.wait_durable(last).unwrap();
+        Self::on(self.disk.crash(CrashVariant::LoseAll, 1))
+    }
+
+    fn damage_pages(&self) {
+        for (path, len) in self.spill.files() {
+            self.spill.flip_bit(&path, len * 4);
+        }
+    }
+}
+
+fn publish(client: &mut Client, queue: &str, count: usize) -> Vec<String> {
+    let bodies: Vec<_> = (0..count).map(|number| number.to_string()).collect();
+    for body in &bodies {
+        client.publish_persistent("", queue, body);
+    }
+    bodies
+}
+
+/// A consumer gets all of a long queue in order, once; files are there meanwhile and gone behind it.
+// req: SPILL-2 SPILL-3 SPILL-4
+#[test]
+fn a_consumer_gets_all_of_a_long_queue_in_order() {
+    for queue in ["durable", "transient"] {
+        let paged = Paged::new();
+        let mut client = paged.client();
+        let expected = publish(&mut client, queue, COUNT);
+        let depth = client.queue(queue).depth();
+        assert_eq!(depth.ready_count, COUNT);
+        let bytes: usize = expected.iter().map(String::len).sum();
+        assert_eq!(depth.ready_bytes, bytes as u64);
+        assert!(!paged.spill.files().is_empty(), "most of it is on disk");
+        client.consume(queue, "c", 10).unwrap();
+        let mut got = Vec::new();
+        loop {
+            paged.turn(&client);
+            let mut seqs = Vec::new();
+            for item in client.drain() {
+                let OutboxItem::Deliver(delivery) = item else {
+                    panic!("nothing is cancelled");
+                };
+                got.push(text(&delivery.message));
+                seqs.push(delivery.seq);
+            }
+            if seqs.is_empty() {
+                break;
+            }
+            let (now, queue) = (client.now, client.queue(queue));
+            queue.settle(&seqs, Settle::Ack, now, &mut client.wakes);
+        }
+        assert_eq!(got, expected);
+        assert_eq!(
+            client.queue(queue).depth(),
+            QueueDepth {
+                consumer_count: 1,
+                ..QueueDepth::default()
+            }
+        );
+        assert!(paged.spill.files().is_empty(), "{:?}", paged.spill.files());
+    }
+}
+
+/// A look at a long queue sees its messages where they are, and takes none.
+#[test]
+fn a_look_reads_what_is_on_disk() {
+    let paged = Paged::new();
+    let mut client = paged.client();
+    let expected = publish(&mut client, "durable", COUNT);
+    let seen = client.queue("durable").peek(150, 20);
+    let seen: Vec<_> = seen.iter().map(text).collect();
+    assert_eq!(seen, expected[150..170]);
+    let paged = paged.restart();
+    let client = paged.client();
+    let seen = client.queue("durable").peek(150, 20);
+    let seen: Vec<_> = seen.iter().map(text).collect();
+    assert_eq!(seen, expected[150..170]);
+    assert_eq!(client.take_all("durable"), expected);
+}
+
+/// After a start a backlog is counted and not read; then it is read as it is needed, after a clean stop
+/// and after a crash.
+// req: SPILL-7
+#[test]
+fn a_backlog_is_read_when_it_is_needed() {
+    let paged = Paged::new();
+    let mut client = paged.client();
+    let mut expected = publish(&mut client, "durable", COUNT);
+    let paged = paged.restart();
+    let mut client = paged.client();
+    assert_eq!(client.queue("durable").depth().ready_count, COUNT);
+    assert_eq!(client.take("durable"), Some(("0".to_owned(), false)));
+    client.publish_persistent("", "durable", "the last");
+    expected.push("the last".to_owned());
+    let paged = paged.crash();
+    let client = paged.client();
+    assert_eq!(client.queue("durable").depth().ready_count, COUNT);
+    assert_eq!(client.take("durable"), Some(("1".to_owned(), true)));
+    assert_eq!(client.take_all("durable"), expected[2..]);
+    let client = paged.restart().client();
+    assert_eq!(client.queue("durable").depth().ready_count, 0);
+}
+
+/// A purge reaches what is on disk and what recovery found: none of it comes back.
+#[test]
+fn what_was_purged_on_disk_does_not_come_back() {
+    let paged = Paged::new();
+    let mut client = paged.client();
+    publish(&mut client, "durable", COUNT);
+    let paged = paged.restart();
+    let mut client = paged.client();
+    publish(&mut client, "durable", COUNT);
+    let out = client.get("durable", AckMode::Manual).unwrap();
+    assert_eq!(text(&out.message), "0");
+    let purged = client.vhost().queue_purge(&client.connection, b"durable");
+    assert_eq!(purged.unwrap() as usize, 2 * COUNT - 1);
+    assert!(paged.spill.files().is_empty());
+    client.publish_persistent("", "durable", "new");
+    let client = paged.crash().client();
+    assert_eq!(client.take_all("durable"), ["0", "new"]);
+}
+
+/// A queue that drops from its front drops what is on disk.
+#[test]
+fn a_full_queue_drops_what_is_on_disk() {
+    let paged = Paged::new();
+    let mut client = paged.client();
+    let bounded = FieldTable::from([("x-max-length", FieldValue::from(100_i64))]);
+    client
+        .declare_with("bounded", &[Flag::Durable], bounded)
+        .unwrap();
+    let expected = publish(&mut client, "bounded", COUNT);
+    assert_eq!(client.queue("bounded").depth().ready_count, 100);
+    assert_eq!(client.queue("bounded").counts().dropped, 200);
+    let client = paged.crash().client();
+    assert_eq!(client.take_all("bounded"), expected[200..]);
+}
+
+/// What was out and came back is known as delivered after a clean stop, also where it lies on disk; what
+/// was not is not.
+#[test]
+fn a_clean_stop_knows_what_was_delivered() {
+    let paged = Paged::new();
+    let mut client = paged.client();
+    publish(&mut client, "durable", COUNT);
+    let get = |client: &Client| client.get("durable", AckMode::Manual).unwrap().seq;
+    let seqs: Vec<_> = (0..100).map(|_| get(&client)).collect();
+    let (now, queue) = (client.now, client.queue("durable"));
+    queue.settle(&seqs, Settle::Requeue, now, &mut client.wakes);
+    // And once more without anybody reading it in between.
+    let client = paged.restart().restart().client();
+    for number in 0..COUNT {
+        let expected = (number.to_string(), number < 100);
+        assert_eq!(client.take("durable"), Some(expected));
+    }
+}
+
+/// Of a damaged page the transient messages are lost and counted, and the others go on in order. The
+/// journal's are read there.
+// req: SPILL-5
+#[test]
+fn a_damaged_page_loses_nothing_that_was_confirmed() {
+    let paged = Paged::new();
+    let mut client = paged.client();
+    publish(&mut client, "transient", COUNT);
+    paged.damage_pages();
+    let got: Vec<usize> = client
+        .take_all("transient")
+        .iter()
+        .map(|body| body.parse().unwrap())
+        .collect();
+    assert!(got.is_sorted());
+    let lost = client.queue("transient").counts().lost;
+    assert!(lost > 0 && got.len() < COUNT);
+    assert_eq!(lost as usize + got.len(), COUNT);
+    assert_eq!(client.queue("transient").depth(), QueueDepth::default());
+
+    let expected = publish(&mut client, "durable", COUNT);
+    paged.damage_pages();
+    assert_eq!(client.take_all("durable"), expected);
+    assert_eq!(client.queue("durable").depth(), QueueDepth::default());
+    let client = paged.crash().client();
+    assert_eq!(client.take("durable"), None);
+}
+
+/// With a full disk long queues stay in memory and work.
+// req: SPILL-6
+#[test]
+fn a_full_disk_keeps_queues_in_memory() {
+    let paged = Paged::new();
+    paged.spill.set_capacity(Some(200));
+    let mut client = paged.client();
+    for queue in ["durable", "transient"] {
+        let expected = publish(&mut client, queue, COUNT);
+        assert_eq!(client.take_all(queue), expected);
+    }
+}
