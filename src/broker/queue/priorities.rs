@@ -175,11 +175,9 @@ impl Priorities {
 
     /// Notes where a batch was written; if it was not, it stays in memory.
     pub(crate) fn written(&mut self, batch: &Batch, result: io::Result<Extent>) {
-        let level = self.all_mut().find(|level| level.has(&batch.area));
-        match (level, result) {
-            (Some(level), result) => level.written(batch, result),
-            // The level was emptied, or the queue: its files go with it.
-            (None, _) => {}
+        // None has it if the level was emptied, or the queue: its files go with it.
+        if let Some(level) = self.all_mut().find(|level| level.has(&batch.area)) {
+            level.written(batch, result);
         }
     }
 
