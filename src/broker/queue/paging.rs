@@ -420,11 +420,12 @@ impl Queue {
     // req: SPILL-7
     pub(crate) fn restore(&self, found: &RecoveredQueue) -> Result<(), JournalError> {
         let payloads = found.payloads.iter();
+        let payload_bytes = payloads.clone().map(|(_, payload)| payload.size_bytes);
         let zone = RecoveredZone {
             after: Lsn::ZERO,
             last: found.last,
             count: usize::try_from(found.count).unwrap_or(usize::MAX),
-            bytes: found.body_bytes,
+            bytes: payload_bytes.fold(found.body_bytes, u64::saturating_add),
             seq_next: 0,
             payloads: payloads
                 .map(|(lsn, payload)| (*lsn, self.hold_payload(payload)))

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::amqp::field::{FieldTable, FieldValue};
+use crate::amqp::header::Properties;
 use crate::journal::JournalSettings;
+use crate::payload::PayloadId;
 use crate::testing::disk::{CrashVariant, SimDisk};
 
 use super::super::*;
@@ -179,6 +181,35 @@ fn a_backlog_is_read_when_it_is_needed() {
     assert_eq!(client.take_all("durable"), expected[2..]);
     let client = paged.restart().client();
     assert_eq!(client.queue("durable").depth().ready_count, 0);
+}
+
+/// Payloads count with their size before and after they are read, also among small messages.
+// req: SPILL-7
+#[test]
+fn payloads_in_a_backlog_count_with_their_size() {
+    const PAYLOAD_BYTES: u64 = 10_000_000;
+    let paged = Paged::new();
+    let mut client = paged.client();
+    for number in 0..COUNT {
+        client.publish_persistent("", "durable", "four");
+        if number % 100 == 50 {
+            let id = PayloadId::from_bytes([number as u8; 32]);
+            let body = Body::Payload(client.vhost().hold_payload(id, PAYLOAD_BYTES));
+            let properties = Properties {
+                delivery_mode: Some(2),
+                ..Properties::default()
+            };
+            client
+                .publish_with("", "durable", properties, body)
+                .unwrap();
+        }
+    }
+    let expected_bytes = 4 * COUNT as u64 + 3 * PAYLOAD_BYTES;
+    assert_eq!(client.queue("durable").depth().ready_bytes, expected_bytes);
+    let client = paged.crash().client();
+    assert_eq!(client.queue("durable").depth().ready_bytes, expected_bytes);
+    assert_eq!(client.take_all("durable").len(), COUNT + 3);
+    assert_eq!(client.queue("durable").depth().ready_bytes, 0);
 }
 
 /// A purge reaches what is on disk and what recovery found: none of it comes back.

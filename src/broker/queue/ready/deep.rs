@@ -400,13 +400,13 @@ impl Deep {
         let number = |(at, entry)| (MessageSeq(zone.seq_next + at as u64), entry);
         let entries = found.into_iter().enumerate().map(number).collect();
         zone.seq_next += found_count as u64;
-        let (mut expected_count, mut expected_bytes) = (found_count, found_bytes);
+        // The bytes of a message are known for sure only when it is read.
+        let (mut expected_count, mut expected_bytes) = (found_count, found_bytes.min(zone.bytes));
         match last {
-            // The bytes of a message are known for sure only when it is read.
             Some(last) if found_count < zone.count => {
                 zone.after = last;
                 zone.count -= found_count;
-                zone.bytes = zone.bytes.saturating_sub(found_bytes);
+                zone.bytes -= expected_bytes;
                 while zone.payloads.front().is_some_and(|(lsn, _)| *lsn <= last) {
                     zone.payloads.pop_front();
                 }
