@@ -24,12 +24,14 @@ pub(crate) mod arguments;
 mod consumers;
 pub(crate) mod expiry;
 mod feed;
+mod intake;
 mod overflow;
 mod paging;
 mod priorities;
 mod quorum;
 mod ready;
 mod stream;
+mod subscribe;
 mod types;
 mod unacked;
 
@@ -41,10 +43,10 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::amqp::field::FieldTable;
-use crate::journal::{Appended, Journal, Location, Lsn, QueueId};
+use crate::journal::{Journal, Location, Lsn, QueueId};
 
 use super::consumer::{AckMode, Consumer};
-use super::dead_letter::{Dead, DeathReason};
+use super::dead_letter::DeathReason;
 use super::error::{Error, Resource, ResourceKind};
 use super::ids::ConnectionId;
 use super::limits::EXPIRED_AT_ONCE_MAX;
@@ -57,9 +59,9 @@ use super::vhost::Vhost;
 
 pub(crate) use after::Settled;
 use after::{After, Releases};
-use arguments::{Overflow, QueueKind, QueueSettings};
+use arguments::{QueueKind, QueueSettings};
 pub use consumers::{Activity, ConsumerState};
-use consumers::{Consumers, Removed, Unsettled};
+use consumers::{Consumers, Unsettled};
 use expiry::{Clockwork, Deadline};
 pub(crate) use paging::{LoadOutcome, Paging};
 use priorities::Priorities;
@@ -68,6 +70,7 @@ use ready::Front;
 pub(crate) use stream::Filter;
 use stream::Stream;
 pub(crate) use stream::Truncated;
+pub(crate) use subscribe::Cancelled;
 pub(crate) use types::{ConsumeRefused, DeleteConditions, DeleteRefused, Enqueued, NewConsumer};
 pub use types::{Got, QueueCounts, QueueDepth};
 use unacked::{Out, Unacked};
@@ -434,182 +437,6 @@ impl Queue {
         self.finish(after, now, wakes);
     }
 
-    /// Takes a published message: to a consumer at once, or behind those that wait.
-    ///
-    /// `message` is copied out of the read buffer if it stays, so that the next queue shares the copy.
-    /// What dies of it, or is refused and wants a dead-letter exchange, is added to `dead`: the caller
-    /// buries it once it has gone through all of its queues.
-    pub(crate) fn enqueue(
-        self: &Arc<Self>,
-        message: &mut Message,
-        record: Appended,
-        now: Instant,
-        dead: &mut Vec<Dead>,
-        wakes: &mut Wakes,
-    ) -> Enqueued {
-        let mut after = After::default();
-        let mut enqueued = Enqueued::Taken;
-        {
-            let mut state = self.lock();
-            if state.deleted {
-                after.leave(record.lsn, message);
-                enqueued = Enqueued::Gone;
-            } else if state.stream.is_some() {
-                self.publish_to_stream(&mut state, message, record, &mut after, now, wakes);
-            } else if overflow::refuses(&state.settings, &state.ready, message.size_bytes()) {
-                enqueued = Enqueued::Rejected;
-                self.refuse(&mut state, message, record, &mut after);
-            } else {
-                self.accept(&mut state, message, record, &mut after, now, wakes);
-            }
-        }
-        let has_excess = after.has_excess;
-        dead.append(&mut self.finish_but_dead(after));
-        if has_excess {
-            self.drop_from_disk(now, wakes);
-        }
-        enqueued
-    }
-
-    /// Adds a message that a full queue does not refuse.
-    #[inline]
-    fn accept(
-        self: &Arc<Self>,
-        state: &mut State,
-        message: &mut Message,
-        record: Appended,
-        after: &mut After,
-        now: Instant,
-        wakes: &mut Wakes,
-    ) {
-        let seq = MessageSeq(state.seq_next);
-        state.seq_next += 1;
-        state.counts.published += 1;
-        let entry = Entry {
-            message: message.clone(),
-            lsn: record.lsn,
-            location: record.location,
-            redelivered: false,
-            return_count: 0,
-            deadline: self.deadline(state, message, now),
-        };
-        // Somebody may be ready while something waits only if that is still being read from disk.
-        let kept = match state.ready.is_empty() {
-            true => self.hand_over(state, seq, entry, after, wakes),
-            false => Some(entry),
-        };
-        let Some(entry) = kept else { return };
-        drop(entry.message);
-        message.detach();
-        let message = message.clone();
-        let deadline = entry.deadline;
-        state.ready.push_back(seq, Entry { message, ..entry });
-        let has_dropped = self.drop_excess(state, after);
-        if has_dropped || deadline != Deadline::NEVER {
-            self.expire(state, after, now);
-        }
-    }
-
-    /// Turns a message away; with `reject-publish-dlx` it is a dead letter.
-    // req: LENGTH-3
-    fn refuse(
-        self: &Arc<Self>,
-        state: &mut State,
-        message: &mut Message,
-        record: Appended,
-        after: &mut After,
-    ) {
-        state.counts.rejected += 1;
-        if state.settings.overflow != Overflow::RejectPublishDlx {
-            return after.leave(record.lsn, message);
-        }
-        message.detach();
-        let entry = Entry {
-            message: message.clone(),
-            lsn: record.lsn,
-            location: record.location,
-            redelivered: false,
-            return_count: 0,
-            deadline: Deadline::NEVER,
-        };
-        after.bury(self, &state.settings, entry, DeathReason::MaxLength);
-    }
-
-    /// Adds a consumer and lets it draw.
-    // req: SAC-2
-    pub(crate) fn consume(
-        self: &Arc<Self>,
-        new: NewConsumer,
-        now: Instant,
-        wakes: &mut Wakes,
-    ) -> Result<Arc<Consumer>, ConsumeRefused> {
-        let mut after = After::default();
-        let consumer = {
-            let mut state = self.lock();
-            if state.deleted {
-                return Err(ConsumeRefused::Gone);
-            }
-            let is_single_active = self.spec.settings.single_active_consumer;
-            let is_alone = state.consumers.len() == 0 && !is_single_active;
-            if state.consumers.has_exclusive() || (new.exclusive && !is_alone) {
-                return Err(ConsumeRefused::InExclusiveUse);
-            }
-            if state.consumers.len() >= new.consumer_count_max {
-                return Err(ConsumeRefused::TooMany);
-            }
-            let consumer = Arc::new(Consumer {
-                queue: Arc::clone(self),
-                outbox: new.outbox,
-                limiter: new.limiter,
-                id: state.consumers.next_id(),
-                channel: new.channel,
-                by: new.by,
-                tag: new.tag,
-                ack_mode: new.ack_mode,
-                exclusive: new.exclusive,
-                prefetch_count_max: new.prefetch_count_max,
-                priority: new.priority,
-                arguments: new.arguments,
-            });
-            state.consumers.add(Arc::clone(&consumer));
-            if let Some(stream) = &mut state.stream {
-                stream.add_reader(consumer.id, new.offset, new.filter, self.unix_ms(now));
-            }
-            self.dispatch(&mut state, &mut after, now, wakes);
-            consumer
-        };
-        self.finish(after, now, wakes);
-        Ok(consumer)
-    }
-
-    /// Takes a consumer out; what it holds unsettled stays out. Says whether it was the last one;
-    /// a consumer that was gone already was nobody's last.
-    pub(crate) fn cancel(self: &Arc<Self>, consumer: &Arc<Consumer>, now: Instant) -> Cancelled {
-        let mut state = self.state.lock();
-        let removed = state.consumers.remove(consumer.id);
-        if let Some(stream) = &mut state.stream {
-            stream.remove_reader(consumer.id);
-        }
-        let remaining_count = state.consumers.len();
-        let is_last = removed != Removed::Unknown && remaining_count == 0;
-        let earliest = match is_last {
-            true => self.note_use(&mut state, now),
-            false => Earliest::No,
-        };
-        drop(state);
-        self.wake_timers(earliest);
-        if removed == Removed::Unknown {
-            return Cancelled::Unknown;
-        }
-        consumer.outbox.forget(consumer);
-        consumer.limiter.forget(consumer);
-        match (remaining_count, removed) {
-            (0, _) => Cancelled::Last,
-            (_, Removed::Active) => Cancelled::TakenOver,
-            (_, Removed::Other | Removed::Unknown) => Cancelled::OthersRemain,
-        }
-    }
-
     /// Takes the first waiting message without being a consumer.
     pub(crate) fn get(
         self: &Arc<Self>,
@@ -928,20 +755,6 @@ impl Remains {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
-}
-
-/// What a cancel found.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Cancelled {
-    /// The consumer is gone and was the last one.
-    Last,
-    /// The consumer is gone; there are others.
-    OthersRemain,
-    /// It was the one that was served, and another took its place: let it draw ([`Queue::draw`]) once
-    /// what comes back is back.
-    TakenOver,
-    /// It was not there.
-    Unknown,
 }
 
 /// Lets stalled consumers draw again: whoever made room calls this, without a lock.
