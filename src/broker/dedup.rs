@@ -8,7 +8,7 @@
 //! Bound: `x-cache-size` keys, about 100 bytes each.
 //! Spec: `spec/amqp.md`, "Duplicates"; the `rabbitmq-message-deduplication` plugin.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use parking_lot::Mutex;
 
@@ -208,6 +208,24 @@ impl DedupCache {
         if let Some(slot) = removed {
             self.acknowledge(&[slot.record]);
         }
+    }
+
+    /// Removes all keys but these.
+    pub(crate) fn retain(&self, kept: &HashSet<DedupKey>) {
+        let mut gone = Vec::new();
+        {
+            let mut state = self.state.lock();
+            state.keys.retain(|key, slot| {
+                let stays = kept.contains(key);
+                if !stays {
+                    gone.push(slot.record);
+                }
+                stays
+            });
+            let State { keys, order, .. } = &mut *state;
+            order.retain(|(key, serial)| keys.get(key).is_some_and(|slot| slot.serial == *serial));
+        }
+        self.acknowledge(&gone);
     }
 
     /// Forgets everything, since what it is for is being deleted; its records go with their queue id.

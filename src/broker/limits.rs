@@ -48,9 +48,11 @@ pub const EVENTS_WAITING_MAX: usize = 10_000;
 /// Events that are published in one go, before others have their turn.
 pub const EVENTS_AT_ONCE_MAX: usize = 256;
 
-/// Keys that an exchange or queue remembers to tell duplicates, unless it says otherwise.
+/// Keys that an exchange remembers to tell duplicates, unless it says otherwise.
 pub const DEDUP_KEYS_DEFAULT: usize = 10_000;
 
+/// Keys that a queue remembers, unless it says otherwise; it has no more than messages.
+pub const DEDUP_QUEUE_KEYS_DEFAULT: usize = 1_000_000;
 /// Most keys that one exchange or queue may remember, about 100 bytes each; beyond it 406.
 pub const DEDUP_KEYS_MAX: usize = 10_000_000;
 

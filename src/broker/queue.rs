@@ -22,6 +22,7 @@
 mod after;
 pub(crate) mod arguments;
 mod consumers;
+mod duplicates;
 pub(crate) mod expiry;
 mod feed;
 mod intake;
@@ -47,6 +48,7 @@ use crate::journal::{Journal, Location, Lsn, QueueId};
 
 use super::consumer::{AckMode, Consumer};
 use super::dead_letter::DeathReason;
+use super::dedup::DedupCache;
 use super::error::{Error, Resource, ResourceKind};
 use super::ids::ConnectionId;
 use super::limits::EXPIRED_AT_ONCE_MAX;
@@ -142,10 +144,12 @@ pub(crate) struct QueueSpec {
 /// A queue of one vhost.
 pub struct Queue {
     spec: QueueSpec,
-    /// Of a stream: see [`Self::order`].
+    /// Of a stream and of a queue that drops duplicates: see [`Self::order`].
     order: Mutex<()>,
     /// For the pager, which finds it by this.
     me: Weak<Self>,
+    /// Of the messages in it, if it drops duplicates; changed under the order or the state's lock.
+    keys: Option<DedupCache>,
     state: Mutex<State>,
 }
 
@@ -183,8 +187,10 @@ impl Queue {
             stream: (spec.settings.kind == QueueKind::Stream).then(|| Box::new(Stream::new(0))),
             counts: QueueCounts::default(),
         };
+        let keys = spec.settings.dedup.clone();
         Arc::new_cyclic(|me| Self {
             spec,
+            keys: keys.map(|settings| DedupCache::new(settings, None)),
             order: Mutex::default(),
             me: Weak::clone(me),
             state: Mutex::new(state),
@@ -397,7 +403,7 @@ impl Queue {
                     continue;
                 }
                 match how {
-                    Settle::Ack => after.leave(out.entry.lsn, &out.entry.message),
+                    Settle::Ack => after.leave(self, out.entry.lsn, &out.entry.message),
                     Settle::Discard => {
                         after.bury(self, &state.settings, out.entry, DeathReason::Rejected);
                     }
@@ -509,10 +515,15 @@ impl Queue {
             }
             AckMode::Automatic => {
                 state.counts.fetched_no_ack += 1;
-                after.leave(entry.lsn, &entry.message);
+                after.leave(self, entry.lsn, &entry.message);
             }
         }
         Some(got)
+    }
+
+    /// Whether its order must be held while a message is noted for it and put into it.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.kind() == QueueKind::Stream || self.keys.is_some()
     }
 
     /// Removes what waits; what is out stays. Gives the number removed.
@@ -521,6 +532,7 @@ impl Queue {
             let mut state = self.state.lock();
             let purged = state.ready.take();
             state.counts.purged += purged.len() as u64;
+            self.forget_waiting(&state);
             purged
         };
         // What was purged is let go of behind this: see `After::leave`.
@@ -559,6 +571,9 @@ impl Queue {
             }
             state.deleted = true;
             self.stop_timers(&mut state);
+            if let Some(keys) = &self.keys {
+                keys.clear();
+            }
             (state.consumers.drain(), state.ready.take())
         };
         for consumer in consumers {
@@ -661,6 +676,10 @@ impl Queue {
         let mut entry = entry;
         while let Some(consumer) = state.consumers.front() {
             let consumer = Arc::clone(consumer);
+            let key_to_forget = match consumer.ack_mode {
+                AckMode::Automatic => self.key_of(&entry.message),
+                AckMode::Manual => None,
+            };
             let (message, kept) = match (number, consumer.ack_mode) {
                 (Some(count), _) => {
                     let stamped = entry.message.with_number(DELIVERY_COUNT, count.into());
@@ -692,6 +711,7 @@ impl Queue {
                         (AckMode::Automatic, _) | (AckMode::Manual, None) => {
                             state.counts.delivered_no_ack += 1;
                             state.consumers.front_took(Unsettled::Free);
+                            self.forget(key_to_forget);
                             after
                                 .left
                                 .extend(Some(entry.lsn).filter(|lsn| *lsn != Lsn::ZERO));

@@ -138,7 +138,10 @@ impl Broker {
                 Some(home) if home.queue.kind() == QueueKind::Stream => {
                     restore_stream(&journal, home, stream_bases.get(&id.0))?;
                 }
-                Some(home) => home.queue.restore(&found)?,
+                Some(home) => {
+                    home.queue.restore(&found)?;
+                    home.queue.restore_keys()?;
+                }
                 None if owned.contains(id) => owned.restore(&journal, id, unix_ms)?,
                 // Its deletion was the last thing that was noted of it.
                 None => drop(journal.append_queue_delete(id)?),

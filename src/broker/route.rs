@@ -26,7 +26,6 @@ use super::limits::{ROUTE_CACHE_SLOTS, ROUTE_EXCHANGES_MAX};
 use super::message::Persistence;
 use super::name::Name;
 use super::queue::Queue;
-use super::queue::arguments::QueueKind;
 use super::replies::{ReplyConsumer, is_reply_name};
 
 /// Where a message goes: queues, each once, and channels that wait for it as an answer.
@@ -37,8 +36,10 @@ pub(crate) struct Route {
     durable: SmallVec<[QueueId; 2]>,
     /// Those of them that keep every message on disk.
     kept: SmallVec<[QueueId; 2]>,
-    /// Whether there is a stream among them, whose order must be held.
-    pub(crate) has_streams: bool,
+    /// Whether the order of one of them must be held: a stream, or one that drops duplicates.
+    pub(crate) has_order: bool,
+    /// Whether one of them drops duplicates.
+    pub(crate) has_keys: bool,
     /// Askers by direct reply-to; they do not count as queues.
     pub(crate) replies: Vec<Arc<ReplyConsumer>>,
 }
@@ -54,7 +55,8 @@ impl Route {
         Self {
             durable: keeping(Persistence::Persistent),
             kept: keeping(Persistence::Transient),
-            has_streams: queues.iter().any(|queue| queue.kind() == QueueKind::Stream),
+            has_order: queues.iter().any(|queue| queue.is_ordered()),
+            has_keys: queues.iter().any(|queue| queue.keys().is_some()),
             queues: queues.into_iter().collect(),
             replies: Vec::new(),
         }

@@ -10,6 +10,7 @@ mod bindings;
 mod committing;
 mod consuming;
 mod details;
+mod duplicates;
 mod events;
 mod exchanges;
 mod policies;

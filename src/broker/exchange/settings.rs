@@ -9,7 +9,9 @@ use std::time::Duration;
 use crate::amqp::field::{FieldTable, FieldValue};
 
 use super::super::error::Error;
-use super::super::limits::{DEDUP_KEYS_DEFAULT, DEDUP_KEYS_MAX, HISTORY_COUNT_DEFAULT};
+use super::super::limits::{
+    DEDUP_KEYS_DEFAULT, DEDUP_KEYS_MAX, DEDUP_QUEUE_KEYS_DEFAULT, HISTORY_COUNT_DEFAULT,
+};
 use super::super::queue::arguments;
 use super::kind::ExchangeKind;
 
@@ -115,10 +117,22 @@ pub(crate) fn asks_for_dedup(arguments: &FieldTable) -> bool {
 }
 
 impl DedupSettings {
-    /// Reads and checks the arguments of an exchange or queue that drops duplicates.
-    pub(crate) fn from_arguments(arguments: &FieldTable) -> Result<Self, Error> {
+    /// Reads and checks the arguments of an exchange that drops duplicates.
+    fn from_arguments(arguments: &FieldTable) -> Result<Self, Error> {
+        Self::with_default(arguments, DEDUP_KEYS_DEFAULT)
+    }
+
+    /// Reads and checks the arguments of a queue that drops duplicates.
+    ///
+    /// # Errors
+    /// 406 in the plugin's words.
+    pub(crate) fn of_queue(arguments: &FieldTable) -> Result<Self, Error> {
+        Self::with_default(arguments, DEDUP_QUEUE_KEYS_DEFAULT)
+    }
+
+    fn with_default(arguments: &FieldTable, key_count_default: usize) -> Result<Self, Error> {
         let key_count_max = match arguments.get("x-cache-size") {
-            None => DEDUP_KEYS_DEFAULT,
+            None => key_count_default,
             Some(value) => {
                 let count = whole_number(&value).and_then(|count| usize::try_from(count).ok());
                 match count {

@@ -47,7 +47,8 @@ pub(super) struct After {
 impl After {
     /// Notes that a message is gone for good.
     #[inline]
-    pub(super) fn leave(&mut self, lsn: Lsn, message: &Message) {
+    pub(super) fn leave(&mut self, queue: &Queue, lsn: Lsn, message: &Message) {
+        queue.forget_key(message);
         if lsn != Lsn::ZERO {
             self.left.push(lsn);
             self.hold(message);
@@ -78,8 +79,9 @@ impl After {
         reason: DeathReason,
     ) {
         if settings.dead_letter_exchange.is_none() {
-            return self.leave(entry.lsn, &entry.message);
+            return self.leave(queue, entry.lsn, &entry.message);
         }
+        queue.forget_key(&entry.message);
         self.dead.push(Dead {
             queue: Arc::clone(queue),
             settings: Arc::clone(settings),
@@ -122,17 +124,22 @@ impl Queue {
     pub(super) fn finish(self: &Arc<Self>, mut after: After, now: Instant, wakes: &mut Wakes) {
         let reads = std::mem::take(&mut after.reads);
         let has_excess = after.has_excess;
-        let dead = self.finish_but_dead(after);
+        let mut dead = self.finish_but_dead(after);
         if !reads.is_empty() {
             self.read_pages(reads, now, wakes);
         }
+        if has_excess {
+            self.drop_from_disk(now, &mut dead, wakes);
+        }
+        self.bury(dead, now, wakes);
+    }
+
+    /// Publishes what died to its dead-letter exchange. No lock may be held.
+    pub(super) fn bury(&self, dead: Vec<Dead>, now: Instant, wakes: &mut Wakes) {
         if !dead.is_empty()
             && let Some(vhost) = self.spec.home.upgrade()
         {
             vhost.bury(dead, now, wakes);
-        }
-        if has_excess {
-            self.drop_from_disk(now, wakes);
         }
     }
 

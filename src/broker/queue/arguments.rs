@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::amqp::field::{FieldTable, FieldValue};
 
 use super::super::error::{Error, Resource};
+use super::super::exchange::settings::{DedupSettings, asks_for_dedup};
 use super::super::limits::{
     DELIVERY_LIMIT_DEFAULT, STREAM_SEGMENT_BYTES_DEFAULT, STREAM_SEGMENT_BYTES_MAX,
 };
@@ -122,6 +123,8 @@ pub struct QueueSettings {
     pub single_active_consumer: bool,
     /// `x-payload: manifest`: `basic.get` gives the manifest of a large message, not its body.
     pub payload_as_manifest: bool,
+    /// `x-message-deduplication`: how duplicates of what is in the queue are told.
+    pub(crate) dedup: Option<DedupSettings>,
     /// `x-delivery-limit` of a quorum queue.
     pub delivery_limit: DeliveryLimit,
     /// `x-max-age` of a stream.
@@ -251,7 +254,10 @@ impl QueueSettings {
                 });
             }
         }
-        let settings = Self::read(kind, arguments);
+        let mut settings = Self::read(kind, arguments);
+        if kind != QueueKind::Stream && asks_for_dedup(arguments) {
+            settings.dedup = Some(DedupSettings::of_queue(arguments)?);
+        }
         if settings.segment_bytes > STREAM_SEGMENT_BYTES_MAX {
             return Err(Error::SegmentTooLarge);
         }
@@ -289,6 +295,7 @@ impl QueueSettings {
                 .get("x-single-active-consumer")
                 .and_then(|value| value.as_bool())
                 .unwrap_or(false),
+            dedup: None,
             payload_as_manifest: bytes("x-payload").as_deref() == Some(b"manifest"),
             delivery_limit: match number("x-delivery-limit") {
                 None => DeliveryLimit::Default,

@@ -33,7 +33,7 @@ impl Queue {
         {
             let mut state = self.lock();
             if state.deleted {
-                after.leave(record.lsn, message);
+                after.leave(self, record.lsn, message);
                 enqueued = Enqueued::Gone;
             } else if state.stream.is_some() {
                 self.publish_to_stream(&mut state, message, record, &mut after, now, wakes);
@@ -47,7 +47,7 @@ impl Queue {
         let has_excess = after.has_excess;
         dead.append(&mut self.finish_but_dead(after));
         if has_excess {
-            self.drop_from_disk(now, wakes);
+            self.drop_from_disk(now, dead, wakes);
         }
         enqueued
     }
@@ -102,7 +102,7 @@ impl Queue {
     ) {
         state.counts.rejected += 1;
         if state.settings.overflow != Overflow::RejectPublishDlx {
-            return after.leave(record.lsn, message);
+            return after.leave(self, record.lsn, message);
         }
         message.detach();
         let entry = Entry {

@@ -22,6 +22,7 @@ use crate::journal::{
 };
 use crate::payload::{PayloadId, ScopeId};
 
+use super::super::dead_letter::Dead;
 use super::super::message::Message;
 use super::super::outbox::Wakes;
 use super::super::pager::Pager;
@@ -147,13 +148,21 @@ impl Queue {
         let mut has_excess = true;
         let mut outcome = LoadOutcome::Loaded;
         while has_excess && outcome == LoadOutcome::Loaded {
-            (outcome, has_excess) = self.load_page(now, wakes);
+            let mut dead = Vec::new();
+            (outcome, has_excess) = self.load_page(now, &mut dead, wakes);
+            self.bury(dead, now, wakes);
         }
         outcome
     }
 
-    /// Reads one page; says also whether there is still too much, so that nothing was handed over.
-    fn load_page(self: &Arc<Self>, now: Instant, wakes: &mut Wakes) -> (LoadOutcome, bool) {
+    /// Reads one page; says also whether there is still too much, so that nothing was handed over. What
+    /// dies of it is added to `dead`.
+    fn load_page(
+        self: &Arc<Self>,
+        now: Instant,
+        dead: &mut Vec<Dead>,
+        wakes: &mut Wakes,
+    ) -> (LoadOutcome, bool) {
         // Not a lock for a change: nothing is to be asked for again while this is read.
         let next = self.state.lock().ready.next_load();
         let Some(load) = next else {
@@ -177,14 +186,18 @@ impl Queue {
             let mut state = self.lock();
             if let Some(lost_count) = state.ready.install(&load, loaded) {
                 state.counts.lost += lost_count as u64;
+                if lost_count > 0 {
+                    // Better one twice than one that is refused though its first is gone.
+                    self.forget_waiting(&state);
+                }
                 self.drop_excess(&mut state, &mut after);
                 if !after.has_excess {
                     self.dispatch(&mut state, &mut after, now, wakes);
                 }
             }
         }
-        let has_excess = std::mem::take(&mut after.has_excess);
-        self.finish(after, now, wakes);
+        let has_excess = after.has_excess;
+        dead.append(&mut self.finish_but_dead(after));
         self.sweep();
         (LoadOutcome::Loaded, has_excess)
     }
@@ -204,9 +217,18 @@ impl Queue {
         }
     }
 
-    /// Drops what is too much and lies on disk. Blocks on it.
-    pub(super) fn drop_from_disk(self: &Arc<Self>, now: Instant, wakes: &mut Wakes) {
-        self.load(now, wakes);
+    /// Drops what is too much and lies on disk; blocks on it. What dies of it is added to `dead`, since
+    /// the order of queues may be held, which its letters may go to.
+    pub(super) fn drop_from_disk(
+        self: &Arc<Self>,
+        now: Instant,
+        dead: &mut Vec<Dead>,
+        wakes: &mut Wakes,
+    ) {
+        let (mut outcome, mut has_excess) = (LoadOutcome::Loaded, true);
+        while has_excess && outcome == LoadOutcome::Loaded {
+            (outcome, has_excess) = self.load_page(now, dead, wakes);
+        }
     }
 
     /// Lets a page that could not be read be tried again.
@@ -400,7 +422,7 @@ impl Queue {
     }
 
     /// The message that the journal has; refers to its payload.
-    fn message_of(&self, stored: &StoredRef<'_>) -> Message {
+    pub(super) fn message_of(&self, stored: &StoredRef<'_>) -> Message {
         Message::from_stored(stored, |payload| self.hold_payload(payload))
     }
 

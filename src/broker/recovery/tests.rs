@@ -17,6 +17,7 @@ use super::super::*;
 use super::*;
 
 mod exchange_logs;
+mod queue_keys;
 
 /// Counts references, as the payload store does.
 #[derive(Debug, Default)]

@@ -24,6 +24,7 @@ use super::super::message::{Message, Persistence};
 use super::super::outbox::Wakes;
 use super::super::route::{Aside, Route, Walked, more_keys, walk};
 use super::super::timers::{Earliest, TimerKind};
+use super::duplicates::Sifted;
 use super::publishing::{Spread, hidden_keys_back, new_record};
 use super::streams::hold_orders;
 use super::{PublishOutcome, Published, Vhost};
@@ -95,17 +96,21 @@ impl Vhost {
             }
         }
         let _orders = hold_orders([&route]);
+        let unix_ms = self.unix_ms(now);
+        let sifted = Sifted::new(&route, message, unix_ms);
+        let is_duplicate = sifted.duplicate_of.is_some();
         if aside.is_done() {
-            let record = self.append(message, &route, now)?;
-            let spread = self.spread(message, &route, record, now, dead, wakes);
+            let record = self.append(message, sifted.route(&route), now)?;
+            sifted.recorded(record);
+            let spread = self.spread(message, &route, &sifted, record, now, dead, wakes);
             return Ok(Passed {
                 spread,
-                is_kept: false,
-                wait_for: (record.lsn != Lsn::ZERO).then_some(record.lsn),
+                is_kept: is_duplicate,
+                wait_for: spread.wait_for(record),
             });
         }
-        let unix_ms = self.unix_ms(now);
-        let noted = self.note(message, &route, &aside, unix_ms)?;
+        let noted = self.note(message, sifted.route(&route), &aside, unix_ms)?;
+        sifted.recorded(noted.message);
         let Aside {
             delays,
             keys,
@@ -117,7 +122,7 @@ impl Vhost {
         for (exchange, delay_ms) in &delays {
             self.wait(exchange, unix_ms.saturating_add(*delay_ms), &noted, message);
         }
-        let spread = self.spread(message, &route, noted.message, now, dead, wakes);
+        let spread = self.spread(message, &route, &sifted, noted.message, now, dead, wakes);
         if spread.rejected_count > 0 {
             // The publisher will send it again, and that is no duplicate.
             for new in &keys {
@@ -128,10 +133,11 @@ impl Vhost {
         }
         Ok(Passed {
             spread,
-            is_kept: !delays.is_empty() || duplicate_of.is_some(),
+            is_kept: !delays.is_empty() || duplicate_of.is_some() || is_duplicate,
             wait_for: noted
                 .wait_for
-                .max(duplicate_of.filter(|lsn| *lsn != Lsn::ZERO)),
+                .max(duplicate_of.max(spread.duplicate_of))
+                .filter(|lsn| *lsn != Lsn::ZERO),
         })
     }
 

@@ -23,6 +23,7 @@ use super::super::name::Name;
 use super::super::outbox::Wakes;
 use super::super::queue::{MessageSeq, Queue, Settle, Settled};
 use super::super::route::{Route, Walked, walk};
+use super::duplicates::Sifted;
 use super::publishing::{
     Publish, PublishOutcome, Published, hidden_keys_back, new_record, table_in,
 };
@@ -204,16 +205,24 @@ impl Vhost {
     ) -> Result<(Vec<PublishOutcome>, Option<Lsn>), Error> {
         let mut dead = Vec::new();
         let orders = hold_orders(prepared.iter().filter_map(Prepared::route));
-        let (records, wait_for) = self.append_commit(prepared, settled, now)?;
-        let publish = |(prepared, record): (&Prepared, Appended)| match prepared.route() {
-            Some(route) => {
-                let mut message = prepared.message.clone();
-                let spread = self.spread(&mut message, route, record, now, &mut dead, wakes);
-                self.outcome(spread, record, route)
-            }
-            None => PublishOutcome::Unroutable,
+        let unix_ms = self.unix_ms(now);
+        let sift = |prepared: &Prepared| match prepared.route() {
+            Some(route) => Sifted::new(route, &prepared.message, unix_ms),
+            None => Sifted::default(),
         };
-        let outcomes = prepared.iter().zip(records).map(publish).collect();
+        let sifted: Vec<Sifted> = prepared.iter().map(sift).collect();
+        let (records, wait_for) = self.append_commit(prepared, &sifted, settled, now)?;
+        let publish = |((prepared, sifted), record): ((&Prepared, &Sifted), Appended)| {
+            let Some(route) = prepared.route() else {
+                return PublishOutcome::Unroutable;
+            };
+            let mut message = prepared.message.clone();
+            sifted.recorded(record);
+            let spread = self.spread(&mut message, route, sifted, record, now, &mut dead, wakes);
+            self.outcome(spread, record, route)
+        };
+        let outcomes = prepared.iter().zip(&sifted).zip(records);
+        let outcomes = outcomes.map(publish).collect();
         drop(orders);
         if !dead.is_empty() {
             self.bury(dead, now, wakes);
@@ -225,6 +234,7 @@ impl Vhost {
     fn append_commit(
         &self,
         prepared: &[Prepared],
+        sifted: &[Sifted],
         settled: &mut [Settled],
         now: Instant,
     ) -> Result<(Vec<Appended>, Option<Lsn>), Error> {
@@ -239,8 +249,9 @@ impl Vhost {
         let unix_ms = self.unix_ms(now);
         let mut entries = Vec::new();
         let mut indexes = Vec::new();
-        for (index, (prepared, with_bcc)) in prepared.iter().zip(&headers).enumerate() {
-            let Some(route) = prepared.route() else {
+        let messages = prepared.iter().zip(sifted).zip(&headers);
+        for (index, ((prepared, sifted), with_bcc)) in messages.enumerate() {
+            let Some(route) = prepared.route().map(|route| sifted.route(route)) else {
                 continue;
             };
             let message = &prepared.message;

@@ -28,6 +28,7 @@ use super::super::queue::Enqueued;
 use super::super::route::{
     Publisher, Repeatable, Route, Walked, may_have_more_keys, more_keys, walk,
 };
+use super::duplicates::Sifted;
 use super::streams::hold_orders;
 use super::{Connection, Vhost, without_line_ends};
 
@@ -76,6 +77,16 @@ pub(crate) struct Spread {
     pub(crate) taken_count: usize,
     /// Queues that were full and refused it.
     pub(crate) rejected_count: usize,
+    /// Some queue had it already; where the journal has the first one.
+    pub(crate) duplicate_of: Option<Lsn>,
+}
+
+impl Spread {
+    /// What a confirm waits for, if anything: `record` is where the journal has the message.
+    pub(crate) fn wait_for(&self, record: Appended) -> Option<Lsn> {
+        let last = self.duplicate_of.unwrap_or(Lsn::ZERO).max(record.lsn);
+        (last != Lsn::ZERO).then_some(last)
+    }
 }
 
 impl Vhost {
@@ -219,11 +230,15 @@ impl Vhost {
         now: Instant,
         wakes: &mut Wakes,
     ) -> Result<Published, Error> {
-        let orders = hold_orders([route]);
-        let record = self.append(&message, route, now)?;
         let mut dead = Vec::new();
-        let spread = self.spread(&mut message, route, record, now, &mut dead, wakes);
-        drop(orders);
+        let (record, spread) = {
+            let _orders = hold_orders([route]);
+            let sifted = Sifted::new(route, &message, self.unix_ms(now));
+            let record = self.append(&message, sifted.route(route), now)?;
+            sifted.recorded(record);
+            let spread = self.spread(&mut message, route, &sifted, record, now, &mut dead, wakes);
+            (record, spread)
+        };
         if !dead.is_empty() {
             self.bury(dead, now, wakes);
         }
@@ -239,14 +254,14 @@ impl Vhost {
         route: &Route,
     ) -> PublishOutcome {
         match (spread.rejected_count, spread.taken_count) {
-            (0, 0) => {
+            (0, 0) if spread.duplicate_of.is_none() => {
                 if route.replies.is_empty() {
                     self.unroutable_count.fetch_add(1, Ordering::Relaxed);
                 }
                 PublishOutcome::Unroutable
             }
             (0, _) => PublishOutcome::Routed {
-                wait_for: (record.lsn != Lsn::ZERO).then_some(record.lsn),
+                wait_for: spread.wait_for(record),
             },
             (_, _) => PublishOutcome::Rejected,
         }
@@ -275,16 +290,22 @@ impl Vhost {
     }
 
     /// Puts a message into the queues of a route. What dies of it, to be buried, is added to `dead`.
-    pub(crate) fn spread(
+    #[allow(clippy::too_many_arguments)] // what a publish is made of
+    pub(super) fn spread(
         &self,
         message: &mut Message,
         route: &Route,
+        sifted: &Sifted,
         record: Appended,
         now: Instant,
         dead: &mut Vec<Dead>,
         wakes: &mut Wakes,
     ) -> Spread {
-        let mut spread = Spread::default();
+        let mut spread = Spread {
+            duplicate_of: sifted.duplicate_of,
+            ..Spread::default()
+        };
+        let route = sifted.route(route);
         for asker in &route.replies {
             asker.answer(message, wakes);
         }

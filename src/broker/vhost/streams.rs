@@ -8,25 +8,23 @@ use smallvec::SmallVec;
 use crate::journal::{JournalError, Lsn};
 
 use super::super::limits::{STREAM_FORGET_COUNT_MAX, STREAM_PAGE_BYTES_MAX};
-use super::super::queue::arguments::QueueKind;
 use super::super::queue::{Queue, Truncated};
 use super::super::route::Route;
 use super::Vhost;
 
-/// The order of streams, held while messages are appended for them and enqueued.
+/// The order of queues that need one, held while messages are appended for them and enqueued.
 pub(crate) type Orders<'a> = SmallVec<[MutexGuard<'a, ()>; 1]>;
 
-/// Holds the order of all streams that these routes lead to.
+/// Holds the order of all streams, and queues that drop duplicates, that these routes lead to.
 pub(crate) fn hold_orders<'a>(routes: impl IntoIterator<Item = &'a Route>) -> Orders<'a> {
-    let routes = routes.into_iter().filter(|route| route.has_streams);
+    let routes = routes.into_iter().filter(|route| route.has_order);
     let queues = routes.flat_map(|route| &route.queues);
-    let mut streams: SmallVec<[&Arc<Queue>; 1]> = queues
-        .filter(|queue| queue.kind() == QueueKind::Stream)
-        .collect();
+    let mut ordered: SmallVec<[&Arc<Queue>; 1]> =
+        queues.filter(|queue| queue.is_ordered()).collect();
     // One order for everybody, so that nobody waits in a circle.
-    streams.sort_unstable_by_key(|queue| queue.id());
-    streams.dedup_by_key(|queue| queue.id());
-    streams.into_iter().map(|queue| queue.order()).collect()
+    ordered.sort_unstable_by_key(|queue| queue.id());
+    ordered.dedup_by_key(|queue| queue.id());
+    ordered.into_iter().map(|queue| queue.order()).collect()
 }
 
 impl Vhost {
