@@ -175,22 +175,23 @@ impl Message {
     ) -> Self {
         match body {
             Body::Inline(body) if header.len() + body.len() <= PACKED_BYTES_MAX => {
-                let extra_bytes = body.len();
-                let mut all = head(
+                let mut all = Scratch::new();
+                put_head(&mut all, exchange, routing_key, header, traits, hidden_keys);
+                all.extend_from_slice(&body);
+                Self(Form::Packed(Arc::from(all.as_slice())))
+            }
+            body => {
+                let mut head = Scratch::new();
+                put_head(
+                    &mut head,
                     exchange,
                     routing_key,
                     header,
                     traits,
                     hidden_keys,
-                    extra_bytes,
                 );
-                all.extend_from_slice(&body);
-                Self(Form::Packed(Arc::from(all.as_slice())))
-            }
-            body => {
-                let head = head(exchange, routing_key, header, traits, hidden_keys, 0);
                 Self(Form::Split(Arc::new(Split {
-                    head: head.into_boxed_slice(),
+                    head: Box::from(head.as_slice()),
                     body,
                 })))
             }
@@ -376,7 +377,8 @@ impl Message {
             && is_plain
             && stored.header.len() + body.len() <= PACKED_BYTES_MAX
         {
-            let mut all = head(exchange, key, stored.header, traits, &[], body.len());
+            let mut all = Scratch::new();
+            put_head(&mut all, exchange, key, stored.header, traits, &[]);
             all.extend_from_slice(body);
             return Self(Form::Packed(Arc::from(all.as_slice())));
         }
@@ -518,23 +520,21 @@ fn hidden_size(head: &[u8], at: usize) -> usize {
         })
 }
 
-fn head(
+/// Puts everything but the body into an empty `head`.
+fn put_head(
+    head: &mut Scratch,
     exchange: &[u8],
     routing_key: &[u8],
     header: &[u8],
     traits: MessageTraits,
     hidden_keys: &[Name],
-    extra_bytes: usize,
-) -> Scratch {
+) {
     let exchange = exchange.get(..NAME_BYTES_MAX).unwrap_or(exchange);
     let routing_key = routing_key.get(..NAME_BYTES_MAX).unwrap_or(routing_key);
-    let header = match u32::try_from(header.len()) {
-        Ok(_) => header,
-        Err(_) => &[],
+    let (header, header_bytes) = match u32::try_from(header.len()) {
+        Ok(header_bytes) => (header, header_bytes),
+        Err(_) => (&[][..], 0),
     };
-    let mut head = Scratch::with_capacity(
-        HEAD_OVERHEAD_BYTES + exchange.len() + routing_key.len() + header.len() + extra_bytes,
-    );
     let mut flags = match traits.persistence {
         Persistence::Persistent => FLAG_PERSISTENT,
         Persistence::Transient => 0,
@@ -547,18 +547,29 @@ fn head(
     }
     let expiration = traits.expiration.unwrap_or_default().as_millis();
     let expiration = u32::try_from(expiration).unwrap_or(u32::MAX);
-    head.extend_from_slice(&[flags, traits.priority]);
-    head.extend_from_slice(&u32::try_from(header.len()).unwrap_or(0).to_le_bytes());
-    head.extend_from_slice(&expiration.to_le_bytes());
-    for name in [exchange, routing_key] {
-        head.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-        head.extend_from_slice(name);
-    }
+    let [h0, h1, h2, h3] = header_bytes.to_le_bytes();
+    let [e0, e1, e2, e3] = expiration.to_le_bytes();
+    let exchange_bytes = u8::try_from(exchange.len()).unwrap_or(u8::MAX);
+    head.extend_from_slice(&[
+        flags,
+        traits.priority,
+        h0,
+        h1,
+        h2,
+        h3,
+        e0,
+        e1,
+        e2,
+        e3,
+        exchange_bytes,
+    ]);
+    head.extend_from_slice(exchange);
+    head.push(u8::try_from(routing_key.len()).unwrap_or(u8::MAX));
+    head.extend_from_slice(routing_key);
     head.extend_from_slice(header);
     if !hidden_keys.is_empty() {
-        put_hidden_keys(hidden_keys, &mut head);
+        put_hidden_keys(hidden_keys, head);
     }
-    head
 }
 
 /// Adds the hidden keys; those that do not fit the size, which no header that came over the wire has

@@ -46,7 +46,6 @@ use super::outbox::{Outbox, Wakes};
 use super::parameters::Parameters;
 use super::payloads::{PayloadBody, PayloadReferences};
 use super::policy::Policies;
-use super::queue::expiry::Deadline;
 use super::queue::{DeleteConditions, Paging, Queue, QueueCounts};
 use super::replies::{Replies, ReplyConsumer};
 use super::route::{Directory, Generation};
@@ -356,20 +355,9 @@ impl Vhost {
         PayloadBody::hold(self.shared.payloads.clone(), self.scope, id, size_bytes)
     }
 
-    /// The deadline of a message that the journal kept over a restart, in one of the vhost's queues.
-    pub(crate) fn deadline_since(
-        &self,
-        queue: &Queue,
-        message: &Message,
-        published_unix_ms: u64,
-    ) -> Deadline {
-        let clock = self.shared.clock;
-        queue.deadline_since(
-            message,
-            published_unix_ms,
-            clock.started,
-            clock.started_unix_ms,
-        )
+    /// Time by the calendar.
+    pub(crate) fn clock(&self) -> WallClock {
+        self.shared.clock
     }
 
     /// Deletes everything in a vhost that is being deleted.

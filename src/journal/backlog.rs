@@ -13,9 +13,7 @@ use super::error::JournalError;
 use super::list::{ListEntry, ListForm};
 use super::read_many::read_messages;
 use super::shared::Shared;
-use super::types::{
-    BacklogMessage, BodyRecord, Location, Lsn, QueueId, RecoveredQueue, StoredBody, StoredMessage,
-};
+use super::types::{BacklogMessage, BacklogRef, Location, Lsn, QueueId, RecoveredQueue};
 
 /// One list of the merge.
 #[derive(Debug)]
@@ -122,7 +120,6 @@ impl<'a> Merge<'a> {
 }
 
 /// The next messages of a queue. Spec: [`super::Journal::read_backlog`].
-// req: JOURNAL-30
 pub(crate) fn read(
     shared: &Shared,
     queue: QueueId,
@@ -130,19 +127,50 @@ pub(crate) fn read(
     max_count: usize,
     max_bytes: usize,
 ) -> Result<Vec<BacklogMessage>, JournalError> {
+    let mut messages = Vec::new();
+    visit(shared, queue, after, max_count, max_bytes, |found| {
+        messages.push(found.to_message());
+    })?;
+    Ok(messages)
+}
+
+/// Shows the next messages of a queue. Spec: [`super::Journal::visit_backlog`].
+// req: JOURNAL-30
+pub(crate) fn visit(
+    shared: &Shared,
+    queue: QueueId,
+    after: Lsn,
+    max_count: usize,
+    max_bytes: usize,
+    mut visit: impl FnMut(BacklogRef<'_>),
+) -> Result<(), JournalError> {
     let mut after = after;
     loop {
-        let places = places(shared, queue, after, max_count, max_bytes)?;
-        let Some((last, _)) = places.last() else {
-            return Ok(Vec::new());
+        let found = places(shared, queue, after, max_count, max_bytes)?;
+        let Some((last, _)) = found.places.last() else {
+            return Ok(());
         };
         after = *last;
-        let messages = read_places(shared, queue, &places)?;
         // All of them may have left the queue meanwhile; those behind have not been looked at.
-        if !messages.is_empty() {
-            return Ok(messages);
+        if show(shared, &found, &mut visit)? > 0 {
+            return Ok(());
         }
     }
+}
+
+/// Messages that are to be read.
+#[derive(Debug, Default)]
+struct Places {
+    places: Vec<(Lsn, Location)>,
+    /// What is known of each but its message; empty if there is nothing to know of any.
+    marks: Vec<Mark>,
+}
+
+/// What is known of a message beside what its record says.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    was_delivered: bool,
+    note: u32,
 }
 
 /// Where the next durable messages lie.
@@ -152,9 +180,10 @@ fn places(
     after: Lsn,
     max_count: usize,
     max_bytes: usize,
-) -> Result<Vec<(Lsn, Location)>, JournalError> {
+) -> Result<Places, JournalError> {
     let durable = shared.durable_lsn();
     let mut places = Vec::new();
+    let mut records = Vec::new();
     let mut bytes = 0usize;
     let mut merge = Merge::new(&shared.books, queue, after);
     while places.len() < max_count.max(1) && (bytes < max_bytes || places.is_empty()) {
@@ -164,78 +193,85 @@ fn places(
         if entry.lsn > durable {
             break;
         }
-        let mut location = Location {
+        bytes = bytes.saturating_add(entry.body_bytes as usize);
+        let location = Location {
             segment,
             offset: entry.offset,
         };
-        let ledger = shared.books.ledger();
-        if let Some(account) = ledger.segment(segment) {
-            let record = Lsn(account.first.0 + u64::from(entry.number));
-            if record > durable
+        places.push((entry.lsn, location));
+        records.push(entry.number);
+    }
+    let ledger = shared.books.ledger();
+    let same_segment =
+        |one: &(Lsn, Location), other: &(Lsn, Location)| one.1.segment == other.1.segment;
+    let mut records = records.into_iter();
+    for group in places.chunk_by_mut(same_segment) {
+        let account = group
+            .first()
+            .and_then(|(_, place)| ledger.segment(place.segment));
+        let first = account.map(|account| account.first);
+        for ((_, location), number) in group.iter_mut().zip(&mut records) {
+            // A copy that is not safe yet: the message is still where it was.
+            let record = first.map(|first| Lsn(first.0 + u64::from(number)));
+            if let Some(record) = record.filter(|record| *record > durable)
                 && let Some(origin) = ledger.origin_of(record)
             {
-                location = origin;
+                *location = origin;
             }
         }
-        bytes = bytes.saturating_add(entry.body_bytes as usize);
-        places.push((entry.lsn, location));
     }
-    Ok(places)
+    let has_notes = ledger.has_notes(queue);
+    let delivered = ledger.delivered.get(&queue);
+    let is_new = places
+        .first()
+        .is_none_or(|(first, _)| *first >= shared.opened_at);
+    let mut marks = Vec::new();
+    if has_notes || delivered.is_some() || !(shared.was_clean || is_new) {
+        marks.extend(places.iter().map(|(lsn, _)| Mark {
+            was_delivered: (*lsn < shared.opened_at && !shared.was_clean)
+                || delivered.is_some_and(|noted| noted.contains(*lsn)),
+            note: match has_notes {
+                true => ledger.note_of(queue, *lsn),
+                false => 0,
+            },
+        }));
+    }
+    Ok(Places { places, marks })
 }
 
-fn read_places(
+/// Shows what is still there; says how many that were.
+fn show(
     shared: &Shared,
-    queue: QueueId,
-    places: &[(Lsn, Location)],
-) -> Result<Vec<BacklogMessage>, JournalError> {
-    let mut messages = Vec::with_capacity(places.len());
+    found: &Places,
+    visit: &mut impl FnMut(BacklogRef<'_>),
+) -> Result<usize, JournalError> {
+    let mut count = 0;
     let mut failed = None;
-    read_messages(shared, places, |at, message| {
-        let Some((lsn, location)) = places.get(at) else {
+    read_messages(shared, &found.places, |at, message| {
+        let Some((lsn, location)) = found.places.get(at) else {
             return;
         };
+        let mark = found.marks.get(at).copied().unwrap_or_default();
         match message {
-            Ok(found) => messages.push(BacklogMessage {
-                lsn: *lsn,
-                location: *location,
-                was_delivered: false,
-                note: 0,
-                message: StoredMessage {
-                    lsn: found.lsn,
-                    exchange: bytes::Bytes::copy_from_slice(found.exchange),
-                    routing_key: bytes::Bytes::copy_from_slice(found.routing_key),
-                    header: bytes::Bytes::copy_from_slice(found.header),
-                    body: match found.body {
-                        BodyRecord::Inline(body) => {
-                            StoredBody::Inline(bytes::Bytes::copy_from_slice(body))
-                        }
-                        BodyRecord::Payload(payload) => StoredBody::Payload(payload),
-                    },
-                    queues: found.queues.to_vec(),
-                    flags: found.flags,
-                    time_unix_ms: found.time_unix_ms,
-                },
-            }),
+            Ok(message) => {
+                count += 1;
+                visit(BacklogRef {
+                    lsn: *lsn,
+                    location: *location,
+                    was_delivered: mark.was_delivered,
+                    note: mark.note,
+                    message,
+                });
+            }
             // It left the queue after it was looked up.
             Err(JournalError::NotFound { .. }) => {}
             Err(error) => drop(failed.get_or_insert(error)),
         }
     })?;
-    if let Some(error) = failed {
-        return Err(error);
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(count),
     }
-    let ledger = shared.books.ledger();
-    let has_notes = ledger.has_notes(queue);
-    let delivered = ledger.delivered.get(&queue);
-    for message in &mut messages {
-        let is_older = message.lsn < shared.opened_at;
-        message.was_delivered = (is_older && !shared.was_clean)
-            || delivered.is_some_and(|noted| noted.contains(message.lsn));
-        if has_notes {
-            message.note = ledger.note_of(queue, message.lsn);
-        }
-    }
-    Ok(messages)
 }
 
 /// The number of a queue's live message that has `n` before it. Spec: [`super::Journal::nth_message`].

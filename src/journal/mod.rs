@@ -73,8 +73,8 @@ pub use repair::{Loss, Repair, repair};
 pub use scrub::Scrubbed;
 pub use settings::{JournalSettings, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SyncMode};
 pub use types::{
-    Appended, BacklogMessage, BodyRecord, Entry, Location, Lsn, NewMessage, PayloadRecord, QueueId,
-    Recovered, RecoveredQueue, StoredBody, StoredMessage, StoredRef,
+    Appended, BacklogMessage, BacklogRef, BodyRecord, Entry, Location, Lsn, NewMessage,
+    PayloadRecord, QueueId, Recovered, RecoveredQueue, StoredBody, StoredMessage, StoredRef,
 };
 
 /// Called by the sync thread with each new durable position; must not append and must not block.
@@ -445,6 +445,19 @@ impl Journal {
         max_bytes: usize,
     ) -> Result<Vec<BacklogMessage>, JournalError> {
         backlog::read(self.shared(), queue, after, max_count, max_bytes)
+    }
+
+    /// As [`Journal::read_backlog`], but shows `visit` the messages where they were read instead of
+    /// copying them. After an error some were shown.
+    pub fn visit_backlog(
+        &self,
+        queue: QueueId,
+        after: Lsn,
+        max_count: usize,
+        max_bytes: usize,
+        visit: impl FnMut(BacklogRef<'_>),
+    ) -> Result<(), JournalError> {
+        backlog::visit(self.shared(), queue, after, max_count, max_bytes, visit)
     }
 
     /// The number of the live message of a queue that has `n` others before it; `None` if there are no

@@ -1,7 +1,7 @@
 //! Reading messages back by number and place.
 //!
 //! Owns: the open files of readers. A place may be stale: then the message is found by its number.
-//! Bound: [`OPEN_FILES_MAX`] open files.
+//! Bound: [`OPEN_FILES_MAX`] open files, and one window of who reads many messages at once.
 //! Spec: `spec/journal.md`, JOURNAL-19, JOURNAL-25.
 
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ const MOVES_MAX: usize = 16;
 pub(crate) struct ReadFiles {
     pub(crate) dir: SegmentDir,
     open: Mutex<BTreeMap<u32, Arc<OpenSegment>>>,
+    /// Of who reads many at once, for the next one: its memory has been touched already.
+    spare_window: Mutex<Vec<u8>>,
 }
 
 impl ReadFiles {
@@ -34,6 +36,19 @@ impl ReadFiles {
         Self {
             dir,
             open: Mutex::new(BTreeMap::new()),
+            spare_window: Mutex::default(),
+        }
+    }
+
+    /// Memory to read into, with anything in it.
+    pub(crate) fn take_window(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.spare_window.lock())
+    }
+
+    /// Keeps it for who reads next, unless it is longer than `bytes_max`.
+    pub(crate) fn return_window(&self, window: Vec<u8>, bytes_max: usize) {
+        if window.capacity() <= bytes_max {
+            *self.spare_window.lock() = window;
         }
     }
 

@@ -28,7 +28,8 @@ pub(crate) fn read_messages(
 ) -> Result<(), JournalError> {
     let last = places.iter().map(|(lsn, _)| *lsn).max();
     shared.wait_durable(last.unwrap_or_default())?;
-    let mut window = Vec::new();
+    let files = &shared.books.files;
+    let mut window = files.take_window();
     let mut done = 0;
     while let Some(rest) = places.get(done..).filter(|rest| !rest.is_empty()) {
         let count = group_count(rest);
@@ -38,6 +39,7 @@ pub(crate) fn read_messages(
         });
         done += group.len();
     }
+    files.return_window(window, 2 * WINDOW_BYTES as usize);
     Ok(())
 }
 

@@ -4,13 +4,11 @@
 //! Bound: a length is compared with what is there before anything is read or allocated.
 //! Spec: `spec/journal.md`, "Record: byte map", JOURNAL-8.
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::places::PlaceSet;
 use super::types::{
-    BodyRecord, Location, Lsn, NewMessage, PayloadRecord, QueueId, StoredBody, StoredMessage,
-    StoredRef,
+    BodyRecord, Location, Lsn, NewMessage, PayloadRecord, QueueId, StoredMessage, StoredRef,
 };
 
 /// Bytes before the body of a record.
@@ -507,20 +505,7 @@ impl<'a> MessageView<'a> {
 
     /// Copies it out.
     pub(crate) fn to_stored(&self) -> StoredMessage {
-        let body = match self.body {
-            BodyRecord::Inline(bytes) => StoredBody::Inline(Bytes::copy_from_slice(bytes)),
-            BodyRecord::Payload(payload) => StoredBody::Payload(payload),
-        };
-        StoredMessage {
-            lsn: self.lsn,
-            exchange: Bytes::copy_from_slice(self.exchange),
-            routing_key: Bytes::copy_from_slice(self.routing_key),
-            header: Bytes::copy_from_slice(self.header),
-            body,
-            queues: self.queues.to_vec(),
-            flags: self.flags,
-            time_unix_ms: self.time_unix_ms,
-        }
+        self.to_ref().to_stored()
     }
 
     /// The message as it lies there.
@@ -763,8 +748,10 @@ impl<'a> Input<'a> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
+    use super::super::types::StoredBody;
     use super::*;
 
     fn message(queues: &[QueueId]) -> NewMessage<'_> {

@@ -217,6 +217,26 @@ pub struct StoredRef<'a> {
     pub time_unix_ms: u64,
 }
 
+impl StoredRef<'_> {
+    /// A copy of it.
+    #[must_use]
+    pub fn to_stored(&self) -> StoredMessage {
+        StoredMessage {
+            lsn: self.lsn,
+            exchange: Bytes::copy_from_slice(self.exchange),
+            routing_key: Bytes::copy_from_slice(self.routing_key),
+            header: Bytes::copy_from_slice(self.header),
+            body: match self.body {
+                BodyRecord::Inline(body) => StoredBody::Inline(Bytes::copy_from_slice(body)),
+                BodyRecord::Payload(payload) => StoredBody::Payload(payload),
+            },
+            queues: self.queues.to_vec(),
+            flags: self.flags,
+            time_unix_ms: self.time_unix_ms,
+        }
+    }
+}
+
 /// The body of a stored message.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum StoredBody {
@@ -256,6 +276,36 @@ pub struct BacklogMessage {
     pub note: u32,
     /// The message.
     pub message: StoredMessage,
+}
+
+/// A message of a queue as [`Journal::visit_backlog`](super::Journal::visit_backlog) shows it, borrowed
+/// from what was read.
+#[derive(Clone, Copy, Debug)]
+pub struct BacklogRef<'a> {
+    /// As [`BacklogMessage::lsn`].
+    pub lsn: Lsn,
+    /// Where it lies.
+    pub location: Location,
+    /// As [`BacklogMessage::was_delivered`].
+    pub was_delivered: bool,
+    /// As [`BacklogMessage::note`].
+    pub note: u32,
+    /// The message.
+    pub message: StoredRef<'a>,
+}
+
+impl BacklogRef<'_> {
+    /// A copy of it.
+    #[must_use]
+    pub fn to_message(&self) -> BacklogMessage {
+        BacklogMessage {
+            lsn: self.lsn,
+            location: self.location,
+            was_delivered: self.was_delivered,
+            note: self.note,
+            message: self.message.to_stored(),
+        }
+    }
 }
 
 /// What a store held when it was opened.

@@ -15,6 +15,7 @@ use super::super::limits::EXPIRED_AT_ONCE_MAX;
 use super::super::message::Message;
 use super::super::outbox::Wakes;
 use super::super::timers::{Earliest, TimerKey, TimerKind, Timers};
+use super::super::vhost::WallClock;
 use super::ready::Front;
 use super::{After, Queue, State};
 
@@ -98,6 +99,31 @@ pub(crate) enum Lease {
     Over,
 }
 
+/// The deadlines of messages that the journal kept over a restart.
+#[derive(Debug)]
+pub(super) struct KeptDeadlines<'a> {
+    ttl: Option<Duration>,
+    /// None once the vhost is gone, and nothing needs to expire.
+    clock: Option<WallClock>,
+    timers: &'a Timers,
+}
+
+impl KeptDeadlines<'_> {
+    /// That of a message that was published at `published_unix_ms`.
+    ///
+    /// It lives on by the calendar, but never longer than a message that comes now, nor shorter than
+    /// nothing: a clock that was set back keeps no message for ever.
+    // req: TTL-5
+    pub(super) fn of(&self, message: &Message, published_unix_ms: u64) -> Deadline {
+        let (Some(ttl), Some(clock)) = (lower(self.ttl, message.expiration()), &self.clock) else {
+            return Deadline::NEVER;
+        };
+        let age = clock.started_unix_ms.saturating_sub(published_unix_ms);
+        let left = ttl.saturating_sub(Duration::from_millis(age));
+        Deadline::after(left, clock.started, self.timers)
+    }
+}
+
 impl Queue {
     /// The deadline of a message that comes now: the lower of its own time and the queue's.
     // req: TTL-1
@@ -108,25 +134,13 @@ impl Queue {
         }
     }
 
-    /// The deadline of a message that a journal kept since `published_unix_ms`.
-    ///
-    /// It lives on by the calendar, but never longer than a message that comes now, nor shorter than
-    /// nothing: a clock that was set back keeps no message for ever.
-    // req: TTL-5
-    pub(crate) fn deadline_since(
-        &self,
-        message: &Message,
-        published_unix_ms: u64,
-        now: Instant,
-        now_unix_ms: u64,
-    ) -> Deadline {
-        let ttl = self.state.lock().settings.message_ttl;
-        match lower(ttl, message.expiration()) {
-            None => Deadline::NEVER,
-            Some(ttl) => {
-                let age = Duration::from_millis(now_unix_ms.saturating_sub(published_unix_ms));
-                Deadline::after(ttl.saturating_sub(age), now, &self.spec.timers)
-            }
+    /// The deadlines of messages that the journal kept over a restart.
+    pub(super) fn kept_deadlines(&self) -> KeptDeadlines<'_> {
+        let home = self.spec.home.upgrade();
+        KeptDeadlines {
+            ttl: self.state.lock().settings.message_ttl,
+            clock: home.map(|vhost| vhost.clock()),
+            timers: &self.spec.timers,
         }
     }
 

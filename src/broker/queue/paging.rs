@@ -18,7 +18,7 @@ use std::time::Instant;
 use parking_lot::MutexGuard;
 
 use crate::journal::{
-    Appended, BacklogMessage, JournalError, Location, Lsn, PayloadRecord, RecoveredQueue, StoredRef,
+    Appended, BacklogRef, JournalError, Location, Lsn, PayloadRecord, RecoveredQueue, StoredRef,
 };
 use crate::payload::{PayloadId, ScopeId};
 
@@ -30,7 +30,7 @@ use super::super::payloads::{PayloadBody, PayloadReferences};
 use super::super::spill::page::{self, Content};
 use super::super::spill::{Area, Spill};
 use super::arguments::QueueKind;
-use super::expiry::Deadline;
+use super::expiry::KeptDeadlines;
 use super::priorities::Priorities;
 use super::ready::{Batch, Load, Loaded, Outline, Outlined, Page, Piece, RecoveredZone, Source};
 use super::{After, Entry, MessageSeq, Queue, State};
@@ -343,7 +343,8 @@ impl Queue {
         page: &Page,
         why: &Unreadable,
     ) -> Result<VecDeque<(MessageSeq, Entry)>, Unreadable> {
-        let mut entries = VecDeque::new();
+        let mut entries = VecDeque::<Entry>::new();
+        let deadlines = self.kept_deadlines();
         let (first, last) = page.lsns;
         let mut after = Lsn(first.0.saturating_sub(1));
         if let Some(journal) = &self.spec.journal {
@@ -351,13 +352,17 @@ impl Queue {
             journal.wait_durable(last)?;
         }
         while page.has_references() {
-            let read = self.read_backlog(after, last, RECOVERED_BYTES_MAX)?;
-            let Some(behind) = read.last() else { break };
-            after = behind.lsn;
-            entries.extend(read.iter().map(|found| Entry {
-                redelivered: true,
-                ..self.recovered_entry(found)
-            }));
+            let had_count = entries.len();
+            self.visit_backlog(after, last, RECOVERED_BYTES_MAX, |found| {
+                entries.push_back(Entry {
+                    redelivered: true,
+                    ..self.recovered_entry(&found, &deadlines)
+                });
+            })?;
+            match entries.back() {
+                Some(behind) if entries.len() > had_count => after = behind.lsn,
+                Some(_) | None => break,
+            }
         }
         let (held, room) = {
             let state = self.state.lock();
@@ -383,34 +388,37 @@ impl Queue {
         last: Lsn,
         bytes_max: usize,
     ) -> Result<Loaded, Unreadable> {
-        let found = self.read_backlog(after, last, bytes_max)?;
-        let entries = found.iter().map(|found| self.recovered_entry(found));
-        Ok(Loaded::Recovered(entries.collect()))
+        let deadlines = self.kept_deadlines();
+        let mut entries = VecDeque::new();
+        self.visit_backlog(after, last, bytes_max, |found| {
+            entries.push_back(self.recovered_entry(&found, &deadlines));
+        })?;
+        Ok(Loaded::Recovered(entries))
     }
 
-    /// What the journal has of this queue behind `after` and up to `last`; none if there is no more.
-    fn read_backlog(
+    /// Shows what the journal has of this queue behind `after` and up to `last`; nothing if there is no
+    /// more.
+    fn visit_backlog(
         &self,
         after: Lsn,
         last: Lsn,
         bytes_max: usize,
-    ) -> Result<Vec<BacklogMessage>, JournalError> {
+        mut visit: impl FnMut(BacklogRef<'_>),
+    ) -> Result<(), JournalError> {
         let Some(journal) = &self.spec.journal else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         let (id, count_max) = (self.spec.id, RECOVERED_COUNT_MAX);
-        let mut found = journal.read_backlog(id, after, count_max, bytes_max)?;
-        found.truncate(found.partition_point(|found| found.lsn <= last));
-        Ok(found)
+        journal.visit_backlog(id, after, count_max, bytes_max, |found| {
+            if found.lsn <= last {
+                visit(found);
+            }
+        })
     }
 
-    fn recovered_entry(&self, found: &BacklogMessage) -> Entry {
-        let stored = found.message.as_ref();
-        let message = self.message_of(&stored);
-        let home = self.spec.home.upgrade();
-        let deadline = home.map_or(Deadline::NEVER, |vhost| {
-            vhost.deadline_since(self, &message, stored.time_unix_ms)
-        });
+    fn recovered_entry(&self, found: &BacklogRef<'_>, deadlines: &KeptDeadlines<'_>) -> Entry {
+        let message = self.message_of(&found.message);
+        let deadline = deadlines.of(&message, found.message.time_unix_ms);
         Entry {
             message,
             lsn: found.lsn,
@@ -461,17 +469,17 @@ impl Queue {
                 return Ok(());
             }
         }
+        let deadlines = self.kept_deadlines();
         let mut after = Lsn::ZERO;
         loop {
-            let read = self.read_backlog(after, found.last, RECOVERED_BYTES_MAX)?;
-            let Some(last) = read.last() else {
+            let mut entries = Vec::new();
+            self.visit_backlog(after, found.last, RECOVERED_BYTES_MAX, |found| {
+                entries.push(self.recovered_entry(&found, &deadlines));
+            })?;
+            let Some(last) = entries.last() else {
                 return Ok(());
             };
             after = last.lsn;
-            let entries: Vec<_> = read
-                .iter()
-                .map(|found| self.recovered_entry(found))
-                .collect();
             let mut state = self.lock();
             for entry in entries {
                 let seq = MessageSeq(state.seq_next);
@@ -542,16 +550,19 @@ impl Queue {
             return result;
         };
         loop {
-            let read = self.read_backlog(after, last, RECOVERED_BYTES_MAX)?;
-            let Some(behind) = read.last() else {
+            let (mut lsns, mut behind) = (Vec::new(), None);
+            self.visit_backlog(after, last, RECOVERED_BYTES_MAX, |found| {
+                behind = Some(found.lsn);
+                let is_wanted = match outline.which {
+                    Outline::All => true,
+                    Outline::Delivered => found.was_delivered,
+                };
+                lsns.extend(Some(found.lsn).filter(|_| is_wanted));
+            })?;
+            let Some(behind) = behind else {
                 break;
             };
-            after = behind.lsn;
-            let wanted = read.iter().filter(|found| match outline.which {
-                Outline::All => true,
-                Outline::Delivered => found.was_delivered,
-            });
-            let lsns: Vec<_> = wanted.map(|found| found.lsn).collect();
+            after = behind;
             part(&lsns)?;
         }
         result
@@ -617,7 +628,7 @@ impl Queue {
             // A page is read whole; of what recovery found there may be more.
             let last = match (&mut load.source, &loaded) {
                 (Source::Recovered { after, .. }, Loaded::Recovered(entries)) => {
-                    entries.last().map(|last| *after = last.lsn)
+                    entries.back().map(|last| *after = last.lsn)
                 }
                 (Source::Returned(_) | Source::Page(_) | Source::Recovered { .. }, _) => None,
             };

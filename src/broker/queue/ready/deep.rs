@@ -107,14 +107,14 @@ pub(crate) enum Loaded {
     /// A page's messages; some may be missing.
     Page(VecDeque<(MessageSeq, Entry)>),
     /// Messages in order of their numbers; none if there are no more.
-    Recovered(Vec<Entry>),
+    Recovered(VecDeque<Entry>),
 }
 
 impl Loaded {
     /// The messages in order.
     pub(crate) fn into_messages(self) -> impl Iterator<Item = Message> {
         let (page, recovered) = match self {
-            Self::Page(entries) => (entries, Vec::new()),
+            Self::Page(entries) => (entries, VecDeque::new()),
             Self::Recovered(entries) => (VecDeque::new(), entries),
         };
         let page = page.into_iter().map(|(_, entry)| entry.message);
@@ -391,12 +391,12 @@ impl Deep {
         })
     }
 
-    fn install_recovered(&mut self, after: Lsn, found: Vec<Entry>) -> Option<Installed> {
+    fn install_recovered(&mut self, after: Lsn, found: VecDeque<Entry>) -> Option<Installed> {
         let zone = self.recovered.as_mut().filter(|zone| zone.after == after)?;
         let found_count = found.len();
         let bytes = found.iter().map(|entry| entry.message.size_bytes());
         let found_bytes: u64 = bytes.sum();
-        let last = found.last().map(|entry| entry.lsn);
+        let last = found.back().map(|entry| entry.lsn);
         let number = |(at, entry)| (MessageSeq(zone.seq_next + at as u64), entry);
         let entries = found.into_iter().enumerate().map(number).collect();
         zone.seq_next += found_count as u64;
