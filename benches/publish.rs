@@ -99,6 +99,7 @@ impl Client {
             exclusive: false,
             arguments: &FieldTable::EMPTY,
             prefetch_count_max: 0,
+            prefetch_bytes_max: 0,
             limiter: &Arc::new(ChannelLimiter::new()),
         };
         let vhost = self.connection.vhost();

@@ -180,6 +180,8 @@ pub struct ConnectionSettings {
     pub message_bytes_max: Option<u64>,
     /// Longest wait for the acknowledgement of a delivery; `None` waits for ever. Queues may say otherwise.
     pub consumer_timeout: Option<Duration>,
+    /// `basic.qos` takes a `prefetch_size`; otherwise it is refused with 540, as RabbitMQ does.
+    pub counts_prefetch_size: bool,
     /// Most bytes that may wait to be sent to one connection before its consumers pause.
     pub outbox_bytes_max: usize,
     /// Who logs in by the mechanism ANONYMOUS, without a password; `None` does not offer it.
@@ -200,6 +202,7 @@ impl Default for ConnectionSettings {
             heartbeat: Duration::from_secs(60),
             message_bytes_max: None,
             consumer_timeout: None,
+            counts_prefetch_size: false,
             outbox_bytes_max: 4 * 1024 * 1024,
             anonymous_user: None,
             product: "Warren".to_owned(),

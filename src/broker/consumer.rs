@@ -1,12 +1,13 @@
 //! One consumer, and the limit that a channel's consumers share.
 //!
-//! Owns: what never changes about a consumer, and the count behind `basic.qos` with `global`.
+//! Owns: what never changes about a consumer, the counts behind `basic.qos` with `global`, and windows of bytes
+//! (`prefetch_size`), which are a consumer's own or its channel's.
 //! A consumer's own prefetch count is kept by its queue (`queue/consumers.rs`).
 //! Spec: RabbitMQ's reading of `basic.qos`: not global means each consumer started afterwards,
 //! global means the channel.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -32,6 +33,8 @@ pub struct Consumer {
     pub(crate) queue: Arc<Queue>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) limiter: Arc<ChannelLimiter>,
+    /// Its own window of bytes, if it has one: shared with nobody.
+    pub(crate) window: Option<Arc<ChannelLimiter>>,
     pub(crate) id: ConsumerId,
     pub(crate) channel: u16,
     /// Its channel's name in events, and its user's.
@@ -88,6 +91,12 @@ impl Consumer {
         self.prefetch_count_max
     }
 
+    /// How many bytes of bodies it may hold unsettled; 0 for no limit.
+    #[must_use]
+    pub fn prefetch_bytes_max(&self) -> u32 {
+        self.window.as_ref().map_or(0, |window| window.bytes_max())
+    }
+
     /// `x-priority`; 0 if it gave none.
     #[must_use]
     pub fn priority(&self) -> i64 {
@@ -99,82 +108,211 @@ impl Consumer {
     pub fn arguments(&self) -> &FieldTable {
         &self.arguments
     }
+
+    /// Counts one delivery of a body of `bytes` where it counts, or notes that this consumer waits for room.
+    /// Called under its queue's and its outbox's lock.
+    // req: QOS-2
+    pub(crate) fn acquire(self: &Arc<Self>, bytes: u64) -> bool {
+        if let Some(window) = &self.window
+            && !window.acquire(self, bytes)
+        {
+            return false;
+        }
+        let has_acquired = self.limiter.acquire(self, bytes);
+        if !has_acquired && let Some(window) = &self.window {
+            // Nobody else uses it, so nobody has to hear of this.
+            window.take_back(Share::one(bytes));
+        }
+        has_acquired
+    }
+
+    /// Takes back what settled deliveries counted. No lock may be held.
+    pub(crate) fn release(&self, share: Share, now: Instant, wakes: &mut Wakes) {
+        if let Some(window) = &self.window {
+            window.release(share, now, wakes);
+        }
+        self.limiter.release(share, now, wakes);
+    }
+
+    /// Whether deliveries of both count in the same places.
+    pub(crate) fn shares_limits(&self, other: &Self) -> bool {
+        let is_same_consumer = std::ptr::eq(self, other);
+        let has_window = self.window.is_some() || other.window.is_some();
+        is_same_consumer || (!has_window && Arc::ptr_eq(&self.limiter, &other.limiter))
+    }
+
+    /// It left its queue: nobody needs to tell it of room.
+    pub(crate) fn forget_limits(self: &Arc<Self>) {
+        self.limiter.forget(self);
+        if let Some(window) = &self.window {
+            window.forget(self);
+        }
+    }
 }
 
-/// The limit that all acknowledging consumers of one channel share (`basic.qos` with `global`).
+/// What deliveries count against a limit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Share {
+    pub(crate) count: u32,
+    /// Of their bodies, payloads included.
+    pub(crate) bytes: u64,
+}
+
+impl Share {
+    /// One delivery of a body of this size.
+    pub(crate) fn one(bytes: u64) -> Self {
+        Self { count: 1, bytes }
+    }
+
+    /// Another delivery.
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// Whether a limiter counts bytes beside messages.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum CountBytes {
+    #[default]
+    No,
+    Yes,
+}
+
+/// The limit that all acknowledging consumers of one channel share (`basic.qos` with `global`), or the window of
+/// bytes of one consumer.
 ///
-/// Counts from the first delivery on, so that a limit set later is exact.
+/// Counts from the first delivery on, so that a limit set later is exact. A window of bytes holds back only
+/// what is sent ahead: a message larger than it passes when nothing is out.
 #[derive(Debug, Default)]
 pub struct ChannelLimiter {
+    count_bytes: CountBytes,
     /// Deliveries out.
     used_count: AtomicU32,
+    /// Bytes of their bodies, if they are counted.
+    used_bytes: AtomicU64,
     /// 0 for no limit.
     count_max: AtomicU32,
+    /// 0 for no limit.
+    bytes_max: AtomicU32,
     stalled: Mutex<Vec<Arc<Consumer>>>,
 }
 
 impl ChannelLimiter {
-    /// No limit, nothing out.
+    /// No limit, nothing out; it counts messages only, and never has a limit of bytes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the limit; 0 lifts it. Takes effect at once.
-    pub fn set_count_max(&self, count_max: u32, now: Instant, wakes: &mut Wakes) {
+    /// No limit, nothing out; it counts bytes too.
+    #[must_use]
+    pub fn counting_bytes() -> Self {
+        Self {
+            count_bytes: CountBytes::Yes,
+            ..Self::default()
+        }
+    }
+
+    /// A window of so many bytes.
+    pub(crate) fn window(bytes_max: u32) -> Self {
+        Self {
+            bytes_max: AtomicU32::new(bytes_max),
+            ..Self::counting_bytes()
+        }
+    }
+
+    /// Sets the limits, messages and bytes of their bodies; 0 lifts one. Takes effect at once.
+    pub fn set(&self, count_max: u32, bytes_max: u32, now: Instant, wakes: &mut Wakes) {
+        debug_assert!(
+            bytes_max == 0 || self.count_bytes == CountBytes::Yes,
+            "what is limited is counted"
+        );
         self.count_max.store(count_max, Ordering::SeqCst);
+        self.bytes_max.store(bytes_max, Ordering::SeqCst);
         self.resume_stalled(now, wakes);
     }
 
-    /// The limit; 0 for none.
+    /// The limit of messages; 0 for none.
     #[must_use]
     pub fn count_max(&self) -> u32 {
         self.count_max.load(Ordering::SeqCst)
     }
 
-    /// Counts one delivery, or notes that `consumer` waits for room. Called under its queue's and its
-    /// outbox's lock.
-    pub(crate) fn acquire(&self, consumer: &Arc<Consumer>) -> bool {
-        if self.count_max.load(Ordering::SeqCst) == 0 {
-            self.used_count.fetch_add(1, Ordering::SeqCst);
+    /// The limit of bytes; 0 for none.
+    #[must_use]
+    pub fn bytes_max(&self) -> u32 {
+        self.bytes_max.load(Ordering::SeqCst)
+    }
+
+    /// Whether there is any limit.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.count_max() != 0 || self.bytes_max() != 0
+    }
+
+    fn acquire(&self, consumer: &Arc<Consumer>, bytes: u64) -> bool {
+        if !self.is_limited() {
+            self.take(bytes);
             return true;
         }
         // Under the lock, so that a release between the test and the note is not missed.
         let mut stalled = self.stalled.lock();
-        if self.has_room() {
-            self.used_count.fetch_add(1, Ordering::SeqCst);
+        if self.has_room_for(bytes) {
+            self.take(bytes);
             return true;
         }
         stalled.push(Arc::clone(consumer));
         false
     }
 
-    /// Takes back counts of settled deliveries and lets waiting consumers try again. No lock may be held.
-    pub(crate) fn release(&self, count: u32, now: Instant, wakes: &mut Wakes) {
-        let before = self.used_count.fetch_sub(count, Ordering::SeqCst);
-        debug_assert!(before >= count, "released what was never acquired");
+    fn take(&self, bytes: u64) {
+        if self.count_bytes == CountBytes::Yes {
+            self.used_bytes.fetch_add(bytes, Ordering::SeqCst);
+        }
+        self.used_count.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn take_back(&self, share: Share) {
+        if self.count_bytes == CountBytes::Yes {
+            let before = self.used_bytes.fetch_sub(share.bytes, Ordering::SeqCst);
+            debug_assert!(before >= share.bytes, "released what was never acquired");
+        }
+        let before = self.used_count.fetch_sub(share.count, Ordering::SeqCst);
+        debug_assert!(before >= share.count, "released what was never acquired");
+    }
+
+    /// Lets waiting consumers try again once settled deliveries are taken back.
+    fn release(&self, share: Share, now: Instant, wakes: &mut Wakes) {
+        self.take_back(share);
         // Nobody waits without a limit: lifting it lets all of them go.
-        if self.count_max.load(Ordering::SeqCst) != 0 {
+        if self.is_limited() {
             self.resume_stalled(now, wakes);
         }
     }
 
-    /// Drops a consumer that left its queue while it was stalled.
-    pub(crate) fn forget(&self, consumer: &Arc<Consumer>) {
+    fn forget(&self, consumer: &Arc<Consumer>) {
         let mut stalled = self.stalled.lock();
         stalled.retain(|stalled| !Arc::ptr_eq(stalled, consumer));
     }
 
     fn resume_stalled(&self, now: Instant, wakes: &mut Wakes) {
-        if !self.has_room() {
+        // What each of them waits with may be of any size; the least is 0.
+        if !self.has_room_for(0) {
             return;
         }
         let resumed = std::mem::take(&mut *self.stalled.lock());
         queue::resume(resumed, now, wakes);
     }
 
-    fn has_room(&self) -> bool {
+    fn has_room_for(&self, bytes: u64) -> bool {
         let count_max = self.count_max.load(Ordering::SeqCst);
-        count_max == 0 || self.used_count.load(Ordering::SeqCst) < count_max
+        let used_count = self.used_count.load(Ordering::SeqCst);
+        if count_max != 0 && used_count >= count_max {
+            return false;
+        }
+        let bytes_max = self.bytes_max.load(Ordering::SeqCst);
+        let used_bytes = self.used_bytes.load(Ordering::SeqCst);
+        bytes_max == 0 || used_count == 0 || used_bytes.saturating_add(bytes) <= bytes_max.into()
     }
 }

@@ -153,11 +153,9 @@ pub enum Error {
     #[error("invalid exchange type ''")]
     InvalidExchangeType,
     /// An `x-match` that is a string, but none of the four.
-    #[error(
-        "Invalid x-match field value <<\"{value}\">>; expected all, any, all-with-x, or any-with-x"
-    )]
+    #[error("Invalid x-match field value {value}; expected all, any, all-with-x, or any-with-x")]
     InvalidMatch {
-        /// The value.
+        /// The value as an Erlang term.
         value: String,
     },
     /// An `x-match` that is no string.

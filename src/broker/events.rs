@@ -197,7 +197,7 @@ pub(crate) fn describe_binding(
 }
 
 /// Octets as Erlang prints them.
-fn binary(octets: &[u8]) -> String {
+pub(crate) fn binary(octets: &[u8]) -> String {
     let is_printable = |octet: &u8| matches!(octet, b' '..=b'~');
     if octets.is_empty() {
         return "<<>>".to_owned();

@@ -168,7 +168,7 @@ impl Outbox {
         }
         // Under the outbox's lock, so that nothing is counted that is not taken.
         if delivery.consumer.ack_mode == AckMode::Manual
-            && !delivery.consumer.limiter.acquire(&delivery.consumer)
+            && !delivery.consumer.acquire(delivery.message.size_bytes())
         {
             return Pushed::Stalled(delivery);
         }

@@ -46,7 +46,7 @@ use smallvec::SmallVec;
 use crate::amqp::field::FieldTable;
 use crate::journal::{Journal, Location, Lsn, QueueId};
 
-use super::consumer::{AckMode, Consumer};
+use super::consumer::{AckMode, Consumer, Share};
 use super::dead_letter::DeathReason;
 use super::dedup::DedupCache;
 use super::error::{Error, Resource, ResourceKind};
@@ -392,7 +392,7 @@ impl Queue {
                 };
                 if let Some(consumer) = &out.consumer {
                     state.consumers.settled(consumer.id);
-                    note_release(&mut limiters, consumer);
+                    note_release(&mut limiters, consumer, out.entry.message.size_bytes());
                 }
                 match how {
                     Settle::Ack => state.counts.acked += 1,
@@ -578,7 +578,7 @@ impl Queue {
         };
         for consumer in consumers {
             consumer.outbox.forget(&consumer);
-            consumer.limiter.forget(&consumer);
+            consumer.forget_limits();
             let outbox = Arc::clone(&consumer.outbox);
             outbox.push_cancelled(consumer, wakes);
         }
@@ -791,10 +791,10 @@ fn has_record(lsn: &Lsn) -> bool {
     *lsn != Lsn::ZERO
 }
 
-fn note_release(releases: &mut Releases, consumer: &Arc<Consumer>) {
-    let same = |other: &(Arc<Consumer>, u32)| Arc::ptr_eq(&other.0.limiter, &consumer.limiter);
+fn note_release(releases: &mut Releases, consumer: &Arc<Consumer>, bytes: u64) {
+    let same = |other: &(Arc<Consumer>, Share)| other.0.shares_limits(consumer);
     match releases.iter().position(same) {
-        Some(at) => releases[at].1 += 1,
-        None => releases.push((Arc::clone(consumer), 1)),
+        Some(at) => releases[at].1.add(bytes),
+        None => releases.push((Arc::clone(consumer), Share::one(bytes))),
     }
 }

@@ -222,6 +222,8 @@ pub(crate) fn walk<'a>(
             && let Some(alternate) = exchange.alternate()
         {
             match directory.exchange(alternate.as_bytes()) {
+                // As an alternate the default exchange has no bindings.
+                Some(alternate) if alternate.name().as_bytes().is_empty() => {}
                 Some(alternate) => found.push(Destination::Exchange(alternate)),
                 None => repeatable = Repeatable::No,
             }

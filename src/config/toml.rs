@@ -132,6 +132,12 @@ const KEYS: &[(&str, Setter)] = &[
             duration(value).map(Some),
         )
     }),
+    ("connection.prefetch_size", |settings, value| {
+        set(
+            &mut settings.connection.counts_prefetch_size,
+            yes_or_no(value),
+        )
+    }),
     ("connection.max_message_size", |settings, value| {
         set(
             &mut settings.connection.message_bytes_max,

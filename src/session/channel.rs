@@ -66,6 +66,8 @@ pub(super) struct Channel {
     limiter: Arc<ChannelLimiter>,
     /// For consumers started from now on; 0 is no limit.
     prefetch_count_max: u16,
+    /// The same in bytes of bodies.
+    prefetch_bytes_max: u32,
     /// The least that any queue consumed here allows for an acknowledgement.
     timeout_min: Option<Duration>,
     publisher: Publisher,
@@ -110,7 +112,7 @@ impl Channel {
     }
 
     /// `place` is where a limit of its user counts it.
-    pub(super) fn new(number: u16, place: Option<Place>) -> Self {
+    pub(super) fn new(number: u16, place: Option<Place>, limiter: ChannelLimiter) -> Self {
         Self {
             number,
             _place: place,
@@ -118,8 +120,9 @@ impl Channel {
             upload: None,
             consumers: HashMap::new(),
             reply_consumer: None,
-            limiter: Arc::new(ChannelLimiter::new()),
+            limiter: Arc::new(limiter),
             prefetch_count_max: 0,
+            prefetch_bytes_max: 0,
             timeout_min: None,
             publisher: Publisher::on_channel(number),
             mode: Mode::Plain,

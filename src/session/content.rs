@@ -133,6 +133,8 @@ pub(super) struct SizeRules {
     pub(super) message_bytes_max: Option<u64>,
     /// Large bodies are delivered with their content id.
     pub(super) tells_content_ids: bool,
+    /// `prefetch_size` counts; otherwise it is refused.
+    pub(super) counts_prefetch_size: bool,
 }
 
 impl Content {

@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::amqp::frame::{self, FrameError, FrameKind, FrameRef};
 use crate::amqp::method::{Method, channel as channel_method, connection};
 use crate::amqp::reply::ReplyCode;
+use crate::broker::ChannelLimiter;
 
 use super::channel::Channel;
 use super::failure::{Failure, MethodId};
@@ -302,8 +303,12 @@ impl Session {
             };
             Failure::broker(&error, id)
         })?;
-        self.channels
-            .insert(number, Slot::Open(Box::new(Channel::new(number, place))));
+        let limiter = match self.settings.connection.counts_prefetch_size {
+            true => ChannelLimiter::counting_bytes(),
+            false => ChannelLimiter::new(),
+        };
+        let channel = Channel::new(number, place, limiter);
+        self.channels.insert(number, Slot::Open(Box::new(channel)));
         if let State::Running(connection) = &self.state {
             events::channel_opened(connection, number);
         }

@@ -798,6 +798,7 @@ fn context<'a>(
         payload_threshold_bytes: settings.payload_threshold_bytes,
         message_bytes_max: settings.connection.message_bytes_max,
         tells_content_ids: settings.tells_content_ids,
+        counts_prefetch_size: settings.connection.counts_prefetch_size,
     };
     Some(Context {
         connection,

@@ -29,12 +29,18 @@ pub(super) fn check_user_id(properties: &PropertiesRef<'_>, user: &User) -> Resu
     }
 }
 
-/// Refuses a message whose other properties do not hold.
+/// Refuses a message whose time is no time.
 #[inline]
-pub(super) fn check(properties: &PropertiesRef<'_>) -> Result<(), Failure> {
-    if let Some(expiration) = properties.expiration {
-        check_expiration(expiration)?;
+pub(super) fn check_time(properties: &PropertiesRef<'_>) -> Result<(), Failure> {
+    match properties.expiration {
+        Some(expiration) => check_expiration(expiration),
+        None => Ok(()),
     }
+}
+
+/// Refuses a message that is neither transient nor persistent.
+#[inline]
+pub(super) fn check_delivery_mode(properties: &PropertiesRef<'_>) -> Result<(), Failure> {
     match properties.delivery_mode {
         None | Some(1 | 2) => Ok(()),
         Some(mode) => Err(refuse(format_args!(
@@ -55,14 +61,21 @@ fn check_expiration(expiration: &[u8]) -> Result<(), Failure> {
     let problem = if number.is_empty() {
         "no_integer".to_owned()
     } else if !rest.is_empty() {
-        format!("{{leftover_string,\"{rest}\"}}")
+        format!("{{leftover_string,{}}}", erlang_string(rest))
     } else if text.starts_with('-') && number.bytes().any(|digit| digit != b'0') {
         format!("{{value_negative,-{}}}", number.trim_start_matches('0'))
     } else if number
         .parse::<u64>()
         .map_or(true, |ms| ms > EXPIRATION_MS_MAX)
     {
-        format!("{{value_too_large,{number}}}")
+        match number.len() {
+            // Where Erlang's lines of 80 columns end.
+            ..LONG_NUMBER_DIGITS => format!("{{value_too_large,{number}}}"),
+            digits => {
+                let indent = digits + "invalid expiration '': {".len();
+                format!("{{value_too_large,\n{:indent$}{number}}}", "")
+            }
+        }
     } else {
         return Ok(());
     };
@@ -70,6 +83,34 @@ fn check_expiration(expiration: &[u8]) -> Result<(), Failure> {
         "invalid expiration '{text}': {problem}"
     )))
 }
+
+/// A string as Erlang prints it: one with octets that are not printable is a list of numbers.
+fn erlang_string(text: &str) -> String {
+    let is_printable = |octet: u8| matches!(octet, 8..=13 | 27 | 32..=126 | 160..);
+    if !text.bytes().all(is_printable) {
+        let numbers: Vec<_> = text.bytes().map(|octet| octet.to_string()).collect();
+        return format!("[{}]", numbers.join(","));
+    }
+    let mut printed = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => printed.extend(['\\', letter]),
+            '\u{8}' => printed.push_str("\\b"),
+            '\t' => printed.push_str("\\t"),
+            '\n' => printed.push_str("\\n"),
+            '\u{b}' => printed.push_str("\\v"),
+            '\u{c}' => printed.push_str("\\f"),
+            '\r' => printed.push_str("\\r"),
+            '\u{1b}' => printed.push_str("\\e"),
+            letter => printed.push(letter),
+        }
+    }
+    printed.push('"');
+    printed
+}
+
+/// The quoted number and the number again fill a line of 80 columns, in digits.
+const LONG_NUMBER_DIGITS: usize = 20;
 
 fn refuse(explanation: std::fmt::Arguments<'_>) -> Failure {
     Failure::new(
@@ -84,7 +125,8 @@ mod tests {
     use super::*;
 
     fn text_of(properties: &PropertiesRef<'_>) -> Option<String> {
-        check(properties)
+        check_time(properties)
+            .and_then(|()| check_delivery_mode(properties))
             .err()
             .map(|failure| failure.text.to_string())
     }
@@ -107,6 +149,14 @@ mod tests {
                 "invalid expiration '100ms': {leftover_string,\"ms\"}",
             ),
             (
+                expiration("5\0"),
+                "invalid expiration '5\0': {leftover_string,[0]}",
+            ),
+            (
+                expiration("5\n\"\\"),
+                "invalid expiration '5\n\"\\': {leftover_string,\"\\n\\\"\\\\\"}",
+            ),
+            (
                 PropertiesRef {
                     delivery_mode: Some(7),
                     ..PropertiesRef::default()
@@ -116,6 +166,11 @@ mod tests {
             (
                 expiration("315360000001"),
                 "invalid expiration '315360000001': {value_too_large,315360000001}",
+            ),
+            (
+                expiration("99999999999999999999"),
+                "invalid expiration '99999999999999999999': {value_too_large,\n\
+                 \u{20}                                           99999999999999999999}",
             ),
         ];
         for (properties, expected) in cases {

@@ -496,6 +496,7 @@ impl Run {
             exclusive,
             arguments: &arguments,
             prefetch_count_max: (c % 4) as u16,
+            prefetch_bytes_max: 0,
             limiter: &self.channels[channel].limiter,
         };
         let vhost = self.connection.vhost();
@@ -656,7 +657,7 @@ impl Run {
         channel.count_max = count_max as u32;
         channel
             .limiter
-            .set_count_max(count_max as u32, self.now, &mut self.wakes);
+            .set(count_max as u32, 0, self.now, &mut self.wakes);
     }
 
     fn close_channel(&mut self, channel: usize) {

@@ -19,6 +19,7 @@ mod lapin_patterns;
 mod large_payload;
 mod limits;
 mod malformed;
+mod prefetch_size;
 mod priority;
 mod process;
 mod publish;

@@ -12,6 +12,7 @@ use crate::amqp::field::{FieldTable, FieldValue, ShortString};
 
 use super::super::binding::Binding;
 use super::super::error::Error;
+use super::super::events::binary;
 use super::super::queue::arguments::term;
 use super::destinations::Destination;
 
@@ -97,12 +98,15 @@ fn match_rule(arguments: &FieldTable) -> Result<(Rule, XHeaders), Error> {
             b"all-with-x" => Ok((Rule::All, XHeaders::Matched)),
             b"any-with-x" => Ok((Rule::Any, XHeaders::Matched)),
             other => Err(Error::InvalidMatch {
-                value: String::from_utf8_lossy(other).into_owned(),
+                value: binary(other),
             }),
         },
         Some(other) => Err(Error::InvalidMatchType {
             type_name: other.type_name(),
-            value: term(&other),
+            value: match &other {
+                FieldValue::ByteArray(octets) => binary(octets),
+                other => term(other),
+            },
         }),
     }
 }

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::journal::{Lsn, QueueId};
 
-use super::super::consumer::Consumer;
+use super::super::consumer::{Consumer, Share};
 use super::super::dead_letter::{Dead, DeathReason};
 use super::super::message::{BodyRef, Message};
 use super::super::outbox::Wakes;
@@ -92,8 +92,9 @@ impl After {
     }
 }
 
-/// Channels whose limit gets room once the lock is gone, each by one of its consumers.
-pub(super) type Releases = SmallVec<[(Arc<Consumer>, u32); 2]>;
+/// Channels whose limit gets room once the lock is gone, each by one of its consumers; and consumers with a
+/// window of their own.
+pub(super) type Releases = SmallVec<[(Arc<Consumer>, Share); 2]>;
 
 /// Deliveries that are settled in memory, before the journal knows and what follows is done.
 #[derive(Debug)]
@@ -113,8 +114,8 @@ impl Settled {
     /// Does the rest. No lock may be held.
     pub(crate) fn finish(self, now: Instant, wakes: &mut Wakes) {
         self.queue.finish(self.after, now, wakes);
-        for (consumer, count) in self.limiters {
-            consumer.limiter.release(count, now, wakes);
+        for (consumer, share) in self.limiters {
+            consumer.release(share, now, wakes);
         }
     }
 }

@@ -343,10 +343,7 @@ pub(crate) fn check_same(
     let (received, current) = match (current, received) {
         (None, None) => return Ok(()),
         (Some(current), Some(received)) if is_same(current, received) => return Ok(()),
-        (Some(current), Some(received)) => {
-            let (current, received) = (term(current), term(received));
-            (format!("'{received}'"), format!("'{current}'"))
-        }
+        (Some(current), Some(received)) => (quoted(received), quoted(current)),
         (current, received) => (typed(received), typed(current)),
     };
     Err(Error::Inequivalent {
@@ -355,6 +352,14 @@ pub(crate) fn check_same(
         received,
         current,
     })
+}
+
+/// A value in quotes; a void one is none.
+fn quoted(value: &FieldValue) -> String {
+    match value {
+        FieldValue::Void => "none".to_owned(),
+        value => format!("'{}'", term(value)),
+    }
 }
 
 /// Whether two values are the same, whatever width their numbers have and whichever type of string they

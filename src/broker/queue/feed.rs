@@ -92,10 +92,10 @@ impl Queue {
     ) {
         for seq in seqs {
             let stream = state.stream.as_mut();
-            if let Some(consumer) = stream.and_then(|stream| stream.settled(seq.0)) {
+            if let Some((consumer, bytes)) = stream.and_then(|stream| stream.settled(seq.0)) {
                 state.counts.acked += 1;
                 state.consumers.settled(consumer.id);
-                note_release(limiters, &consumer);
+                note_release(limiters, &consumer, bytes);
             }
         }
     }
@@ -119,6 +119,7 @@ impl Queue {
                 }
             };
             let seq = MessageSeq(state.seq_next);
+            let bytes = message.size_bytes();
             let delivery = Delivery {
                 consumer: Arc::clone(&consumer),
                 message: message.with_number(STREAM_OFFSET, offset),
@@ -129,7 +130,7 @@ impl Queue {
                 Pushed::Taken => {
                     state.seq_next += 1;
                     state.counts.delivered += 1;
-                    stream.sent(seq.0, &consumer);
+                    stream.sent(seq.0, &consumer, bytes);
                     state.consumers.front_took(Unsettled::Counts);
                 }
                 Pushed::Stalled(_) | Pushed::Closed(_) => state.consumers.front_stalled(),

@@ -75,7 +75,7 @@ pub(crate) struct Stream {
     payloads: BTreeMap<Lsn, PayloadBody>,
     readers: HashMap<ConsumerId, Reader>,
     /// Deliveries that were not acknowledged, by their numbers.
-    outstanding: HashMap<u64, Arc<Consumer>>,
+    outstanding: HashMap<u64, (Arc<Consumer>, u64)>,
 }
 
 impl Stream {
@@ -239,16 +239,16 @@ impl Stream {
         self.readers.remove(&id);
     }
 
-    /// A delivery went out.
-    pub(super) fn sent(&mut self, seq: u64, consumer: &Arc<Consumer>) {
+    /// A delivery went out, with a body of `bytes`.
+    pub(super) fn sent(&mut self, seq: u64, consumer: &Arc<Consumer>, bytes: u64) {
         if let Some(reader) = self.readers.get_mut(&consumer.id) {
             reader.advance();
         }
-        self.outstanding.insert(seq, Arc::clone(consumer));
+        self.outstanding.insert(seq, (Arc::clone(consumer), bytes));
     }
 
-    /// A delivery is settled, in whatever way; gives who had it.
-    pub(super) fn settled(&mut self, seq: u64) -> Option<Arc<Consumer>> {
+    /// A delivery is settled, in whatever way; gives who had it, and the bytes of its body.
+    pub(super) fn settled(&mut self, seq: u64) -> Option<(Arc<Consumer>, u64)> {
         self.outstanding.remove(&seq)
     }
 }

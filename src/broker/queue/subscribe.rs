@@ -53,6 +53,7 @@ impl Queue {
                 queue: Arc::clone(self),
                 outbox: new.outbox,
                 limiter: new.limiter,
+                window: new.window,
                 id: state.consumers.next_id(),
                 channel: new.channel,
                 by: new.by,
@@ -94,7 +95,7 @@ impl Queue {
             return Cancelled::Unknown;
         }
         consumer.outbox.forget(consumer);
-        consumer.limiter.forget(consumer);
+        consumer.forget_limits();
         match (remaining_count, removed) {
             (0, _) => Cancelled::Last,
             (_, Removed::Active) => Cancelled::TakenOver,

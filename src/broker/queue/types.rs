@@ -142,6 +142,8 @@ pub(crate) enum ConsumeRefused {
 pub(crate) struct NewConsumer {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) limiter: Arc<ChannelLimiter>,
+    /// Its own window of bytes, if it has one.
+    pub(crate) window: Option<Arc<ChannelLimiter>>,
     pub(crate) channel: u16,
     pub(crate) by: (Box<str>, Name),
     pub(crate) tag: Name,

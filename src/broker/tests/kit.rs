@@ -65,7 +65,7 @@ impl Client {
         Self {
             connection: connection.expect("the default vhost"),
             publisher: Publisher::new(),
-            limiter: Arc::new(ChannelLimiter::new()),
+            limiter: Arc::new(ChannelLimiter::counting_bytes()),
             wakes: Wakes::new(),
             now: broker.shared.timers.started() + Duration::from_secs(1),
         }
@@ -258,6 +258,7 @@ impl Client {
             exclusive: false,
             arguments: &FieldTable::EMPTY,
             prefetch_count_max: prefetch,
+            prefetch_bytes_max: 0,
             limiter: &self.limiter,
         };
         let vhost = Arc::clone(self.connection.vhost());

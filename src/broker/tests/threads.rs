@@ -66,8 +66,9 @@ impl Life {
                     queue.settle(&[seq], how, client.now, &mut client.wakes);
                 }
             }
-            13 => client.limiter.set_count_max(
+            13 => client.limiter.set(
                 self.numbers.below(4) as u32,
+                self.numbers.below(3) as u32 * 8,
                 client.now,
                 &mut client.wakes,
             ),

@@ -154,12 +154,14 @@ impl Vhost {
             destination,
         } = self.ends(by, kind, request)?;
         let mut topology = self.lock_topology();
+        let key = self.binding_key(kind, &source, &destination, request);
+        // Who takes away nothing needs no right to it.
         if kind == ResourceKind::Queue
+            && topology.contains(&key)
             && let Some(queue) = self.queue(&destination)
         {
             self.check_owner(by, &queue)?;
         }
-        let key = self.binding_key(kind, &source, &destination, request);
         let user = by.user.name().as_bytes();
         self.remove_binding_in(&mut topology, &key, user)?;
         if let Some(exchange) = self.unused_auto_delete(&topology, &key.source) {

@@ -38,6 +38,9 @@ pub struct Consume<'a> {
     pub arguments: &'a FieldTable,
     /// How many deliveries may be unsettled; 0 for no limit. Ignored without acknowledgements.
     pub prefetch_count_max: u16,
+    /// How many bytes of bodies may be unsettled when more is sent ahead; 0 for no limit. Ignored without
+    /// acknowledgements.
+    pub prefetch_bytes_max: u32,
     /// What the channel's consumers share.
     pub limiter: &'a Arc<ChannelLimiter>,
 }
@@ -72,6 +75,8 @@ impl Vhost {
         let new = NewConsumer {
             outbox: Arc::clone(&by.outbox),
             limiter: Arc::clone(consume.limiter),
+            window: (consume.prefetch_bytes_max != 0)
+                .then(|| Arc::new(ChannelLimiter::window(consume.prefetch_bytes_max))),
             channel: consume.channel,
             by: (
                 by.channel_pid(consume.channel).into_boxed_str(),
@@ -271,7 +276,7 @@ fn check_mode(consume: &Consume<'_>, kind: QueueKind, resource: &Resource) -> Re
             resource: resource(),
         });
     }
-    if kind != QueueKind::Classic && consume.limiter.count_max() != 0 {
+    if kind != QueueKind::Classic && consume.limiter.is_limited() {
         return Err(Error::GlobalQos {
             resource: resource(),
         });

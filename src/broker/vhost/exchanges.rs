@@ -146,11 +146,8 @@ impl Vhost {
         let name = &*without_line_ends(delete.name);
         refuse_default(name)?;
         self.authorize(by, ResourceKind::Exchange, name, Access::Configure)?;
-        if name.starts_with(RESERVED_PREFIX)
-            && PREDECLARED
-                .iter()
-                .any(|(predeclared, _)| predeclared.as_bytes() == name)
-        {
+        // Whether it exists or not.
+        if name.starts_with(RESERVED_PREFIX) {
             return Err(Error::SystemExchange {
                 resource: self.exchange_resource(name),
             });

@@ -336,6 +336,16 @@ impl Vhost {
         self.exchange_to_publish(by, exchange).map(|_| ())
     }
 
+    /// Whether the `CC` and `BCC` of a message are such that it may be published.
+    ///
+    /// # Errors
+    /// 406, if one of them is no array.
+    pub fn check_keys(&self, header: &Bytes, properties: &PropertiesRef<'_>) -> Result<(), Error> {
+        let elements = properties.headers;
+        let headers = elements.and_then(|elements| table_in(header, elements));
+        headers.map_or(Ok(()), |headers| more_keys(&headers).map(|_| ()))
+    }
+
     /// Finds the exchange and checks that the connection may publish to it.
     pub(super) fn exchange_to_publish(
         &self,

@@ -22,16 +22,20 @@ use crate::session::tx::Settlement;
 use crate::session::unsettled::Owed;
 
 impl Channel {
+    /// Limits what is sent ahead: by count, and by bytes where the settings say so.
+    // req: QOS-1
     pub(super) fn qos(&mut self, method: &basic::Qos, cx: &mut Context<'_>) -> Result<(), Failure> {
-        if method.prefetch_size != 0 {
+        if method.prefetch_size != 0 && !cx.rules.counts_prefetch_size {
             let explanation = format!("prefetch_size!=0 ({})", method.prefetch_size);
             return Err(not_implemented(&explanation, id_of!(basic::Qos)));
         }
         if method.global {
+            let count_max = method.prefetch_count.into();
             self.limiter
-                .set_count_max(method.prefetch_count.into(), cx.now, cx.wakes);
+                .set(count_max, method.prefetch_size, cx.now, cx.wakes);
         } else {
             self.prefetch_count_max = method.prefetch_count;
+            self.prefetch_bytes_max = method.prefetch_size;
         }
         self.reply(&basic::QosOk {}, cx);
         Ok(())
@@ -66,6 +70,7 @@ impl Channel {
             exclusive: method.exclusive,
             arguments: &method.arguments,
             prefetch_count_max: self.prefetch_count_max,
+            prefetch_bytes_max: self.prefetch_bytes_max,
             limiter: &self.limiter,
         };
         let consumer = cx

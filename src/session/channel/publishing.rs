@@ -183,7 +183,13 @@ impl Channel {
     ) -> Result<Option<ContentHeader>, Failure> {
         properties::check_user_id(properties, cx.connection.user())?;
         let asking = self.asking_header(header, properties)?;
-        properties::check(properties)?;
+        properties::check_time(properties)?;
+        if let Err(failure) = properties::check_delivery_mode(properties) {
+            // RabbitMQ looks at CC and BCC before.
+            let checked = cx.connection.vhost().check_keys(&header.raw, properties);
+            checked.map_err(|error| Failure::broker(&error, MethodId::PUBLISH))?;
+            return Err(failure);
+        }
         Ok(asking)
     }
 

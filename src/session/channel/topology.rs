@@ -224,9 +224,6 @@ impl Channel {
             .vhost()
             .queue_delete(cx.connection, &delete, cx.wakes);
         let message_count = deleted.map_err(|error| Failure::broker(&error, id))?;
-        if self.last_queue == name {
-            self.last_queue = ShortString::EMPTY;
-        }
         self.promise_unless(method.no_wait, &queue::DeleteOk { message_count }, cx);
         Ok(())
     }
