@@ -4,6 +4,7 @@
 //! [`toml`] and `cli` turn those into these values.
 //! Every limit of RELIABILITY section 6 that an operator may change is a field here.
 
+mod tls;
 #[cfg(feature = "cli")]
 pub mod toml;
 
@@ -11,6 +12,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use tls::{
+    AMQPS_PORT, HTTPS_PORT, LoginFrom, PeerVerification, SanType, TlsSettings, TlsVersions,
+};
 
 /// Bodies at or above this size, in bytes, become payloads.
 pub const PAYLOAD_THRESHOLD_BYTES_DEFAULT: u64 = 1024 * 1024;
@@ -28,6 +33,8 @@ pub struct ServerSettings {
     pub data_dir: PathBuf,
     /// Address of the AMQP listener; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// File of a listening socket for programs of this machine; `None` has none.
+    pub unix_listen: Option<PathBuf>,
     /// Address of the piece protocol's listener; port 0 takes a free one.
     pub peer_listen: SocketAddr,
     /// Address of the HTTP listener; port 0 takes a free one.
@@ -38,6 +45,8 @@ pub struct ServerSettings {
     pub connection: ConnectionSettings,
     /// What connections may cost before they have logged in.
     pub admission: AdmissionSettings,
+    /// TLS listeners, and what they show and ask for.
+    pub tls: TlsSettings,
     /// How durable a confirm is.
     pub sync: SyncMode,
     /// How the journal is looked after.
@@ -57,11 +66,13 @@ impl Default for ServerSettings {
         Self {
             data_dir: PathBuf::from("./warren-data"),
             listen: SocketAddr::new(any, AMQP_PORT),
+            unix_listen: None,
             peer_listen: SocketAddr::new(any, PEER_PORT),
             http_listen: SocketAddr::new(loopback, HTTP_PORT),
             payload: PayloadSettings::default(),
             connection: ConnectionSettings::default(),
             admission: AdmissionSettings::default(),
+            tls: TlsSettings::default(),
             sync: SyncMode::Disk,
             journal: JournalCareSettings::default(),
             alarm: AlarmSettings::default(),
@@ -167,6 +178,32 @@ impl Default for PayloadSettings {
     }
 }
 
+/// A way to log in that can be offered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mechanism {
+    /// Name and password.
+    Plain,
+    /// Name and password, as a table.
+    Amqplain,
+    /// The client's certificate; offered only to who showed one over TLS.
+    External,
+}
+
+impl Mechanism {
+    /// All that there are.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Amqplain, Self::External];
+
+    /// Its name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Amqplain => "AMQPLAIN",
+            Self::External => "EXTERNAL",
+        }
+    }
+}
+
 /// What one AMQP connection may do, and how the server presents itself.
 #[derive(Clone, Debug)]
 pub struct ConnectionSettings {
@@ -184,6 +221,8 @@ pub struct ConnectionSettings {
     pub counts_prefetch_size: bool,
     /// Most bytes that may wait to be sent to one connection before its consumers pause.
     pub outbox_bytes_max: usize,
+    /// By which mechanisms clients may log in, in this order; ANONYMOUS comes behind them.
+    pub mechanisms: Vec<Mechanism>,
     /// Who logs in by the mechanism ANONYMOUS, without a password; `None` does not offer it.
     pub anonymous_user: Option<String>,
     /// `product` of the server properties. Kombu chooses its qos style by it.
@@ -204,6 +243,7 @@ impl Default for ConnectionSettings {
             consumer_timeout: None,
             counts_prefetch_size: false,
             outbox_bytes_max: 4 * 1024 * 1024,
+            mechanisms: vec![Mechanism::Plain, Mechanism::Amqplain],
             anonymous_user: None,
             product: "Warren".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,10 +1,11 @@
 //! The HTTP listener and its routes.
 //!
-//! Owns: one listening socket and what each path leads to. `/health` answers anybody; everything else
+//! Owns: the listening sockets, plain and for TLS, and what each path leads to. `/health` answers anybody; everything else
 //! asks for a broker user (basic authentication) or a payload's own access key. What is under `/api` is
 //! `api/mod.rs`' business.
 //! Bounds: request heads as the HTTP library has them; request bodies as in `api/mod.rs`.
 
+use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::map_request;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -20,10 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{self, Api, Facts};
 use super::payloads;
+use super::tls_listener::{TlsListener, TlsPeer};
 use crate::broker::Broker;
 use crate::config::ServerSettings;
 use crate::payload::Store;
 use crate::server::ServerHandle;
+use crate::server::tls::Tls;
 
 /// What the routes answer from.
 #[derive(Clone, Debug)]
@@ -45,6 +49,7 @@ pub struct HttpError {
 pub struct HttpServer {
     listener: TcpListener,
     local_addr: SocketAddr,
+    tls: Option<(TcpListener, SocketAddr, Arc<Tls>)>,
     context: Context,
     api: Api,
 }
@@ -60,6 +65,17 @@ impl HttpServer {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let mut listeners = vec![("amqp", server.amqp_addr()), ("http", local_addr)];
+        listeners.extend(server.amqps_addr().map(|address| ("amqp/ssl", address)));
+        let tls = match (settings.tls.http_listen, server.tls()) {
+            (Some(address), Some(tls)) => {
+                let failed = |source| HttpError { address, source };
+                let listener = TcpListener::bind(address).await.map_err(failed)?;
+                let local_addr = listener.local_addr().map_err(failed)?;
+                listeners.push(("https", local_addr));
+                Some((listener, local_addr, Arc::clone(tls)))
+            }
+            _ => None,
+        };
         listeners.extend(server.peer_addr().map(|address| ("peer", address)));
         let facts = Facts {
             started: Instant::now(),
@@ -73,6 +89,7 @@ impl HttpServer {
         Ok(Self {
             listener,
             local_addr,
+            tls,
             context: Context {
                 broker: Arc::clone(&broker),
                 store: server.store().clone(),
@@ -91,6 +108,12 @@ impl HttpServer {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where it listens for TLS, if it does.
+    #[must_use]
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().map(|(_, address, _)| *address)
     }
 
     /// Answers requests until `stopping` is cancelled.
@@ -115,18 +138,36 @@ impl HttpServer {
             .route("/payloads/{id}", get(payloads::get))
             .fallback(answer)
             .with_state(self.context);
+        let stop = || stopping.clone().cancelled_owned();
+        let over_tls = self.tls.map(|(socket, address, tls)| {
+            let listener = TlsListener::start(socket, address, tls, stopping.clone());
+            let service = routes
+                .clone()
+                .layer(map_request(with_address))
+                .into_make_service_with_connect_info::<TlsPeer>();
+            let serving = axum::serve(listener, service).with_graceful_shutdown(stop());
+            tokio::spawn(serving.into_future())
+        });
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-        let stop = async move { stopping.cancelled().await };
-        if let Err(error) = axum::serve(self.listener, service)
-            .with_graceful_shutdown(stop)
-            .await
-        {
+        let serving = axum::serve(self.listener, service).with_graceful_shutdown(stop());
+        if let Err(error) = serving.await {
             tracing::error!(%error, "the HTTP interface ended");
+        }
+        if let Some(over_tls) = over_tls
+            && over_tls.await.is_err()
+        {
+            tracing::error!("the HTTP interface over TLS ended before its time");
         }
         if sampling.await.is_err() {
             tracing::error!("the statistics ended before their time");
         }
     }
+}
+
+/// Tells the routes where a client came from over TLS in the way that plain ones do.
+async fn with_address(ConnectInfo(peer): ConnectInfo<TlsPeer>, mut request: Request) -> Request {
+    request.extensions_mut().insert(ConnectInfo(peer.0));
+    request
 }
 
 /// This machine's name, without its domain.

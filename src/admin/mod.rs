@@ -5,5 +5,6 @@ mod api;
 pub mod http;
 mod payloads;
 mod range;
+mod tls_listener;
 
 pub(crate) use api::percent_encode;

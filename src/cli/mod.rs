@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod broker;
 mod ctl;
 mod demo;
 mod fetch;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::EXIT_OK;
+use super::broker::BrokerArgs;
 use super::serve::stop_signal;
-use crate::client::AmqpUri;
 use crate::node::message::{Group, NodeName};
 use crate::node::{Node, NodeSettings};
 
@@ -18,15 +18,8 @@ use crate::node::{Node, NodeSettings};
     trying.\n\nExit codes: 0 stopped; 1 the broker refuses the node, or a folder cannot be used."
 )]
 pub(crate) struct Args {
-    /// The broker, as amqp://user:password@host:port/vhost
-    #[arg(
-        long,
-        env = "WARREN_BROKER",
-        default_value = "amqp://localhost",
-        value_name = "URI",
-        hide_env_values = true
-    )]
-    broker: AmqpUri,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// The node's name, unique at the broker [default: the machine's]
     #[arg(long, env = "WARREN_NODE_NAME", value_name = "NAME")]
     name: Option<NodeName>,
@@ -69,7 +62,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     groups.sort_unstable();
     groups.dedup();
     let settings = NodeSettings {
-        broker: args.broker,
+        broker: args.broker.uri(),
         name: name.clone(),
         data_dir: args.data_dir,
         inbox: args.inbox,

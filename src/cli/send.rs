@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::broker::BrokerArgs;
 use super::progress::Bars;
 use super::{EXIT_INCOMPLETE, EXIT_OK};
-use crate::client::AmqpUri;
 use crate::config;
 use crate::node::board::Board;
 use crate::node::distributor::DistributorSettings;
@@ -26,15 +26,8 @@ pub(crate) struct Args {
     /// The files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The broker, as amqp://user:password@host:port/vhost
-    #[arg(
-        long,
-        env = "WARREN_BROKER",
-        default_value = "amqp://localhost",
-        value_name = "URI",
-        hide_env_values = true
-    )]
-    broker: AmqpUri,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// The group of nodes
     #[arg(long, value_name = "KEY")]
     group: Group,
@@ -84,7 +77,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let folder = OwnFolder(own_folder()?);
     let settings = SendSettings {
         distributor: DistributorSettings {
-            broker: args.broker,
+            broker: args.broker.uri(),
             payload_threshold_bytes: args.payload_threshold.max(1),
             peer_listen: args.peer_listen,
             data_dir: folder.0.clone(),

@@ -1,5 +1,6 @@
 //! `warren serve`: the broker, with its payload store, swarm and HTTP interface.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{EXIT_OK, EXIT_STORAGE};
 use crate::admin::http::HttpServer;
 use crate::config::{self, MemoryWatermark, ServerSettings, SyncMode};
-use crate::server::Server;
+use crate::server::{Server, ServerHandle};
 
 /// Run the broker.
 #[derive(clap::Args)]
@@ -32,6 +33,21 @@ pub(crate) struct Args {
     /// Address of the HTTP listener [default: 127.0.0.1:15672]
     #[arg(long, env = "WARREN_HTTP_LISTEN", value_name = "ADDR")]
     http_listen: Option<SocketAddr>,
+    /// Address of the AMQP listener over TLS [default: none; usual: 0.0.0.0:5671]
+    #[arg(long, env = "WARREN_TLS_LISTEN", value_name = "ADDR")]
+    tls_listen: Option<SocketAddr>,
+    /// Address of the HTTP listener over TLS [default: none; usual: 127.0.0.1:15671]
+    #[arg(long, env = "WARREN_TLS_HTTP_LISTEN", value_name = "ADDR")]
+    tls_http_listen: Option<SocketAddr>,
+    /// The server's certificate chain, as PEM
+    #[arg(long, env = "WARREN_TLS_CERTIFICATE", value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
+    /// The key of the server's certificate, as PEM
+    #[arg(long, env = "WARREN_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Authorities of clients' certificates, as PEM; who is asked for one says `tls.verify` in the file
+    #[arg(long, env = "WARREN_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
     /// Bodies of at least this size become payloads, as in 1MiB or 500KB [default: 1MiB]
     #[arg(long, env = "WARREN_PAYLOAD_THRESHOLD", value_name = "SIZE", value_parser = config::parse_size)]
     payload_threshold: Option<u64>,
@@ -85,6 +101,18 @@ impl Args {
         settings.listen = self.listen.unwrap_or(settings.listen);
         settings.peer_listen = self.peer_listen.unwrap_or(settings.peer_listen);
         settings.http_listen = self.http_listen.unwrap_or(settings.http_listen);
+        let tls = &mut settings.tls;
+        tls.listen = self.tls_listen.or(tls.listen);
+        tls.http_listen = self.tls_http_listen.or(tls.http_listen);
+        for (place, given) in [
+            (&mut tls.certificate, &self.tls_certificate),
+            (&mut tls.key, &self.tls_key),
+            (&mut tls.ca, &self.tls_ca),
+        ] {
+            if given.is_some() {
+                place.clone_from(given);
+            }
+        }
         if let Some(bytes) = self.payload_threshold {
             settings.payload.threshold_bytes = bytes;
         }
@@ -127,10 +155,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         println!("Peers listening on {address}");
     }
     println!("HTTP listening on {}", http.local_addr());
+    if let Some(address) = server.amqps_addr() {
+        println!("AMQP over TLS listening on {address}");
+    }
+    if let Some(address) = http.tls_addr() {
+        println!("HTTP over TLS listening on {address}");
+    }
     let stopping = CancellationToken::new();
     let http = tokio::spawn(http.serve(stopping.clone()));
     println!("Server startup complete; 0 plugins started.");
+    let reloading = reload_at_signal(&args, &server);
     tokio::select! {
+        never = reloading => match never? {},
         signal = stop_signal() => {
             tracing::info!(signal = signal?, "stopping");
             stopping.cancel();
@@ -144,6 +180,29 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 tracing::error!(%error, "while stopping");
             }
             Ok(ExitCode::from(EXIT_STORAGE))
+        }
+    }
+}
+
+/// Reads the settings again with each SIGHUP; what cannot be read leaves everything as it was.
+async fn reload_at_signal(args: &Args, server: &ServerHandle) -> anyhow::Result<Infallible> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        if hangup.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        let reloaded = args.settings().and_then(|settings| {
+            if let Some(tls) = server.tls() {
+                tls.reload(&settings.tls)?;
+            }
+            Ok(())
+        });
+        match reloaded {
+            Ok(()) => tracing::info!("the settings are read again"),
+            Err(error) => tracing::error!(
+                error = format_args!("{error:#}"),
+                "the settings stay as they were"
+            ),
         }
     }
 }

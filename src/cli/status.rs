@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use super::EXIT_OK;
-use crate::client::AmqpUri;
+use super::broker::BrokerArgs;
 use crate::config;
 use crate::node::distributor::DistributorSettings;
 use crate::node::message::FileState;
@@ -18,15 +18,8 @@ use crate::node::status::{NodeStatus, Status, status};
     Exit codes: 0 shown; 1 the broker cannot be reached."
 )]
 pub(crate) struct Args {
-    /// The broker, as amqp://user:password@host:port/vhost
-    #[arg(
-        long,
-        env = "WARREN_BROKER",
-        default_value = "amqp://localhost",
-        value_name = "URI",
-        hide_env_values = true
-    )]
-    broker: AmqpUri,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// Longest wait for nodes to answer
     #[arg(long, default_value = "2s", value_name = "D", value_parser = config::parse_duration)]
     timeout: Duration,
@@ -38,7 +31,7 @@ pub(crate) struct Args {
 /// Asks and prints.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = DistributorSettings {
-        broker: args.broker,
+        broker: args.broker.uri(),
         payload_threshold_bytes: u64::MAX,
         peer_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         data_dir: std::env::temp_dir(),

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::EXIT_OK;
+use super::broker::BrokerArgs;
 use super::serve::stop_signal;
 use crate::amqp::field::ShortString;
-use crate::client::AmqpUri;
 use crate::config;
 use crate::node::distributor::DistributorSettings;
 use crate::node::message::{FileState, Group};
@@ -28,15 +28,8 @@ pub(crate) struct Args {
     /// The folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// The broker, as amqp://user:password@host:port/vhost
-    #[arg(
-        long,
-        env = "WARREN_BROKER",
-        default_value = "amqp://localhost",
-        value_name = "URI",
-        hide_env_values = true
-    )]
-    broker: AmqpUri,
+    #[command(flatten)]
+    broker: BrokerArgs,
     /// The group of nodes
     #[arg(long, value_name = "KEY")]
     group: Group,
@@ -70,7 +63,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let settings = WatchSettings {
         distributor: DistributorSettings {
-            broker: args.broker,
+            broker: args.broker.uri(),
             payload_threshold_bytes: args.payload_threshold.max(1),
             peer_listen: args.peer_listen,
             reply_queue: Some(reply_queue(&data_dir)?),

@@ -41,13 +41,13 @@ impl Drop for Inner {
 }
 
 impl Connection {
-    /// Connects, logs in by PLAIN and enters the vhost.
+    /// Connects, over TLS for `amqps`, logs in by PLAIN or as the URI says, and enters the vhost.
     ///
     /// # Errors
     /// What went wrong, with the broker's reply code and text where it gave them.
     pub async fn open(uri: &AmqpUri, settings: &ConnectSettings) -> Result<Self, ClientError> {
         let opened = handshake::open(uri, settings).await?;
-        let (peer, local) = (opened.read.peer_addr()?, opened.read.local_addr()?);
+        let (peer, local) = (opened.peer, opened.local);
         let (outgoing, receiver) = mpsc::channel(OUTGOING_CHUNKS_MAX);
         let shared = Arc::new(Shared::new(
             outgoing,

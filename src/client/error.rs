@@ -84,9 +84,14 @@ pub enum ClientError {
         /// How long it was waited for, in seconds.
         seconds: u64,
     },
-    /// An `amqps` URI, which this version cannot connect to.
-    #[error("amqps is not supported by this version; use amqp://, or a TLS tunnel to the broker")]
-    TlsUnsupported,
+    /// No TLS connection came about: a certificate was not believed, or there is no TLS there.
+    #[error("no TLS connection to {address}: {cause}")]
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// What was wrong.
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// More channels than the connection may have, or names that are too long.
     #[error("{0}")]
     Unusable(&'static str),
@@ -112,7 +117,7 @@ impl ClientError {
             | Self::Nacked
             | Self::Protocol(_)
             | Self::Timeout { .. }
-            | Self::TlsUnsupported
+            | Self::Tls { .. }
             | Self::Unusable(_)
             | Self::Uri(_) => None,
         }

@@ -1,18 +1,20 @@
 //! From a TCP connection to an open AMQP connection.
 //!
-//! start ──start-ok (PLAIN)──> tune ──tune-ok, open──> open-ok
+//! start ──start-ok (PLAIN, EXTERNAL)──> tune ──tune-ok, open──> open-ok
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::error::ClientError;
 use super::reader::{decode_method, method_frame, next_frame, read_more};
+use super::tls::client_config;
 use super::uri::AmqpUri;
 use crate::amqp::field::{FieldTable, FieldValue, ShortString};
 use crate::amqp::frame::{FrameKind, ProtocolHeader};
@@ -40,10 +42,17 @@ impl Default for ConnectSettings {
     }
 }
 
+/// What is read from, over whatever the connection goes.
+pub(super) type ReadHalf = Box<dyn AsyncRead + Send + Unpin>;
+/// What is written to.
+pub(super) type WriteHalf = Box<dyn AsyncWrite + Send + Unpin>;
+
 /// What the two sides agreed on, with the socket.
 pub(super) struct Opened {
-    pub(super) read: OwnedReadHalf,
-    pub(super) write: OwnedWriteHalf,
+    pub(super) read: ReadHalf,
+    pub(super) write: WriteHalf,
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
     /// Bytes that came behind the last answer.
     pub(super) buffer: BytesMut,
     pub(super) frame_bytes_max: u32,
@@ -54,15 +63,6 @@ pub(super) struct Opened {
 
 /// Connects, logs in and enters the vhost.
 pub(super) async fn open(uri: &AmqpUri, settings: &ConnectSettings) -> Result<Opened, ClientError> {
-    if uri.is_tls() {
-        return Err(ClientError::TlsUnsupported);
-    }
-    let mechanisms = &uri.options().auth_mechanisms;
-    if !mechanisms.is_empty() && !mechanisms.iter().any(|name| name == "plain") {
-        return Err(ClientError::Unusable(
-            "only auth_mechanism=plain is supported; leave it out of the URI",
-        ));
-    }
     let limit = uri.options().connection_timeout.unwrap_or(settings.timeout);
     let timed_out = |_| ClientError::Timeout {
         what: "connecting and logging in",
@@ -80,7 +80,14 @@ async fn shake_hands(uri: &AmqpUri, settings: &ConnectSettings) -> Result<Opened
         cause: Arc::new(source),
     })?;
     socket.set_nodelay(true)?;
-    let (read, write) = socket.into_split();
+    let (peer, local) = (socket.peer_addr()?, socket.local_addr()?);
+    let (read, write): (ReadHalf, WriteHalf) = if uri.is_tls() {
+        let (read, write) = tokio::io::split(start_tls(uri, socket).await?);
+        (Box::new(read), Box::new(write))
+    } else {
+        let (read, write) = socket.into_split();
+        (Box::new(read), Box::new(write))
+    };
     let mut wire = Wire {
         read,
         write,
@@ -92,15 +99,7 @@ async fn shake_hands(uri: &AmqpUri, settings: &ConnectSettings) -> Result<Opened
         Method::ConnectionStart(start) => start,
         other => return Err(refused(other)),
     };
-    if !start
-        .mechanisms
-        .split(|byte| *byte == b' ')
-        .any(|name| name == b"PLAIN")
-    {
-        return Err(ClientError::Unusable(
-            "the broker does not offer login by PLAIN",
-        ));
-    }
+    let mechanism = choose(uri, &start.mechanisms)?;
     let name = uri
         .options()
         .connection_name
@@ -108,8 +107,8 @@ async fn shake_hands(uri: &AmqpUri, settings: &ConnectSettings) -> Result<Opened
         .unwrap_or(&settings.name);
     wire.send(&connection::StartOk {
         client_properties: client_properties(name),
-        mechanism: ShortString::from_static("PLAIN"),
-        response: plain_response(uri).into(),
+        mechanism: ShortString::from_static(mechanism.name()),
+        response: mechanism.response(uri).into(),
         locale: ShortString::from_static("en_US"),
     })
     .await?;
@@ -158,6 +157,8 @@ async fn shake_hands(uri: &AmqpUri, settings: &ConnectSettings) -> Result<Opened
     Ok(Opened {
         read,
         write,
+        peer,
+        local,
         buffer,
         frame_bytes_max,
         channel_max,
@@ -165,10 +166,74 @@ async fn shake_hands(uri: &AmqpUri, settings: &ConnectSettings) -> Result<Opened
     })
 }
 
+/// Shakes hands over TLS as the URI says.
+async fn start_tls(
+    uri: &AmqpUri,
+    socket: TcpStream,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ClientError> {
+    let failed = |cause| ClientError::Tls {
+        address: uri.authority(),
+        cause,
+    };
+    let (config, name) =
+        client_config(uri.host(), uri.options()).map_err(|error| failed(Arc::new(error)))?;
+    let connected = TlsConnector::from(config).connect(name, socket).await;
+    connected.map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => failed(Arc::new(error)),
+        // A broker that goes in the middle of it may come back.
+        _ => error.into(),
+    })
+}
+
+/// The ways to log in that this client knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mechanism {
+    Plain,
+    External,
+}
+
+impl Mechanism {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::External => "EXTERNAL",
+        }
+    }
+
+    fn response(self, uri: &AmqpUri) -> Bytes {
+        match self {
+            Self::Plain => Bytes::from(format!("\0{}\0{}", uri.user(), uri.password())),
+            // The certificate has said it.
+            Self::External => Bytes::new(),
+        }
+    }
+}
+
+/// The first mechanism of the URI that the broker offers; PLAIN if the URI names none.
+fn choose(uri: &AmqpUri, offered: &[u8]) -> Result<Mechanism, ClientError> {
+    let is_offered = |mechanism: &Mechanism| {
+        let mut names = offered.split(|byte| *byte == b' ');
+        names.any(|name| name == mechanism.name().as_bytes())
+    };
+    let wanted = &uri.options().auth_mechanisms;
+    let mut wanted = wanted.iter().filter_map(|name| match name.as_str() {
+        "plain" => Some(Mechanism::Plain),
+        "external" => Some(Mechanism::External),
+        _ => None,
+    });
+    let chosen = match uri.options().auth_mechanisms.is_empty() {
+        true => Some(Mechanism::Plain).filter(is_offered),
+        false => wanted.find(is_offered),
+    };
+    chosen.ok_or(ClientError::Unusable(
+        "the broker does not offer the login that is wanted; auth_mechanism in the URI may be plain or external",
+    ))
+}
+
 /// The socket while both sides speak in turns.
 struct Wire {
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    read: ReadHalf,
+    write: WriteHalf,
     buffer: BytesMut,
 }
 
@@ -228,9 +293,4 @@ fn client_properties(name: &str) -> FieldTable {
         ("capabilities", FieldValue::from(capabilities)),
         ("connection_name", FieldValue::from(name)),
     ])
-}
-
-/// `NUL user NUL password`.
-fn plain_response(uri: &AmqpUri) -> Bytes {
-    Bytes::from(format!("\0{}\0{}", uri.user(), uri.password()))
 }

@@ -18,6 +18,7 @@ mod error;
 mod handshake;
 mod reader;
 mod shared;
+mod tls;
 pub mod uri;
 mod writer;
 
@@ -26,6 +27,7 @@ pub use connection::Connection;
 pub use delivery::{Body, BodyStream, Delivery};
 pub use error::ClientError;
 pub use handshake::ConnectSettings;
+pub use tls::{TlsSetupError, client_config};
 pub use uri::{AmqpUri, UriError};
 
 /// Chunks of bytes that wait to be written. Beyond it senders wait.

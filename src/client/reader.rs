@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::timeout;
 
 use super::delivery::{Assembly, DeliveryHead, Target};
 use super::error::ClientError;
+use super::handshake::ReadHalf;
 use super::shared::{Answer, ChannelShared, Shared};
 use crate::amqp::frame::{self, Frame, FrameKind, put_method};
 use crate::amqp::header::ContentHeader;
@@ -20,7 +20,7 @@ const READ_BYTES: usize = 256 * 1024;
 
 /// Reads until the connection ends. `silence` is how long nothing may come; `None` is for ever.
 pub(super) async fn run(
-    mut socket: OwnedReadHalf,
+    mut socket: ReadHalf,
     mut buffer: BytesMut,
     shared: Arc<Shared>,
     silence: Option<Duration>,
@@ -36,7 +36,7 @@ pub(super) async fn run(
 }
 
 async fn read_all(
-    socket: &mut OwnedReadHalf,
+    socket: &mut ReadHalf,
     buffer: &mut BytesMut,
     shared: &Shared,
     silence: Option<Duration>,
@@ -59,7 +59,7 @@ pub(super) fn next_frame(
 
 /// Waits for bytes; the end of the stream is an error.
 pub(super) async fn read_more(
-    socket: &mut OwnedReadHalf,
+    socket: &mut ReadHalf,
     buffer: &mut BytesMut,
     silence: Option<Duration>,
 ) -> Result<(), ClientError> {

@@ -143,6 +143,13 @@ impl AmqpUri {
         &self.options
     }
 
+    /// The same, which believes the authorities of this file.
+    #[must_use]
+    pub fn with_authorities(mut self, file: &std::path::Path) -> Self {
+        self.options.cacertfile = Some(file.to_string_lossy().into_owned());
+        self
+    }
+
     /// `host:port`, with brackets around an IPv6 address.
     #[must_use]
     pub fn authority(&self) -> String {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::error::ClientError;
+use super::handshake::WriteHalf;
 use super::shared::Shared;
 use crate::amqp::frame::put_heartbeat;
 
@@ -20,7 +20,7 @@ const LAST_WRITE_WAIT: Duration = Duration::from_secs(2);
 
 /// Writes until the connection ends. `silence` is how long nothing may be sent; `None` is for ever.
 pub(super) async fn run(
-    mut socket: OwnedWriteHalf,
+    mut socket: WriteHalf,
     mut outgoing: mpsc::Receiver<Bytes>,
     shared: Arc<Shared>,
     silence: Option<Duration>,
@@ -45,7 +45,7 @@ pub(super) async fn run(
 }
 
 async fn write_all(
-    socket: &mut OwnedWriteHalf,
+    socket: &mut WriteHalf,
     outgoing: &mut mpsc::Receiver<Bytes>,
     silence: Option<Duration>,
 ) -> std::io::Result<()> {
@@ -66,7 +66,7 @@ async fn write_all(
 
 /// Writes a chunk together with the small ones that wait behind it.
 async fn write_joined(
-    socket: &mut OwnedWriteHalf,
+    socket: &mut WriteHalf,
     outgoing: &mut mpsc::Receiver<Bytes>,
     first: Bytes,
 ) -> std::io::Result<()> {

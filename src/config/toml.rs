@@ -4,11 +4,15 @@
 //! nearest known one.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{MemoryWatermark, ServerSettings, SyncMode, parse_duration, parse_size};
+use super::{
+    LoginFrom, Mechanism, MemoryWatermark, PeerVerification, SanType, ServerSettings, SyncMode,
+    TlsVersions, parse_duration, parse_size,
+};
 
 /// Why a settings file was refused.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,9 @@ const KEYS: &[(&str, Setter)] = &[
     ("listen", |settings, value| {
         set(&mut settings.listen, address(value))
     }),
+    ("unix_listen", |settings, value| {
+        set(&mut settings.unix_listen, file(value))
+    }),
     ("peer_listen", |settings, value| {
         set(&mut settings.peer_listen, address(value))
     }),
@@ -55,6 +62,45 @@ const KEYS: &[(&str, Setter)] = &[
     }),
     ("sync", |settings, value| {
         set(&mut settings.sync, sync_mode(value))
+    }),
+    ("tls.listen", |settings, value| {
+        set(&mut settings.tls.listen, address(value).map(Some))
+    }),
+    ("tls.http_listen", |settings, value| {
+        set(&mut settings.tls.http_listen, address(value).map(Some))
+    }),
+    ("tls.certificate", |settings, value| {
+        set(&mut settings.tls.certificate, file(value))
+    }),
+    ("tls.key", |settings, value| {
+        set(&mut settings.tls.key, file(value))
+    }),
+    ("tls.ca", |settings, value| {
+        set(&mut settings.tls.ca, file(value))
+    }),
+    ("tls.verify", |settings, value| {
+        set(&mut settings.tls.verify, one_of(value, &VERIFICATIONS))
+    }),
+    ("tls.fail_if_no_peer_cert", |settings, value| {
+        set(&mut settings.tls.fail_if_no_peer_cert, yes_or_no(value))
+    }),
+    ("tls.versions", |settings, value| {
+        set(&mut settings.tls.versions, tls_versions(value))
+    }),
+    ("tls.handshake_timeout", |settings, value| {
+        set(&mut settings.tls.handshake_wait, duration(value))
+    }),
+    ("tls.login_from", |settings, value| {
+        set(&mut settings.tls.login_from, one_of(value, &LOGIN_NAMES))
+    }),
+    ("tls.login_san_type", |settings, value| {
+        set(&mut settings.tls.login_san_type, one_of(value, &SAN_TYPES))
+    }),
+    ("tls.login_san_index", |settings, value| {
+        set(
+            &mut settings.tls.login_san_index,
+            integer(value, 0, 1_000_usize),
+        )
     }),
     ("journal.scrub_every", |settings, value| {
         set(&mut settings.journal.scrub_every, duration(value))
@@ -143,6 +189,9 @@ const KEYS: &[(&str, Setter)] = &[
             &mut settings.connection.message_bytes_max,
             size(value).map(Some),
         )
+    }),
+    ("connection.mechanisms", |settings, value| {
+        set(&mut settings.connection.mechanisms, mechanisms(value))
     }),
     ("connection.anonymous_user", |settings, value| {
         set(
@@ -253,6 +302,67 @@ fn duration(value: &Value) -> Result<Duration, String> {
         Value::String(text) => parse_duration(text).map_err(|error| error.to_string()),
         _ => Err("expected a duration, as in \"60s\"".to_owned()),
     }
+}
+
+fn file(value: &Value) -> Result<Option<PathBuf>, String> {
+    name(value).map(|name| Some(name.into()))
+}
+
+/// One of some words.
+fn one_of<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
+    let text = text(value)?;
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let words: Vec<_> = words
+            .iter()
+            .map(|(word, _)| format!("\"{word}\""))
+            .collect();
+        format!("expected {}", words.join(" or "))
+    })
+}
+
+const VERIFICATIONS: [(&str, PeerVerification); 2] = [
+    ("verify_none", PeerVerification::None),
+    ("verify_peer", PeerVerification::Peer),
+];
+const LOGIN_NAMES: [(&str, LoginFrom); 3] = [
+    ("common_name", LoginFrom::CommonName),
+    ("distinguished_name", LoginFrom::DistinguishedName),
+    (
+        "subject_alternative_name",
+        LoginFrom::SubjectAlternativeName,
+    ),
+];
+const SAN_TYPES: [(&str, SanType); 4] = [
+    ("dns", SanType::Dns),
+    ("email", SanType::Email),
+    ("ip", SanType::Ip),
+    ("uri", SanType::Uri),
+];
+
+fn tls_versions(value: &Value) -> Result<TlsVersions, String> {
+    let mut names = names(value)?;
+    names.sort_unstable();
+    names.dedup();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    match names[..] {
+        ["1.2", "1.3"] => Ok(TlsVersions::All),
+        ["1.2"] => Ok(TlsVersions::Only12),
+        ["1.3"] => Ok(TlsVersions::Only13),
+        _ => Err("expected a list of \"1.2\" and \"1.3\"".to_owned()),
+    }
+}
+
+fn mechanisms(value: &Value) -> Result<Vec<Mechanism>, String> {
+    let mechanism = |name: String| {
+        let found = Mechanism::ALL
+            .into_iter()
+            .find(|known| known.name() == name);
+        found.ok_or_else(|| {
+            format!("there is no '{name}'; expected \"PLAIN\", \"AMQPLAIN\" or \"EXTERNAL\"")
+        })
+    };
+    names(value)?.into_iter().map(mechanism).collect()
 }
 
 fn yes_or_no(value: &Value) -> Result<bool, String> {
@@ -380,6 +490,12 @@ mod tests {
             ("[access]\nloopback_users = 'guest'", "a list of names"),
             ("sync = 'maybe'", "\"disk\" or \"os\""),
             ("[alarm]\nmemory_watermark = 1.5", "at most 1.0"),
+            (
+                "[tls]\nverify = 'peer'",
+                "\"verify_none\" or \"verify_peer\"",
+            ),
+            ("[tls]\nversions = ['1.1']", "\"1.2\" and \"1.3\""),
+            ("[connection]\nmechanisms = ['SCRAM']", "no 'SCRAM'"),
             ("listen = ", "line 1"),
         ];
         for (text, expected) in cases {

@@ -68,7 +68,7 @@ fn is_final(error: &ClientError) -> bool {
         ClientError::ChannelClosed { .. }
         | ClientError::ConnectionClosed { .. }
         | ClientError::Protocol(_)
-        | ClientError::TlsUnsupported
+        | ClientError::Tls { .. }
         | ClientError::Unusable(_)
         | ClientError::Uri(_) => true,
         ClientError::BodyTooLarge { .. }

@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
@@ -23,9 +21,10 @@ use super::Shared;
 use super::admission::Place;
 use super::payloads::{Part, Payloads, UPLOAD_PARTS_MAX, Uploaded};
 use super::registry::{Orders, Registered};
+use super::socket::Socket;
 use crate::broker::{Origin, Waker};
 use crate::journal::Lsn;
-use crate::session::{Action, Addresses, Chunk, Session, UploadId};
+use crate::session::{Action, Addresses, Chunk, Session, TlsFacts, UploadId};
 
 /// Bytes read at once by a connection that has little to say.
 const READ_BYTES_MIN: usize = 8 * 1024;
@@ -51,19 +50,31 @@ impl Waker for Signal {
     }
 }
 
+/// A client that is connected, as far as the transport knows it.
+#[derive(Debug)]
+pub(super) struct Transport {
+    pub(super) socket: Socket,
+    /// Where the client is, and where it came to.
+    pub(super) addresses: Addresses,
+    pub(super) tls: Option<Arc<TlsFacts>>,
+}
+
 /// Serves one connection until it ends.
-pub(super) async fn run(stream: TcpStream, address: SocketAddr, place: Place, shared: Arc<Shared>) {
+pub(super) async fn run(transport: Transport, place: Place, shared: Arc<Shared>) {
+    let Addresses {
+        peer: address,
+        local,
+    } = transport.addresses;
     let span = tracing::info_span!("conn", %address);
     let signal = Arc::new(Signal::default());
-    let local = stream.local_addr().unwrap_or(address);
     let waker = Arc::clone(&signal) as Arc<dyn Waker>;
     let registered = shared.registry.register(address, local, unix_ms(), waker);
-    let connection = Connection::new(stream, address, place, signal, registered, &shared);
+    let connection = Connection::new(transport, place, signal, registered, &shared);
     connection.serve(&shared).instrument(span).await;
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     session: Session,
     signal: Arc<Signal>,
     place: Place,
@@ -92,13 +103,13 @@ enum Life {
 
 impl Connection {
     fn new(
-        stream: TcpStream,
-        address: SocketAddr,
+        transport: Transport,
         place: Place,
         signal: Arc<Signal>,
         registered: Registered,
         shared: &Shared,
     ) -> Self {
+        let address: SocketAddr = transport.addresses.peer;
         let origin = if address.ip().to_canonical().is_loopback() {
             Origin::Loopback
         } else {
@@ -111,14 +122,12 @@ impl Connection {
             Arc::clone(&signal) as Arc<dyn Waker>,
             Instant::now(),
         );
-        if let Ok(local) = stream.local_addr() {
-            session.set_addresses(Addresses {
-                peer: address,
-                local,
-            });
+        session.set_addresses(transport.addresses);
+        if let Some(tls) = transport.tls {
+            session.set_tls(tls);
         }
         Self {
-            stream,
+            stream: transport.socket,
             session,
             signal,
             place,
@@ -179,7 +188,7 @@ impl Connection {
                         return Ok(());
                     }
                 }
-                ready = self.stream.writable(), if self.output_bytes > 0 => ready?,
+                ready = self.stream.writable(), if self.output_bytes > 0 || self.stream.has_unsent() => ready?,
                 () = self.signal.0.notified() => self.session.handle_wake(Instant::now()),
                 changed = self.durable.changed(), if self.session.waits_for_commit() => {
                     if changed.is_err() {
@@ -294,7 +303,7 @@ impl Connection {
     /// Reads what is there and handles it.
     fn read(&mut self) -> io::Result<Life> {
         self.input.reserve(self.read_bytes);
-        let count = match self.stream.try_read_buf(&mut self.input) {
+        let count = match self.stream.try_read(&mut self.input) {
             Ok(0) => return Ok(Life::Ends),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Life::GoesOn),
@@ -328,7 +337,7 @@ impl Connection {
                 *slice = IoSlice::new(bytes);
                 count += 1;
             }
-            match self.stream.try_write_vectored(&slices[..count]) {
+            match self.stream.try_write(&slices[..count]) {
                 Ok(written) => {
                     self.registered.entry.sent(written);
                     self.written(written);
@@ -346,11 +355,13 @@ impl Connection {
                 self.session.handle_progress(Instant::now());
             }
         }
-        Ok(if self.session.is_closed() {
-            Life::Ends
-        } else {
-            Life::GoesOn
-        })
+        match self.stream.try_flush() {
+            Ok(()) if self.session.is_closed() => Ok(Life::Ends),
+            Ok(()) => Ok(Life::GoesOn),
+            // The rest goes when the socket has room.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Life::GoesOn),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes what the session has to send, up to a bound; stops at content that must be read first.
@@ -391,22 +402,8 @@ impl Connection {
     }
 
     /// Lets the last words arrive: closing a socket with unread input would take them back.
-    async fn linger(mut self) {
-        if self.stream.shutdown().await.is_err() {
-            return;
-        }
-        let mut dropped = [0; 4096];
-        let drain = async {
-            while self.stream.readable().await.is_ok() {
-                match self.stream.try_read(&mut dropped) {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => break,
-                }
-            }
-        };
-        let _ = tokio::time::timeout(LINGER, drain).await;
+    async fn linger(self) {
+        let _ = tokio::time::timeout(LINGER, self.stream.linger()).await;
     }
 }
 

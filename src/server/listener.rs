@@ -1,6 +1,6 @@
 //! Accepts AMQP connections, within limits.
 //!
-//! Owns: one listening socket. A connection over a limit is closed at once; a process out of file
+//! Owns: one listening socket, plain or for TLS. A connection over a limit is closed at once; a process out of file
 //! descriptors waits instead of spinning.
 
 use std::net::SocketAddr;
@@ -10,11 +10,14 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::admission::{Admission, Place};
-use super::{ServerError, Shared, connection};
-use crate::config::AdmissionSettings;
+use super::connection::{self, Transport};
+use super::socket::Socket;
+use super::tls::{Tls, TlsSocket};
+use super::{ServerError, Shared};
+use crate::session::Addresses;
 
 /// Pause after an accept that failed, as when file descriptors have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Connections that may wait to be accepted.
 const BACKLOG_COUNT: u32 = 1_024;
 
@@ -23,13 +26,15 @@ const BACKLOG_COUNT: u32 = 1_024;
 pub(super) struct Listener {
     socket: TcpListener,
     local_addr: SocketAddr,
+    tls: Option<Arc<Tls>>,
     admission: Arc<Admission>,
 }
 
 impl Listener {
     pub(super) async fn bind(
         address: SocketAddr,
-        settings: &AdmissionSettings,
+        tls: Option<Arc<Tls>>,
+        admission: Arc<Admission>,
     ) -> Result<Self, ServerError> {
         let listen = || {
             let socket = match address {
@@ -43,7 +48,8 @@ impl Listener {
             Ok(Self {
                 socket,
                 local_addr,
-                admission: Admission::new(settings),
+                tls: tls.clone(),
+                admission: Arc::clone(&admission),
             })
         };
         listen().map_err(|source| ServerError::Listen { address, source })
@@ -82,8 +88,56 @@ impl Listener {
             tracing::debug!(%address, %error, "the connection is gone already");
             return;
         }
-        shared
-            .tasks
-            .spawn(connection::run(stream, address, place, Arc::clone(shared)));
+        let local = stream.local_addr().unwrap_or(self.local_addr);
+        let addresses = Addresses {
+            peer: address,
+            local,
+        };
+        let shared_too = Arc::clone(shared);
+        match &self.tls {
+            None => {
+                let transport = Transport {
+                    socket: Socket::Tcp(stream),
+                    addresses,
+                    tls: None,
+                };
+                let served = connection::run(transport, place, shared_too);
+                shared.tasks.spawn(served);
+            }
+            Some(tls) => {
+                let tls = Arc::clone(tls);
+                shared
+                    .tasks
+                    .spawn(run_tls(tls, stream, addresses, place, shared_too));
+            }
+        }
     }
+}
+
+/// Shakes hands first, in the connection's own task.
+async fn run_tls(
+    tls: Arc<Tls>,
+    stream: TcpStream,
+    addresses: Addresses,
+    place: Place,
+    shared: Arc<Shared>,
+) {
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken,
+        () = shared.stopping.cancelled() => return,
+    };
+    let (stream, state) = match shaken {
+        Ok(stream) => stream.into_inner(),
+        Err(error) => {
+            tracing::info!(address = %addresses.peer, %error, "no TLS connection");
+            return;
+        }
+    };
+    let facts = tls.facts(&state);
+    let transport = Transport {
+        socket: Socket::Tls(Box::new(TlsSocket::new(stream, state))),
+        addresses,
+        tls: Some(Arc::new(facts)),
+    };
+    connection::run(transport, place, shared).await;
 }

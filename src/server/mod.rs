@@ -14,7 +14,10 @@ mod pager;
 mod payloads;
 pub mod peer;
 pub mod registry;
+mod socket;
 mod timers;
+pub mod tls;
+mod unix;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,6 +37,7 @@ use crate::journal::{Journal, JournalError, JournalSettings, Lsn, StorageFailure
 use crate::payload::{Store, StoreError};
 use crate::session::SessionSettings;
 
+use admission::Admission;
 use alarm::AlarmWatch;
 use data_dir::DataDir;
 use listener::Listener;
@@ -41,6 +45,8 @@ use pager::PagerThread;
 use payloads::{Payloads, StoreReferences, open_store};
 use peer::{Swarm, SwarmError, SwarmSettings};
 use registry::Registry;
+use tls::{Tls, TlsError};
+use unix::UnixListener;
 
 /// Longest wait for connections to say goodbye at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
@@ -60,6 +66,14 @@ pub enum ServerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A socket in the file system cannot be listened on.
+    #[error("cannot listen on {}: {source}; is another broker running there?", path.display())]
+    ListenUnix {
+        /// The socket's file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The data folder cannot be used.
     #[error("cannot use the data folder {}: {source}", path.display())]
     DataFolder {
@@ -71,6 +85,9 @@ pub enum ServerError {
     /// Another broker uses the data folder.
     #[error("the data folder {} is in use by another broker; stop it or name another folder", .0.display())]
     DataFolderInUse(PathBuf),
+    /// TLS cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The journal cannot be opened, or closed.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -118,6 +135,8 @@ struct Shared {
 pub struct ServerHandle {
     shared: Arc<Shared>,
     amqp_addr: SocketAddr,
+    amqps_addr: Option<SocketAddr>,
+    tls: Option<Arc<Tls>>,
     journal: Journal,
     failure: watch::Receiver<Option<StorageFailure>>,
     pager: PagerThread,
@@ -152,6 +171,10 @@ impl Server {
                 .map(|name| Name::from(name.as_str()))
                 .collect(),
             ..BrokerSettings::new(seed, Instant::now(), unix_ms)
+        };
+        let tls = match settings.tls.listen.or(settings.tls.http_listen) {
+            Some(_) => Some(Arc::new(Tls::load(&settings.tls)?)),
+            None => None,
         };
         let data_dir = DataDir::open(&settings.data_dir)?;
         let opened = tokio::task::spawn_blocking({
@@ -191,9 +214,23 @@ impl Server {
             storage_failed,
             tasks: TaskTracker::new(),
         });
-        let listener = Listener::bind(settings.listen, &settings.admission).await?;
+        let admission = Admission::new(&settings.admission);
+        let listener = Listener::bind(settings.listen, None, Arc::clone(&admission)).await?;
         let amqp_addr = listener.local_addr();
-        shared.tasks.spawn(listener.run(Arc::clone(&shared)));
+        let tls_listener = match settings.tls.listen {
+            Some(address) => {
+                Some(Listener::bind(address, tls.clone(), Arc::clone(&admission)).await?)
+            }
+            None => None,
+        };
+        if let Some(path) = &settings.unix_listen {
+            let listener = UnixListener::bind(path, admission)?;
+            shared.tasks.spawn(listener.run(Arc::clone(&shared)));
+        }
+        let amqps_addr = tls_listener.as_ref().map(Listener::local_addr);
+        for listener in [Some(listener), tls_listener].into_iter().flatten() {
+            shared.tasks.spawn(listener.run(Arc::clone(&shared)));
+        }
         shared.tasks.spawn(alarm_watch.run(shared.stopping.clone()));
         let broker = Arc::clone(&shared.broker);
         let stopping = shared.stopping.clone();
@@ -205,6 +242,8 @@ impl Server {
         Ok(ServerHandle {
             shared,
             amqp_addr,
+            amqps_addr,
+            tls,
             journal,
             failure,
             pager,
@@ -312,6 +351,18 @@ impl ServerHandle {
     #[must_use]
     pub fn amqp_addr(&self) -> SocketAddr {
         self.amqp_addr
+    }
+
+    /// Where AMQP clients connect over TLS, if they can.
+    #[must_use]
+    pub fn amqps_addr(&self) -> Option<SocketAddr> {
+        self.amqps_addr
+    }
+
+    /// The TLS side, if there is a TLS listener.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// Where peers connect for pieces.

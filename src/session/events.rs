@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::amqp::method::connection;
 use crate::broker::{Connection, EventHeaders};
 
-use super::Session;
+use super::{Session, TlsFacts};
 
 /// The two ends of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ impl Session {
                 .text("connection_type", "network")
                 .text("protocol", "{0,9,1}")
                 .text("auth_mechanism", start_ok.mechanism.as_bytes())
-                .put("ssl", false);
+                .put("ssl", self.tls.is_some());
             if let Some(addresses) = self.addresses {
                 addresses.describe(headers);
                 headers.text("connection_name", addresses.name());
@@ -95,7 +95,6 @@ impl Session {
                 .text("pid", connection.pid())
                 .text("protocol", "{0,9,1}")
                 .text("auth_mechanism", &self.introduction.mechanism)
-                .put("ssl", false)
                 .text("user", user)
                 .text("vhost", connection.vhost().name().as_bytes())
                 .number("timeout", self.heartbeat.interval().as_secs())
@@ -104,9 +103,7 @@ impl Session {
                 .terms("client_properties", &self.introduction.properties)
                 .text("node", self.broker.node())
                 .text("user_who_performed_action", user);
-            for none in NO_TLS {
-                headers.text(none, "");
-            }
+            TlsFacts::describe(self.tls.as_deref(), headers);
             if let Some(addresses) = self.addresses {
                 addresses.describe(headers);
             }
@@ -128,17 +125,6 @@ impl Session {
         });
     }
 }
-
-/// Headers that say nothing without TLS.
-const NO_TLS: [&str; 7] = [
-    "ssl_protocol",
-    "ssl_key_exchange",
-    "ssl_cipher",
-    "ssl_hash",
-    "peer_cert_subject",
-    "peer_cert_issuer",
-    "peer_cert_validity",
-];
 
 /// A channel was opened.
 pub(super) fn channel_opened(connection: &Connection, number: u16) {

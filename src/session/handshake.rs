@@ -18,10 +18,11 @@ use crate::amqp::limits::FRAME_BYTES_MIN;
 use crate::amqp::method::{Method, connection};
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{AuthError, Broker, Origin, User};
-use crate::config::ConnectionSettings;
+use crate::config::{ConnectionSettings, Mechanism};
 
 use std::sync::Arc;
 
+use super::TlsFacts;
 use super::failure::{Failure, MethodId};
 
 /// Which opening method comes next.
@@ -51,7 +52,11 @@ pub(super) struct Client {
 }
 
 /// `connection.start` for a client that sent this header.
-pub(super) fn start(header: ProtocolHeader, settings: &ConnectionSettings) -> connection::Start {
+pub(super) fn start(
+    header: ProtocolHeader,
+    tls: Option<&TlsFacts>,
+    settings: &ConnectionSettings,
+) -> connection::Start {
     let (version_major, version_minor) = match header {
         ProtocolHeader::Amqp08 => (8, 0),
         ProtocolHeader::Amqp09 | ProtocolHeader::Amqp091 => (0, 9),
@@ -78,12 +83,23 @@ pub(super) fn start(header: ProtocolHeader, settings: &ConnectionSettings) -> co
             ("product", text(&settings.product)),
             ("version", text(&settings.version)),
         ]),
-        mechanisms: match settings.anonymous_user {
-            Some(_) => Bytes::from_static(b"PLAIN AMQPLAIN ANONYMOUS"),
-            None => Bytes::from_static(b"PLAIN AMQPLAIN"),
-        },
+        mechanisms: offered(tls, settings).into(),
         locales: Bytes::from_static(b"en_US"),
     }
+}
+
+/// The mechanisms that a client may choose from, with spaces between them.
+// req: LOGIN-1
+// req: LOGIN-2
+fn offered(tls: Option<&TlsFacts>, settings: &ConnectionSettings) -> String {
+    let is_known = tls.is_some_and(|tls| tls.peer.is_some());
+    let set = settings.mechanisms.iter();
+    let set = set.filter(|mechanism| is_known || **mechanism != Mechanism::External);
+    let mut names: Vec<_> = set.map(|mechanism| mechanism.name()).collect();
+    if settings.anonymous_user.is_some() {
+        names.push("ANONYMOUS");
+    }
+    names.join(" ")
 }
 
 /// What RabbitMQ says it can do, all of it.
@@ -114,6 +130,7 @@ pub(super) fn authenticate(
     client: &mut Client,
     broker: &Broker,
     origin: Origin,
+    tls: Option<&TlsFacts>,
     settings: &ConnectionSettings,
 ) -> Result<Arc<User>, Failure> {
     if let Some(FieldValue::Table(capabilities)) = start_ok.client_properties.get("capabilities") {
@@ -124,22 +141,33 @@ pub(super) fn authenticate(
     }
     let response = start_ok.response.expose();
     let users = broker.users();
-    let user = match (start_ok.mechanism.as_bytes(), &settings.anonymous_user) {
-        (b"PLAIN", _) => {
+    let name = start_ok.mechanism.as_bytes();
+    let mut set = settings.mechanisms.iter();
+    let chosen = set.find(|mechanism| mechanism.name().as_bytes() == name);
+    let user = match (chosen, &settings.anonymous_user) {
+        (Some(Mechanism::Plain), _) => {
             let login = plain(response);
             let (name, password) =
                 login.ok_or_else(|| Failure::socket("malformed PLAIN response"))?;
             users.authenticate(&name, &password, origin)
         }
-        (b"AMQPLAIN", _) => {
+        (Some(Mechanism::Amqplain), _) => {
             let login = amqplain(response);
             let (name, password) =
                 login.ok_or_else(|| Failure::socket("malformed AMQPLAIN response"))?;
             users.authenticate(&name, &password, origin)
         }
+        // req: LOGIN-2
+        (Some(Mechanism::External), _) => match TlsFacts::login(tls) {
+            Ok(name) => users.admit(name.as_bytes(), origin),
+            Err(error) => {
+                tracing::warn!(%error, "a login by certificate is refused");
+                Err(AuthError::BadCredentials)
+            }
+        },
         // req: LOGIN-1
-        (b"ANONYMOUS", Some(name)) => users.admit(name.as_bytes(), origin),
-        _ => return Err(Failure::socket("unknown login mechanism")),
+        (None, Some(user)) if name == b"ANONYMOUS" => users.admit(user.as_bytes(), origin),
+        (None, _) => return Err(Failure::socket("unknown login mechanism")),
     };
     user.map_err(|error| match (client.authentication_failure_close, error) {
         (true, AuthError::BadCredentials) => refused(format_args!(

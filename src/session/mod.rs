@@ -29,6 +29,7 @@ mod opening;
 #[cfg(test)]
 mod promise_tests;
 mod properties;
+mod tls;
 mod transmit;
 mod tx;
 mod unsettled;
@@ -59,6 +60,7 @@ use transmit::Transmit;
 use view::Introduction;
 
 pub use events::Addresses;
+pub use tls::{PeerCertificate, TlsFacts};
 pub use transmit::{Chunk, ManifestPart, PayloadPart, STREAM_STEP_BYTES};
 pub use view::{ChannelView, SessionView};
 
@@ -202,6 +204,7 @@ pub struct Session {
     client: Client,
     introduction: Box<Introduction>,
     addresses: Option<Addresses>,
+    tls: Option<Arc<TlsFacts>>,
     heartbeat: Heartbeat,
     /// The opening must be done by then.
     opening_deadline: Instant,
@@ -257,6 +260,7 @@ impl Session {
             client: Client::default(),
             introduction: Box::default(),
             addresses: None,
+            tls: None,
             heartbeat: Heartbeat::off(now),
             opening_deadline,
             channels: Channels::default(),

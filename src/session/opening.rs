@@ -24,7 +24,8 @@ impl Session {
             input.advance(ProtocolHeader::LEN_BYTES);
             match header {
                 Ok(header) => {
-                    let start = handshake::start(header, &self.settings.connection);
+                    let tls = self.tls.as_deref();
+                    let start = handshake::start(header, tls, &self.settings.connection);
                     frame::put_method(self.transmit.frames(0), 0, &start);
                     self.state = State::Opening(Handshake::Start);
                     self.opening_deadline = now + self.settings.admission.handshake_wait;
@@ -71,6 +72,7 @@ impl Session {
                     &mut self.client,
                     broker,
                     origin,
+                    self.tls.as_deref(),
                     &self.settings.connection,
                 );
                 let user = match user {

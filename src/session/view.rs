@@ -9,6 +9,7 @@ use crate::amqp::field::FieldTable;
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{Consumer, Name};
 
+use super::TlsFacts;
 use super::failure::{Failure, MethodId};
 use super::{Session, Slot, State};
 
@@ -25,6 +26,8 @@ pub struct SessionView {
     pub client_properties: FieldTable,
     /// How it logged in.
     pub mechanism: String,
+    /// Its TLS, if it came over it.
+    pub tls: Option<Arc<TlsFacts>>,
     /// Largest frame, in bytes.
     pub frame_bytes_max: u32,
     /// Highest channel number that the client asked for.
@@ -94,6 +97,7 @@ impl Session {
             vhost,
             client_properties: self.introduction.properties.clone(),
             mechanism: self.introduction.mechanism.clone(),
+            tls: self.tls.clone(),
             frame_bytes_max: self.frame_bytes_max(),
             channel_count_max: self.introduction.channel_count_max,
             heartbeat: self.heartbeat.interval(),

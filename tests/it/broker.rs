@@ -11,10 +11,11 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use warren::admin::http::HttpServer;
-use warren::broker::Alarms;
+use warren::broker::{Alarms, Broker};
 use warren::config::ServerSettings;
 use warren::journal::StorageFailure;
 use warren::payload::Store;
+use warren::server::tls::Tls;
 use warren::server::{Server, ServerError, ServerHandle};
 
 /// Runs all servers of this test binary, until it ends.
@@ -25,6 +26,11 @@ pub(crate) struct Own {
     server: Option<ServerHandle>,
     address: SocketAddr,
     folder: TempDir,
+}
+
+/// Runs a test's asynchronous part.
+pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(test)
 }
 
 /// The address of the broker that all tests share.
@@ -70,6 +76,32 @@ impl Own {
         let bound = RUNTIME.block_on(HttpServer::bind(&settings, self.server()));
         let http = bound.expect("a free port");
         let address = http.local_addr();
+        RUNTIME.spawn(http.serve(CancellationToken::new()));
+        address
+    }
+
+    /// Where it listens for AMQP over TLS.
+    pub(crate) fn amqps_address(&self) -> Option<SocketAddr> {
+        self.server().amqps_addr()
+    }
+
+    /// Its TLS side.
+    pub(crate) fn tls(&self) -> Option<&Arc<Tls>> {
+        self.server().tls()
+    }
+
+    /// Its broker.
+    pub(crate) fn broker(&self) -> &Arc<Broker> {
+        self.server().broker()
+    }
+
+    /// As [`Self::serve_http`], over TLS.
+    pub(crate) fn serve_https(&self, listen: Option<SocketAddr>) -> SocketAddr {
+        let mut settings = settings_in(&self.folder);
+        settings.tls.http_listen = listen;
+        let bound = RUNTIME.block_on(HttpServer::bind(&settings, self.server()));
+        let http = bound.expect("a free port");
+        let address = http.tls_addr().expect("TLS is on");
         RUNTIME.spawn(http.serve(CancellationToken::new()));
         address
     }

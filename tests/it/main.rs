@@ -29,6 +29,7 @@ mod repair;
 mod single_active;
 mod stream;
 mod swarm;
+mod tls;
 mod transactions;
 mod ttl;
 mod wire;

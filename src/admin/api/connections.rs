@@ -83,6 +83,8 @@ async fn find(call: &Call) -> Result<Seen, ApiError> {
 
 fn describe(call: &Call, (entry, view): &Seen) -> Value {
     let traffic = entry.traffic();
+    let tls = view.tls.as_deref();
+    let peer = tls.and_then(|tls| tls.peer.as_ref());
     let no_rate = json!({ "rate": 0.0 });
     let name = |name: &Option<Name>| name.as_ref().map(Name::to_string);
     json!({
@@ -112,14 +114,14 @@ fn describe(call: &Call, (entry, view): &Seen) -> Value {
         "send_oct_details": no_rate,
         "send_cnt": traffic.writes,
         "send_pend": 0,
-        "ssl": false,
-        "ssl_cipher": null,
-        "ssl_hash": null,
-        "ssl_key_exchange": null,
-        "ssl_protocol": null,
-        "peer_cert_issuer": null,
-        "peer_cert_subject": null,
-        "peer_cert_validity": null,
+        "ssl": view.tls.is_some(),
+        "ssl_cipher": tls.map(|tls| &tls.cipher),
+        "ssl_hash": tls.map(|tls| &tls.hash),
+        "ssl_key_exchange": tls.map(|tls| &tls.key_exchange),
+        "ssl_protocol": tls.map(|tls| tls.protocol),
+        "peer_cert_issuer": peer.map(|peer| &peer.issuer),
+        "peer_cert_subject": peer.map(|peer| &peer.subject),
+        "peer_cert_validity": peer.map(|peer| &peer.validity),
     })
 }
 

@@ -1,13 +1,17 @@
-//! The little HTTP/1.1 that `warren ctl` needs: one request on one connection, then the end.
+//! The little HTTP/1.1 that `warren ctl` needs: one request on one connection, over TLS or not, then the end.
 //!
 //! Bounds: [`ANSWER_BYTES_MAX`] of an answer; [`WAIT`] for each read.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
 use base64::Engine as _;
+use rustls::ClientConnection;
 use serde_json::Value;
+
+use crate::client::uri::UriOptions;
+use crate::client::{TlsSetupError, client_config};
 
 /// Largest answer that is taken, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
@@ -21,6 +25,8 @@ pub(super) struct Client {
     pub(super) authority: String,
     /// What comes before `/api`, as in `/prefix`; empty for nothing.
     pub(super) prefix: String,
+    /// Whom to believe, for `https`; `None` for `http`.
+    pub(super) tls: Option<UriOptions>,
     pub(super) user: String,
     pub(super) password: String,
 }
@@ -33,6 +39,12 @@ pub(super) enum HttpError {
     Connect {
         authority: String,
         source: std::io::Error,
+    },
+    /// TLS cannot be used as it was asked for.
+    #[error("no TLS connection to {authority}: {source}")]
+    Tls {
+        authority: String,
+        source: TlsSetupError,
     },
     /// The connection broke.
     #[error("the connection to the broker broke: {0}")]
@@ -102,10 +114,41 @@ impl Client {
         }
         request.push_str("\r\n");
         request.push_str(&body);
-        stream.write_all(request.as_bytes())?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+        let answer = match &self.tls {
+            None => exchange(&mut stream, request.as_bytes())?,
+            Some(options) => {
+                let mut tls = self.start_tls(options)?;
+                exchange(
+                    &mut rustls::Stream::new(&mut tls, &mut stream),
+                    request.as_bytes(),
+                )?
+            }
+        };
         parse(&answer)
+    }
+}
+
+impl Client {
+    fn start_tls(&self, options: &UriOptions) -> Result<ClientConnection, HttpError> {
+        let failed = |source| HttpError::Tls {
+            authority: self.authority.clone(),
+            source,
+        };
+        let host = self.authority.rsplit_once(':').map_or("", |(host, _)| host);
+        let host = host.trim_matches(['[', ']']);
+        let (config, name) = client_config(host, options).map_err(failed)?;
+        ClientConnection::new(config, name).map_err(|error| failed(error.into()))
+    }
+}
+
+/// Sends the request, and takes all that comes until the other side ends.
+fn exchange(stream: &mut (impl Read + Write), request: &[u8]) -> Result<Vec<u8>, HttpError> {
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    match stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer) {
+        // A server may end without TLS' own goodbye; whether all came is told by what came.
+        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => Err(error.into()),
+        _ => Ok(answer),
     }
 }
 

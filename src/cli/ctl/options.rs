@@ -5,6 +5,9 @@
 
 use super::Failure;
 use super::http::Client;
+use crate::client::AmqpUri;
+use crate::client::uri::UriOptions;
+use crate::config::{HTTP_PORT, HTTPS_PORT};
 
 /// What `warren ctl` was told.
 #[derive(Clone, Debug)]
@@ -73,10 +76,12 @@ impl Options {
         let mut url = or("WARREN_HTTP_URL", URL_DEFAULT);
         let mut user = environment("WARREN_USER");
         let mut password = environment("WARREN_PASSWORD");
+        let mut authorities = environment("WARREN_CA_FILE");
         let mut options = Self {
             client: Client {
                 authority: String::new(),
                 prefix: String::new(),
+                tls: None,
                 user: String::new(),
                 password: String::new(),
             },
@@ -105,6 +110,7 @@ impl Options {
             match flag {
                 "-p" | "--vhost" => options.vhost = value()?,
                 "--url" => url = value()?,
+                "--ca-file" | "--ssl-ca-cert-file" => authorities = Some(value()?),
                 "--user" | "-u" => user = Some(value()?),
                 "--password" => password = Some(value()?),
                 "--priority" => options.priority = value()?,
@@ -143,15 +149,27 @@ impl Options {
             }
         }
         options.client = client(&url, user, password)?;
+        if let (Some(tls), Some(_)) = (&mut options.client.tls, &authorities) {
+            tls.cacertfile = authorities;
+        }
         Ok((options, rest))
     }
 }
 
-/// A client from `http://[USER:PASSWORD@]HOST[:PORT][/PREFIX]`.
+/// A client from `http[s]://[USER:PASSWORD@]HOST[:PORT][/PREFIX]`. A broker's own `amqp[s]` URI stands for its
+/// HTTP interface on the usual port.
 fn client(url: &str, user: Option<String>, password: Option<String>) -> Result<Client, Failure> {
-    let rest = url
-        .strip_prefix("http://")
-        .ok_or_else(|| Failure::usage(format!("--url: '{url}' does not begin with http://")))?;
+    if url.starts_with("amqp") {
+        return client_of_broker(url, user, password);
+    }
+    let (tls, port, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+        (Some(rest), _) => (None, HTTP_PORT, rest),
+        (None, Some(rest)) => (Some(UriOptions::default()), HTTPS_PORT, rest),
+        (None, None) => {
+            let reason = format!("--url: '{url}' does not begin with http:// or https://");
+            return Err(Failure::usage(reason));
+        }
+    };
     let (authority, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let prefix = prefix.trim_end_matches('/');
     let prefix = prefix
@@ -173,16 +191,39 @@ fn client(url: &str, user: Option<String>, password: Option<String>) -> Result<C
     Ok(Client {
         authority: match has_port {
             true => authority.to_owned(),
-            false => format!("{authority}:15672"),
+            false => format!("{authority}:{port}"),
         },
         prefix: match prefix.is_empty() {
             true => String::new(),
             false => format!("/{prefix}"),
         },
+        tls,
         user: user.or(url_user).unwrap_or_else(|| "guest".to_owned()),
         password: password
             .or(url_password)
             .unwrap_or_else(|| "guest".to_owned()),
+    })
+}
+
+/// A client from the URI that programs connect to the broker with.
+fn client_of_broker(
+    url: &str,
+    user: Option<String>,
+    password: Option<String>,
+) -> Result<Client, Failure> {
+    let uri: AmqpUri = url
+        .parse()
+        .map_err(|error| Failure::usage(format!("--url: {error}")))?;
+    let port = if uri.is_tls() { HTTPS_PORT } else { HTTP_PORT };
+    Ok(Client {
+        authority: match uri.host().contains(':') {
+            true => format!("[{}]:{port}", uri.host()),
+            false => format!("{}:{port}", uri.host()),
+        },
+        prefix: String::new(),
+        tls: uri.is_tls().then(|| uri.options().clone()),
+        user: user.unwrap_or_else(|| uri.user().to_owned()),
+        password: password.unwrap_or_else(|| uri.password().to_owned()),
     })
 }
 
@@ -239,6 +280,23 @@ mod tests {
             ("h:15672", "")
         );
         assert_eq!(least.user, "guest");
+        let https = read("https://u:p@h");
+        assert_eq!(
+            (https.authority.as_str(), https.tls.is_some()),
+            ("h:15671", true)
+        );
+        let amqps = read("amqps://u:p@[::1]/v?cacertfile=ca.pem");
+        assert_eq!(
+            (amqps.authority.as_str(), amqps.user.as_str()),
+            ("[::1]:15671", "u")
+        );
+        let tls = amqps.tls.expect("over TLS");
+        assert_eq!(tls.cacertfile.as_deref(), Some("ca.pem"));
+        let amqp = read("amqp://h:1/v");
+        assert_eq!(
+            (amqp.authority.as_str(), amqp.tls.is_some()),
+            ("h:15672", false)
+        );
         assert!(client("ftp://h", None, None).is_err());
     }
 }
