@@ -158,6 +158,7 @@ impl Loaded {
             .map_err(|error| unusable(&error))?;
         let builder = match settings.verify {
             PeerVerification::None => builder.with_no_client_auth(),
+            // req: TLS-2
             PeerVerification::Peer => {
                 let ca = settings.ca.as_deref().ok_or(TlsError::Missing("ca"))?;
                 let mut roots = RootCertStore::empty();

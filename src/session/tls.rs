@@ -41,20 +41,20 @@ pub struct PeerCertificate {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum ExternalError {
     #[error("not a TLS-enabled connection")]
-    NoTls,
+    Plain,
     #[error("connection peer presented no TLS (x.509) certificate")]
-    NoCertificate,
+    Unknown,
     #[error("no name found")]
-    NoName,
+    Nameless,
 }
 
 impl TlsFacts {
     /// Who the client is by its certificate.
     // req: LOGIN-2
     pub(super) fn login(facts: Option<&Self>) -> Result<&str, ExternalError> {
-        let facts = facts.ok_or(ExternalError::NoTls)?;
-        let peer = facts.peer.as_ref().ok_or(ExternalError::NoCertificate)?;
-        peer.login.as_deref().ok_or(ExternalError::NoName)
+        let facts = facts.ok_or(ExternalError::Plain)?;
+        let peer = facts.peer.as_ref().ok_or(ExternalError::Unknown)?;
+        peer.login.as_deref().ok_or(ExternalError::Nameless)
     }
 
     /// The headers that RabbitMQ's events have for TLS; empty texts without it.

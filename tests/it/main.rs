@@ -18,6 +18,7 @@ mod hardship;
 mod lapin_patterns;
 mod large_payload;
 mod limits;
+mod listeners;
 mod malformed;
 mod prefetch_size;
 mod priority;

@@ -44,11 +44,9 @@ fn login(certificate: &X509Certificate<'_>, settings: &TlsSettings) -> Option<St
         }
         LoginFrom::SubjectAlternativeName => {
             let names = certificate.subject_alternative_name().ok()??;
-            let mut names = names.value.general_names.iter();
-            let of_type = names
-                .by_ref()
-                .filter_map(|name| alternative(name, settings.login_san_type));
-            of_type.skip(settings.login_san_index).next()?
+            let names = names.value.general_names.iter();
+            let mut of_type = names.filter_map(|name| alternative(name, settings.login_san_type));
+            of_type.nth(settings.login_san_index)?
         }
     };
     (!name.is_empty()).then_some(name)

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
 
 /// A connection whose handshake is done.
+// req: TLS-1
 #[derive(Debug)]
 pub(in crate::server) struct TlsSocket {
     socket: TcpStream,
@@ -105,7 +106,7 @@ impl TlsSocket {
         while taken < room {
             let mut reader = self.tls.reader();
             let ready = match reader.fill_buf() {
-                Ok(ready) if ready.is_empty() => return Ok(taken),
+                Ok([]) => return Ok(taken),
                 Ok(ready) => ready,
                 // What was taken goes first; the next call meets the same again.
                 Err(_) if taken > 0 => return Ok(taken),
