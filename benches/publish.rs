@@ -15,7 +15,8 @@ use warren::amqp::field::FieldTable;
 use warren::amqp::header::PropertiesRef;
 use warren::broker::{
     AckMode, BindingRequest, Body, Broker, BrokerSettings, ChannelLimiter, Connection, Consume,
-    MessageSeq, Origin, OutboxItem, Publish, Publisher, QueueDeclare, Settle, Waker, Wakes,
+    MessageSeq, Origin, OutboxItem, Prefetch, Publish, Publisher, QueueDeclare, Settle, Waker,
+    Wakes,
 };
 
 /// Messages between two looks into the outbox, as one read from a socket brings them.
@@ -98,8 +99,7 @@ impl Client {
             ack_mode,
             exclusive: false,
             arguments: &FieldTable::EMPTY,
-            prefetch_count_max: 0,
-            prefetch_bytes_max: 0,
+            prefetch: Prefetch::of(0),
             limiter: &Arc::new(ChannelLimiter::new()),
         };
         let vhost = self.connection.vhost();

@@ -219,6 +219,8 @@ pub struct ConnectionSettings {
     pub consumer_timeout: Option<Duration>,
     /// `basic.qos` takes a `prefetch_size`; otherwise it is refused with 540, as RabbitMQ does.
     pub counts_prefetch_size: bool,
+    /// Whether `basic.qos` without `global` limits consumers or their channel.
+    pub qos: QosStyle,
     /// Most bytes that may wait to be sent to one connection before its consumers pause.
     pub outbox_bytes_max: usize,
     /// By which mechanisms clients may log in, in this order; ANONYMOUS comes behind them.
@@ -242,6 +244,7 @@ impl Default for ConnectionSettings {
             message_bytes_max: None,
             consumer_timeout: None,
             counts_prefetch_size: false,
+            qos: QosStyle::Auto,
             outbox_bytes_max: 4 * 1024 * 1024,
             mechanisms: vec![Mechanism::Plain, Mechanism::Amqplain],
             anonymous_user: None,
@@ -314,6 +317,19 @@ pub struct AlarmSettings {
     /// Below so many free bytes where the data folder is they wait, until twice as many are free; `None`
     /// is 512 MiB, or 8 segments of the journal if that is more.
     pub disk_free_bytes_min: Option<u64>,
+}
+
+/// What `basic.qos` without `global` means.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum QosStyle {
+    /// What the client expects from a server of this name: kombu and Celery take one that is not called RabbitMQ for
+    /// one that follows the standard, all others get RabbitMQ's.
+    #[default]
+    Auto,
+    /// A limit for each consumer started afterwards.
+    RabbitMq,
+    /// A limit for the channel, at once.
+    Standard,
 }
 
 /// What a commit of the journal waits for before its confirms go out.

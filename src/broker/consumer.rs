@@ -27,6 +27,38 @@ pub enum AckMode {
     Automatic,
 }
 
+/// What `basic.qos` without `global` limits.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum QosScope {
+    /// Each consumer that is started afterwards (RabbitMQ).
+    #[default]
+    Consumer,
+    /// The channel, at once (the standard).
+    Channel,
+}
+
+/// How much one consumer may hold unsettled.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Prefetch {
+    /// Deliveries; 0 for no limit.
+    pub count_max: u16,
+    /// Bytes of bodies, when more is sent ahead; 0 for no limit.
+    pub bytes_max: u32,
+    /// Whether the channel's limit is what the client calls global, which some types of queues refuse.
+    pub scope: QosScope,
+}
+
+impl Prefetch {
+    /// So many deliveries, whatever their size.
+    #[must_use]
+    pub fn of(count_max: u16) -> Self {
+        Self {
+            count_max,
+            ..Self::default()
+        }
+    }
+}
+
 /// A consumer of one queue, from `basic.consume` on.
 #[derive(Debug)]
 pub struct Consumer {

@@ -72,7 +72,7 @@ pub use access::{
 };
 pub use alarms::{Alarm, AlarmWait, Alarms, DiskState, MemoryState};
 pub use binding::{Binding, DestinationName};
-pub use consumer::{AckMode, ChannelLimiter, Consumer};
+pub use consumer::{AckMode, ChannelLimiter, Consumer, Prefetch, QosScope};
 pub use definitions::DefinitionError;
 pub use error::{Error, Resource, ResourceKind};
 pub use events::EventHeaders;

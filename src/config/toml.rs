@@ -10,8 +10,8 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::{
-    LoginFrom, Mechanism, MemoryWatermark, PeerVerification, SanType, ServerSettings, SyncMode,
-    TlsVersions, parse_duration, parse_size,
+    LoginFrom, Mechanism, MemoryWatermark, PeerVerification, QosStyle, SanType, ServerSettings,
+    SyncMode, TlsVersions, parse_duration, parse_size,
 };
 
 /// Why a settings file was refused.
@@ -183,6 +183,9 @@ const KEYS: &[(&str, Setter)] = &[
             &mut settings.connection.counts_prefetch_size,
             yes_or_no(value),
         )
+    }),
+    ("connection.qos", |settings, value| {
+        set(&mut settings.connection.qos, qos_style(value))
     }),
     ("connection.max_message_size", |settings, value| {
         set(
@@ -387,6 +390,15 @@ fn sync_mode(value: &Value) -> Result<SyncMode, String> {
         "disk" => Ok(SyncMode::Disk),
         "os" => Ok(SyncMode::Os),
         _ => Err("expected \"disk\" or \"os\"".to_owned()),
+    }
+}
+
+fn qos_style(value: &Value) -> Result<QosStyle, String> {
+    match text(value)? {
+        "auto" => Ok(QosStyle::Auto),
+        "rabbitmq" => Ok(QosStyle::RabbitMq),
+        "standard" => Ok(QosStyle::Standard),
+        _ => Err("expected \"auto\", \"rabbitmq\" or \"standard\"".to_owned()),
     }
 }
 

@@ -24,14 +24,15 @@ use crate::amqp::header::ContentHeader;
 use crate::amqp::method::{Encode, Method, access, basic, channel, confirm};
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{
-    ChannelLimiter, Connection, Consumer, Error as BrokerError, MessageSeq, Place, Publisher,
-    Queue, ReplyConsumer, Settle, Wakes,
+    Connection, Consumer, Error as BrokerError, MessageSeq, Place, Publisher, Queue, ReplyConsumer,
+    Settle, Wakes,
 };
 use crate::journal::Lsn;
 
 use super::confirm::{Answer, Confirms};
 use super::content::{Content, Progress, SizeRules};
 use super::failure::{Failure, MethodId};
+use super::qos::ChannelQos;
 use super::transmit::Transmit;
 use super::tx::Transaction;
 use super::unsettled::Unsettled;
@@ -63,11 +64,7 @@ pub(super) struct Channel {
     consumers: HashMap<ShortString, Arc<Consumer>>,
     /// Waits for answers by direct reply-to.
     reply_consumer: Option<Arc<ReplyConsumer>>,
-    limiter: Arc<ChannelLimiter>,
-    /// For consumers started from now on; 0 is no limit.
-    prefetch_count_max: u16,
-    /// The same in bytes of bodies.
-    prefetch_bytes_max: u32,
+    qos: ChannelQos,
     /// The least that any queue consumed here allows for an acknowledgement.
     timeout_min: Option<Duration>,
     publisher: Publisher,
@@ -112,7 +109,7 @@ impl Channel {
     }
 
     /// `place` is where a limit of its user counts it.
-    pub(super) fn new(number: u16, place: Option<Place>, limiter: ChannelLimiter) -> Self {
+    pub(super) fn new(number: u16, place: Option<Place>, qos: ChannelQos) -> Self {
         Self {
             number,
             _place: place,
@@ -120,9 +117,7 @@ impl Channel {
             upload: None,
             consumers: HashMap::new(),
             reply_consumer: None,
-            limiter: Arc::new(limiter),
-            prefetch_count_max: 0,
-            prefetch_bytes_max: 0,
+            qos,
             timeout_min: None,
             publisher: Publisher::on_channel(number),
             mode: Mode::Plain,
@@ -383,8 +378,8 @@ impl Channel {
             number: self.number,
             confirm,
             transactional,
-            prefetch_count_max: self.prefetch_count_max,
-            global_prefetch_count_max: self.limiter.count_max(),
+            prefetch_count_max: self.qos.prefetch.count_max,
+            global_prefetch_count_max: self.qos.limiter.count_max(),
             unsettled_count: self.unsettled.len(),
             unconfirmed_count,
             consumers: self.consumers.values().cloned().collect(),

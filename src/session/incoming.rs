@@ -10,10 +10,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::amqp::frame::{self, FrameError, FrameKind, FrameRef};
 use crate::amqp::method::{Method, channel as channel_method, connection};
 use crate::amqp::reply::ReplyCode;
-use crate::broker::ChannelLimiter;
 
 use super::channel::Channel;
 use super::failure::{Failure, MethodId};
+use super::qos::ChannelQos;
 use super::{
     Action, CLOSE_OK_FRAME, Frames, Session, Slot, State, UNSENT_BYTES_MAX, events, id_of,
 };
@@ -303,11 +303,8 @@ impl Session {
             };
             Failure::broker(&error, id)
         })?;
-        let limiter = match self.settings.connection.counts_prefetch_size {
-            true => ChannelLimiter::counting_bytes(),
-            false => ChannelLimiter::new(),
-        };
-        let channel = Channel::new(number, place, limiter);
+        let qos = ChannelQos::new(&self.settings.connection, &self.introduction.properties);
+        let channel = Channel::new(number, place, qos);
         self.channels.insert(number, Slot::Open(Box::new(channel)));
         if let State::Running(connection) = &self.state {
             events::channel_opened(connection, number);

@@ -29,6 +29,7 @@ mod opening;
 #[cfg(test)]
 mod promise_tests;
 mod properties;
+mod qos;
 mod tls;
 mod transmit;
 mod tx;

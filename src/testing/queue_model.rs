@@ -22,9 +22,9 @@ use crate::amqp::field::{FieldTable, FieldValue, ShortString};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, Properties};
 use crate::broker::{
     AckMode, Body, BodyRef, Broker, BrokerLimits, BrokerSettings, ChannelLimiter, Connection,
-    Consume, Consumer, Delivery, Error, Get, Message, MessageSeq, Origin, OutboxItem, Publish,
-    PublishOutcome, Publisher, Queue, QueueDeclare, QueueDelete, Settle, SpillSettings, Waker,
-    Wakes,
+    Consume, Consumer, Delivery, Error, Get, Message, MessageSeq, Origin, OutboxItem, Prefetch,
+    Publish, PublishOutcome, Publisher, Queue, QueueDeclare, QueueDelete, Settle, SpillSettings,
+    Waker, Wakes,
 };
 
 use super::disk::SimDisk;
@@ -495,8 +495,7 @@ impl Run {
             ack_mode,
             exclusive,
             arguments: &arguments,
-            prefetch_count_max: (c % 4) as u16,
-            prefetch_bytes_max: 0,
+            prefetch: Prefetch::of((c % 4) as u16),
             limiter: &self.channels[channel].limiter,
         };
         let vhost = self.connection.vhost();

@@ -24,6 +24,7 @@ mod prefetch_size;
 mod priority;
 mod process;
 mod publish;
+mod qos_style;
 mod quorum;
 mod rabbitmq;
 mod repair;

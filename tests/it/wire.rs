@@ -78,6 +78,8 @@ pub(crate) struct Opening {
     pub(crate) frame_bytes_max: u32,
     /// Heartbeat interval in seconds; 0 for none.
     pub(crate) heartbeat: u16,
+    /// `product` of the client properties.
+    pub(crate) product: &'static str,
 }
 
 impl Default for Opening {
@@ -87,6 +89,7 @@ impl Default for Opening {
             password: "guest",
             frame_bytes_max: 131_072,
             heartbeat: 0,
+            product: "warren-it",
         }
     }
 }
@@ -124,7 +127,7 @@ impl Client {
     pub(crate) fn connect_as(broker: SocketAddr, opening: &Opening) -> Self {
         let mut client = Self::raw(broker);
         client.greet();
-        client.log_in(opening.user, opening.password);
+        client.introduce(opening.user, opening.password, opening.product);
         client.expect_method(0, "connection.tune");
         client.tune(opening);
         client.call(
@@ -144,6 +147,10 @@ impl Client {
 
     /// Sends `start-ok` with these credentials and all capabilities.
     pub(crate) fn log_in(&mut self, user: &str, password: &str) {
+        self.introduce(user, password, Opening::default().product);
+    }
+
+    fn introduce(&mut self, user: &str, password: &str, product: &str) {
         let yes = || FieldValue::from(true);
         let capabilities = FieldTable::from([
             ("authentication_failure_close", yes()),
@@ -156,10 +163,10 @@ impl Client {
         self.send(
             0,
             connection::StartOk {
-                client_properties: FieldTable::from([(
-                    "capabilities",
-                    FieldValue::Table(capabilities),
-                )]),
+                client_properties: FieldTable::from([
+                    ("capabilities", FieldValue::Table(capabilities)),
+                    ("product", FieldValue::from(product)),
+                ]),
                 mechanism: ShortString::from_static("PLAIN"),
                 response: Secret::from(Bytes::from(response)),
                 locale: ShortString::from_static("en_US"),

@@ -257,8 +257,7 @@ impl Client {
             ack_mode: AckMode::Manual,
             exclusive: false,
             arguments: &FieldTable::EMPTY,
-            prefetch_count_max: prefetch,
-            prefetch_bytes_max: 0,
+            prefetch: Prefetch::of(prefetch),
             limiter: &self.limiter,
         };
         let vhost = Arc::clone(self.connection.vhost());

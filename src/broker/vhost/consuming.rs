@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::amqp::field::FieldTable;
 
 use super::super::access::Access;
-use super::super::consumer::{AckMode, ChannelLimiter, Consumer};
+use super::super::consumer::{AckMode, ChannelLimiter, Consumer, Prefetch, QosScope};
 use super::super::error::{Error, Resource, ResourceKind};
 use super::super::name::Name;
 use super::super::outbox::{Delivery, OutboxItem, Wakes};
@@ -36,11 +36,8 @@ pub struct Consume<'a> {
     pub exclusive: bool,
     /// `x-priority` means something here; the rest is the session's to look at.
     pub arguments: &'a FieldTable,
-    /// How many deliveries may be unsettled; 0 for no limit. Ignored without acknowledgements.
-    pub prefetch_count_max: u16,
-    /// How many bytes of bodies may be unsettled when more is sent ahead; 0 for no limit. Ignored without
-    /// acknowledgements.
-    pub prefetch_bytes_max: u32,
+    /// How much may be unsettled; ignored without acknowledgements.
+    pub prefetch: Prefetch,
     /// What the channel's consumers share.
     pub limiter: &'a Arc<ChannelLimiter>,
 }
@@ -75,8 +72,8 @@ impl Vhost {
         let new = NewConsumer {
             outbox: Arc::clone(&by.outbox),
             limiter: Arc::clone(consume.limiter),
-            window: (consume.prefetch_bytes_max != 0)
-                .then(|| Arc::new(ChannelLimiter::window(consume.prefetch_bytes_max))),
+            window: (consume.prefetch.bytes_max != 0)
+                .then(|| Arc::new(ChannelLimiter::window(consume.prefetch.bytes_max))),
             channel: consume.channel,
             by: (
                 by.channel_pid(consume.channel).into_boxed_str(),
@@ -86,7 +83,7 @@ impl Vhost {
             ack_mode: consume.ack_mode,
             // The other types take the flag and mean nothing by it (RabbitMQ).
             exclusive: consume.exclusive && kind == QueueKind::Classic,
-            prefetch_count_max: consume.prefetch_count_max.into(),
+            prefetch_count_max: consume.prefetch.count_max.into(),
             priority: read.priority,
             offset: read.offset,
             filter: Filter {
@@ -271,12 +268,19 @@ impl Vhost {
 fn check_mode(consume: &Consume<'_>, kind: QueueKind, resource: &Resource) -> Result<(), Error> {
     let resource = || resource.clone();
     let is_stream = kind == QueueKind::Stream;
-    if is_stream && consume.prefetch_count_max == 0 {
+    let (has_count, has_global) = match consume.prefetch.scope {
+        QosScope::Consumer => (
+            consume.prefetch.count_max != 0,
+            consume.limiter.is_limited(),
+        ),
+        QosScope::Channel => (consume.limiter.count_max() != 0, false),
+    };
+    if is_stream && !has_count {
         return Err(Error::PrefetchNotSet {
             resource: resource(),
         });
     }
-    if kind != QueueKind::Classic && consume.limiter.is_limited() {
+    if kind != QueueKind::Classic && has_global {
         return Err(Error::GlobalQos {
             resource: resource(),
         });

@@ -29,14 +29,7 @@ impl Channel {
             let explanation = format!("prefetch_size!=0 ({})", method.prefetch_size);
             return Err(not_implemented(&explanation, id_of!(basic::Qos)));
         }
-        if method.global {
-            let count_max = method.prefetch_count.into();
-            self.limiter
-                .set(count_max, method.prefetch_size, cx.now, cx.wakes);
-        } else {
-            self.prefetch_count_max = method.prefetch_count;
-            self.prefetch_bytes_max = method.prefetch_size;
-        }
+        self.qos.set(method, cx.now, cx.wakes);
         self.reply(&basic::QosOk {}, cx);
         Ok(())
     }
@@ -69,9 +62,8 @@ impl Channel {
             ack_mode: ack_mode(method.no_ack),
             exclusive: method.exclusive,
             arguments: &method.arguments,
-            prefetch_count_max: self.prefetch_count_max,
-            prefetch_bytes_max: self.prefetch_bytes_max,
-            limiter: &self.limiter,
+            prefetch: self.qos.prefetch,
+            limiter: &self.qos.limiter,
         };
         let consumer = cx
             .connection
