@@ -4,6 +4,8 @@
 //! [`toml`] and `cli` turn those into these values.
 //! Every limit of RELIABILITY section 6 that an operator may change is a field here.
 
+#[cfg(feature = "cli")]
+pub mod rabbitmq;
 mod tls;
 #[cfg(feature = "cli")]
 pub mod toml;
@@ -33,6 +35,8 @@ pub struct ServerSettings {
     pub data_dir: PathBuf,
     /// Address of the AMQP listener; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether there is that listener at all; without it clients come over TLS or a socket in the file system.
+    pub listen_plain: bool,
     /// File of a listening socket for programs of this machine; `None` has none.
     pub unix_listen: Option<PathBuf>,
     /// Address of the piece protocol's listener; port 0 takes a free one.
@@ -47,6 +51,8 @@ pub struct ServerSettings {
     pub admission: AdmissionSettings,
     /// TLS listeners, and what they show and ask for.
     pub tls: TlsSettings,
+    /// What is logged: a level, or a filter as in `info,warren::swarm=debug`.
+    pub log: String,
     /// How durable a confirm is.
     pub sync: SyncMode,
     /// How the journal is looked after.
@@ -66,6 +72,7 @@ impl Default for ServerSettings {
         Self {
             data_dir: PathBuf::from("./warren-data"),
             listen: SocketAddr::new(any, AMQP_PORT),
+            listen_plain: true,
             unix_listen: None,
             peer_listen: SocketAddr::new(any, PEER_PORT),
             http_listen: SocketAddr::new(loopback, HTTP_PORT),
@@ -73,6 +80,7 @@ impl Default for ServerSettings {
             connection: ConnectionSettings::default(),
             admission: AdmissionSettings::default(),
             tls: TlsSettings::default(),
+            log: "info".to_owned(),
             sync: SyncMode::Disk,
             journal: JournalCareSettings::default(),
             alarm: AlarmSettings::default(),

@@ -64,7 +64,8 @@ impl HttpServer {
         let failed = |source| HttpError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
-        let mut listeners = vec![("amqp", server.amqp_addr()), ("http", local_addr)];
+        let mut listeners = vec![("http", local_addr)];
+        listeners.extend(server.plain_addr().map(|address| ("amqp", address)));
         listeners.extend(server.amqps_addr().map(|address| ("amqp/ssl", address)));
         let tls = match (settings.tls.http_listen, server.tls()) {
             (Some(address), Some(tls)) => {

@@ -8,16 +8,21 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::log::LogFilter;
+
 mod bench;
 mod broker;
+mod config;
 mod ctl;
 mod demo;
 mod fetch;
 mod journal;
+mod log;
 mod node;
 mod progress;
 mod send;
 mod serve;
+mod settings;
 mod status;
 mod watch;
 
@@ -42,15 +47,9 @@ pub const EXIT_STORAGE: u8 = 4;
                   hold a copy); 4 the disk failed.\n\nExample:\n  warren demo --nodes 4 --size 100MB"
 )]
 struct Cli {
-    /// Log level or filter, as in `info` or `warren::swarm=debug`.
-    #[arg(
-        long,
-        global = true,
-        env = "WARREN_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    log: String,
+    /// Log level or filter, as in `info` or `warren::swarm=debug` [default: info]
+    #[arg(long, global = true, env = "WARREN_LOG", value_name = "FILTER")]
+    log: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -58,13 +57,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::Args),
+    Config(Box<config::Args>),
     Ctl(ctl::Args),
     Fetch(fetch::Args),
     Node(node::Args),
     Send(send::Args),
     Journal(journal::Args),
     Demo(Box<demo::Args>),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Status(status::Args),
     Watch(watch::Args),
 }
@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
         return ctl::run(arguments);
     }
     let cli = Cli::parse();
-    start_logging(&cli.log);
+    let log = LogFilter::start(cli.log.as_deref());
     #[cfg(feature = "sabotage")]
     crate::sabotage::plant_from_environment();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -95,13 +95,14 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Bench(args) => bench::run(&args),
+            Command::Config(args) => config::run(&args),
             Command::Ctl(args) => Ok(ctl::run_args(&args)),
             Command::Fetch(args) => fetch::run(args).await,
             Command::Node(args) => node::run(args).await,
             Command::Send(args) => send::run(args).await,
             Command::Journal(args) => journal::run(&args),
             Command::Demo(args) => demo::run(*args).await,
-            Command::Serve(args) => serve::run(args).await,
+            Command::Serve(args) => serve::run(*args, &log).await,
             Command::Status(args) => status::run(args).await,
             Command::Watch(args) => watch::run(args).await,
         }
@@ -110,19 +111,4 @@ pub fn main() -> ExitCode {
         eprintln!("warren: {error:#}");
         ExitCode::from(EXIT_FAILED)
     })
-}
-
-/// Sends log lines to standard error; what a command prints as its result stays alone on standard output.
-fn start_logging(filter: &str) {
-    use std::io::IsTerminal as _;
-    let no_color = std::env::var_os("NO_COLOR").is_some();
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|error| {
-        eprintln!("warren: --log: {error}; logging at level info");
-        tracing_subscriber::EnvFilter::new("info")
-    });
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && !no_color)
-        .init();
 }

@@ -1,33 +1,33 @@
-//! The settings file: TOML to [`ServerSettings`].
+//! The settings file: TOML to [`ServerSettings`], and back to show them.
 //!
-//! Owns: the names of the keys. Every key is optional; an unknown one is an error that names the
-//! nearest known one.
+//! Owns: the order of what is read and how it is told when something cannot be. Every key is optional; an
+//! unknown one is an error that names the nearest known one. Which keys there are stands in [`keys`].
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+pub mod keys;
+mod kinds;
 
 use toml::{Table, Value};
 
-use super::{
-    LoginFrom, Mechanism, MemoryWatermark, PeerVerification, QosStyle, SanType, ServerSettings,
-    SyncMode, TlsVersions, parse_duration, parse_size,
-};
+use super::ServerSettings;
+use keys::{KEYS, Key, find, nearest};
 
-/// Why a settings file was refused.
+/// Why a settings file, or another place that names settings, was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
     /// It is not TOML; the message has line and column.
     #[error("{0}")]
     Syntax(#[from] toml::de::Error),
+    /// A line of a `rabbitmq.conf` is no setting.
+    #[error("line {0}: expected key = value")]
+    Line(usize),
     /// No such setting.
     #[error("unknown key '{key}'; did you mean '{nearest}'?")]
     UnknownKey {
         /// The key as written, with its table.
         key: String,
         /// The known key that looks most like it.
-        nearest: &'static str,
+        nearest: String,
     },
     /// The setting exists, its value does not fit.
     #[error("'{key}': {reason}")]
@@ -39,408 +39,231 @@ pub enum FileError {
     },
 }
 
-/// Puts one value into the settings, or says what was expected.
-type Setter = fn(&mut ServerSettings, &Value) -> Result<(), String>;
-
-/// Every key, with its table, and what it sets.
-const KEYS: &[(&str, Setter)] = &[
-    ("data_dir", |settings, value| {
-        settings.data_dir = text(value)?.into();
-        Ok(())
-    }),
-    ("listen", |settings, value| {
-        set(&mut settings.listen, address(value))
-    }),
-    ("unix_listen", |settings, value| {
-        set(&mut settings.unix_listen, file(value))
-    }),
-    ("peer_listen", |settings, value| {
-        set(&mut settings.peer_listen, address(value))
-    }),
-    ("http_listen", |settings, value| {
-        set(&mut settings.http_listen, address(value))
-    }),
-    ("sync", |settings, value| {
-        set(&mut settings.sync, sync_mode(value))
-    }),
-    ("tls.listen", |settings, value| {
-        set(&mut settings.tls.listen, address(value).map(Some))
-    }),
-    ("tls.http_listen", |settings, value| {
-        set(&mut settings.tls.http_listen, address(value).map(Some))
-    }),
-    ("tls.certificate", |settings, value| {
-        set(&mut settings.tls.certificate, file(value))
-    }),
-    ("tls.key", |settings, value| {
-        set(&mut settings.tls.key, file(value))
-    }),
-    ("tls.ca", |settings, value| {
-        set(&mut settings.tls.ca, file(value))
-    }),
-    ("tls.verify", |settings, value| {
-        set(&mut settings.tls.verify, one_of(value, &VERIFICATIONS))
-    }),
-    ("tls.fail_if_no_peer_cert", |settings, value| {
-        set(&mut settings.tls.fail_if_no_peer_cert, yes_or_no(value))
-    }),
-    ("tls.versions", |settings, value| {
-        set(&mut settings.tls.versions, tls_versions(value))
-    }),
-    ("tls.handshake_timeout", |settings, value| {
-        set(&mut settings.tls.handshake_wait, duration(value))
-    }),
-    ("tls.login_from", |settings, value| {
-        set(&mut settings.tls.login_from, one_of(value, &LOGIN_NAMES))
-    }),
-    ("tls.login_san_type", |settings, value| {
-        set(&mut settings.tls.login_san_type, one_of(value, &SAN_TYPES))
-    }),
-    ("tls.login_san_index", |settings, value| {
-        set(
-            &mut settings.tls.login_san_index,
-            integer(value, 0, 1_000_usize),
-        )
-    }),
-    ("journal.scrub_every", |settings, value| {
-        set(&mut settings.journal.scrub_every, duration(value))
-    }),
-    ("journal.scrub_rate", |settings, value| {
-        let rate = size(value).and_then(|rate| {
-            let rate = u32::try_from(rate).ok().filter(|rate| *rate > 0);
-            rate.ok_or_else(|| "expected a size from 1 to 4GiB".to_owned())
-        });
-        set(&mut settings.journal.scrub_bytes_per_second, rate)
-    }),
-    ("alarm.memory_watermark", |settings, value| {
-        set(&mut settings.alarm.memory_watermark, watermark(value))
-    }),
-    ("alarm.disk_free_min", |settings, value| {
-        set(
-            &mut settings.alarm.disk_free_bytes_min,
-            size(value).map(Some),
-        )
-    }),
-    ("access.default_user", |settings, value| {
-        set(&mut settings.access.default_user, name(value))
-    }),
-    ("access.default_pass", |settings, value| {
-        set(&mut settings.access.default_password, name(value))
-    }),
-    ("access.default_vhost", |settings, value| {
-        set(&mut settings.access.default_vhost, name(value))
-    }),
-    ("access.loopback_users", |settings, value| {
-        set(&mut settings.access.loopback_users, names(value))
-    }),
-    ("queue.memory", |settings, value| {
-        set(
-            &mut settings.backlog.queue_memory_bytes_max,
-            memory_size(value),
-        )
-    }),
-    ("queue.memory_total", |settings, value| {
-        set(
-            &mut settings.backlog.total_memory_bytes_max,
-            memory_size(value),
-        )
-    }),
-    ("payload.threshold", |settings, value| {
-        set(&mut settings.payload.threshold_bytes, size(value))
-    }),
-    ("payload.content_ids", |settings, value| {
-        set(&mut settings.payload.tells_content_ids, yes_or_no(value))
-    }),
-    ("payload.retention", |settings, value| {
-        set(&mut settings.payload.retention, duration(value))
-    }),
-    ("payload.quota", |settings, value| {
-        set(&mut settings.payload.quota_bytes, size(value).map(Some))
-    }),
-    ("connection.frame_max", |settings, value| {
-        set(
-            &mut settings.connection.frame_bytes_max,
-            integer(value, 4_096, u32::MAX),
-        )
-    }),
-    ("connection.channel_max", |settings, value| {
-        set(
-            &mut settings.connection.channel_count_max,
-            integer(value, 1, u16::MAX),
-        )
-    }),
-    ("connection.heartbeat", |settings, value| {
-        set(&mut settings.connection.heartbeat, duration(value))
-    }),
-    ("connection.consumer_timeout", |settings, value| {
-        set(
-            &mut settings.connection.consumer_timeout,
-            duration(value).map(Some),
-        )
-    }),
-    ("connection.prefetch_size", |settings, value| {
-        set(
-            &mut settings.connection.counts_prefetch_size,
-            yes_or_no(value),
-        )
-    }),
-    ("connection.qos", |settings, value| {
-        set(&mut settings.connection.qos, qos_style(value))
-    }),
-    ("connection.max_message_size", |settings, value| {
-        set(
-            &mut settings.connection.message_bytes_max,
-            size(value).map(Some),
-        )
-    }),
-    ("connection.mechanisms", |settings, value| {
-        set(&mut settings.connection.mechanisms, mechanisms(value))
-    }),
-    ("connection.anonymous_user", |settings, value| {
-        set(
-            &mut settings.connection.anonymous_user,
-            text(value).map(|name| Some(name.to_owned())),
-        )
-    }),
-    ("connection.product", |settings, value| {
-        set(
-            &mut settings.connection.product,
-            text(value).map(str::to_owned),
-        )
-    }),
-    ("connection.version", |settings, value| {
-        set(
-            &mut settings.connection.version,
-            text(value).map(str::to_owned),
-        )
-    }),
-    ("connection.max_connections", |settings, value| {
-        set(
-            &mut settings.admission.connection_count_max,
-            integer(value, 1, u32::MAX as usize),
-        )
-    }),
-];
-
 /// Reads a settings file's text over the defaults.
 ///
 /// # Errors
 /// [`FileError`] for what is not TOML, for an unknown key and for a value that does not fit.
 pub fn parse(text: &str) -> Result<ServerSettings, FileError> {
     let mut settings = ServerSettings::default();
-    let table: Table = text.parse()?;
-    apply(&mut settings, "", &table)?;
+    apply(&mut settings, text)?;
     Ok(settings)
 }
 
-fn apply(settings: &mut ServerSettings, prefix: &str, table: &Table) -> Result<(), FileError> {
+/// Reads a settings file's text over what the settings are.
+///
+/// # Errors
+/// As [`parse`].
+pub fn apply(settings: &mut ServerSettings, text: &str) -> Result<(), FileError> {
+    let table: Table = text.parse()?;
+    apply_table(settings, "", &table)
+}
+
+fn apply_table(
+    settings: &mut ServerSettings,
+    prefix: &str,
+    table: &Table,
+) -> Result<(), FileError> {
     for (name, value) in table {
         let key = format!("{prefix}{name}");
-        if let Some((_, setter)) = KEYS.iter().find(|(known, _)| *known == key) {
-            setter(settings, value).map_err(|reason| FileError::Value { key, reason })?;
+        if find(&key).is_some() {
+            set(settings, &key, value).map_err(|reason| FileError::Value { key, reason })?;
         } else if let (Value::Table(inner), "") = (value, prefix) {
-            apply(settings, &format!("{key}."), inner)?;
+            apply_table(settings, &format!("{key}."), inner)?;
         } else {
-            let nearest = nearest_key(&key);
-            return Err(FileError::UnknownKey { key, nearest });
+            return Err(unknown(&key));
         }
     }
     Ok(())
 }
 
-/// A size that fits memory and is not 0.
-fn memory_size(value: &Value) -> Result<usize, String> {
-    match usize::try_from(size(value)?) {
-        Ok(0) | Err(_) => Err("it must be at least 1 byte and fit memory".to_owned()),
-        Ok(bytes) => Ok(bytes),
+fn unknown(key: &str) -> FileError {
+    FileError::UnknownKey {
+        key: key.to_owned(),
+        nearest: nearest(key, KEYS.iter().map(|key| key.name)).to_owned(),
     }
 }
 
-fn set<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
-    *place = value?;
-    Ok(())
-}
-
-fn text(value: &Value) -> Result<&str, String> {
-    value
-        .as_str()
-        .ok_or_else(|| "expected a text in quotes".to_owned())
-}
-
-fn name(value: &Value) -> Result<String, String> {
-    match text(value)? {
-        "" => Err("expected a text that is not empty".to_owned()),
-        text => Ok(text.to_owned()),
+/// Puts a value into a setting that exists, or says what was expected.
+pub(in crate::config) fn set(
+    settings: &mut ServerSettings,
+    name: &str,
+    value: &Value,
+) -> Result<(), String> {
+    match find(name) {
+        Some(key) => (key.set)(settings, value),
+        None => Err("there is no such setting".to_owned()),
     }
 }
 
-fn names(value: &Value) -> Result<Vec<String>, String> {
-    let Value::Array(values) = value else {
-        return Err("expected a list of names, as in [\"guest\"]".to_owned());
-    };
-    values.iter().map(name).collect()
-}
-
-fn address(value: &Value) -> Result<SocketAddr, String> {
-    text(value)?
-        .parse()
-        .map_err(|_| "expected an address with a port, as in \"0.0.0.0:5672\"".to_owned())
-}
-
-fn size(value: &Value) -> Result<u64, String> {
-    match value {
-        Value::Integer(bytes) => {
-            u64::try_from(*bytes).map_err(|_| "a size cannot be negative".to_owned())
-        }
-        Value::String(text) => parse_size(text).map_err(|error| error.to_string()),
-        _ => Err("expected a size, as in \"1MiB\"".to_owned()),
+/// Puts a setting's default in its place.
+pub(in crate::config) fn leave_out(settings: &mut ServerSettings, name: &str) {
+    if let Some(key) = find(name) {
+        (key.reset)(settings);
     }
 }
 
-fn duration(value: &Value) -> Result<Duration, String> {
-    match value {
-        Value::Integer(seconds) => u64::try_from(*seconds)
-            .map(Duration::from_secs)
-            .map_err(|_| "a duration cannot be negative".to_owned()),
-        Value::String(text) => parse_duration(text).map_err(|error| error.to_string()),
-        _ => Err("expected a duration, as in \"60s\"".to_owned()),
+/// Puts a value that came as bare text, from the environment or a flag, into a setting: as TOML would read it,
+/// or as the text itself.
+///
+/// # Errors
+/// If there is no such setting, or the value does not fit.
+pub fn set_text(settings: &mut ServerSettings, name: &str, text: &str) -> Result<(), FileError> {
+    let key = find(name).ok_or_else(|| unknown(name))?;
+    let as_toml = format!("value = {text}").parse::<Table>();
+    if let Some(value) = as_toml.ok().as_ref().and_then(|table| table.get("value"))
+        && (key.set)(settings, value).is_ok()
+    {
+        return Ok(());
     }
-}
-
-fn file(value: &Value) -> Result<Option<PathBuf>, String> {
-    name(value).map(|name| Some(name.into()))
-}
-
-/// One of some words.
-fn one_of<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
-    let text = text(value)?;
-    let found = words.iter().find(|(word, _)| *word == text);
-    found.map(|(_, meaning)| *meaning).ok_or_else(|| {
-        let words: Vec<_> = words
-            .iter()
-            .map(|(word, _)| format!("\"{word}\""))
-            .collect();
-        format!("expected {}", words.join(" or "))
+    let value = Value::String(text.to_owned());
+    (key.set)(settings, &value).map_err(|reason| FileError::Value {
+        key: name.to_owned(),
+        reason,
     })
 }
 
-const VERIFICATIONS: [(&str, PeerVerification); 2] = [
-    ("verify_none", PeerVerification::None),
-    ("verify_peer", PeerVerification::Peer),
-];
-const LOGIN_NAMES: [(&str, LoginFrom); 3] = [
-    ("common_name", LoginFrom::CommonName),
-    ("distinguished_name", LoginFrom::DistinguishedName),
-    (
-        "subject_alternative_name",
-        LoginFrom::SubjectAlternativeName,
-    ),
-];
-const SAN_TYPES: [(&str, SanType); 4] = [
-    ("dns", SanType::Dns),
-    ("email", SanType::Email),
-    ("ip", SanType::Ip),
-    ("uri", SanType::Uri),
-];
-
-fn tls_versions(value: &Value) -> Result<TlsVersions, String> {
-    let mut names = names(value)?;
-    names.sort_unstable();
-    names.dedup();
-    let names: Vec<_> = names.iter().map(String::as_str).collect();
-    match names[..] {
-        ["1.2", "1.3"] => Ok(TlsVersions::All),
-        ["1.2"] => Ok(TlsVersions::Only12),
-        ["1.3"] => Ok(TlsVersions::Only13),
-        _ => Err("expected a list of \"1.2\" and \"1.3\"".to_owned()),
-    }
-}
-
-fn mechanisms(value: &Value) -> Result<Vec<Mechanism>, String> {
-    let mechanism = |name: String| {
-        let found = Mechanism::ALL
-            .into_iter()
-            .find(|known| known.name() == name);
-        found.ok_or_else(|| {
-            format!("there is no '{name}'; expected \"PLAIN\", \"AMQPLAIN\" or \"EXTERNAL\"")
-        })
-    };
-    names(value)?.into_iter().map(mechanism).collect()
-}
-
-fn yes_or_no(value: &Value) -> Result<bool, String> {
-    value
-        .as_bool()
-        .ok_or_else(|| "expected true or false".to_owned())
-}
-
-/// A share as a number below or at 1, or a size.
-fn watermark(value: &Value) -> Result<MemoryWatermark, String> {
-    match value {
-        Value::Float(share) if *share > 0.0 && *share <= 1.0 => {
-            Ok(MemoryWatermark::Relative(*share))
-        }
-        Value::Float(_) => Err("expected a share above 0 and at most 1.0, as in 0.6".to_owned()),
-        size_or_text => size(size_or_text).map(MemoryWatermark::Absolute),
-    }
-}
-
-fn sync_mode(value: &Value) -> Result<SyncMode, String> {
-    match text(value)? {
-        "disk" => Ok(SyncMode::Disk),
-        "os" => Ok(SyncMode::Os),
-        _ => Err("expected \"disk\" or \"os\"".to_owned()),
-    }
-}
-
-fn qos_style(value: &Value) -> Result<QosStyle, String> {
-    match text(value)? {
-        "auto" => Ok(QosStyle::Auto),
-        "rabbitmq" => Ok(QosStyle::RabbitMq),
-        "standard" => Ok(QosStyle::Standard),
-        _ => Err("expected \"auto\", \"rabbitmq\" or \"standard\"".to_owned()),
-    }
-}
-
-fn integer<T>(value: &Value, min: T, max: T) -> Result<T, String>
-where
-    T: TryFrom<i64> + PartialOrd + std::fmt::Display,
-{
-    let number = value
-        .as_integer()
-        .and_then(|number| T::try_from(number).ok());
-    match number {
-        Some(number) if number >= min && number <= max => Ok(number),
-        _ => Err(format!("expected a whole number from {min} to {max}")),
-    }
-}
-
-fn nearest_key(key: &str) -> &'static str {
-    let distance = |known: &str| edit_distance(key.as_bytes(), known.as_bytes());
-    KEYS.iter()
-        .map(|(known, _)| *known)
-        .min_by_key(|known| distance(known))
-        .unwrap_or("listen")
-}
-
-/// Fewest insertions, deletions and replacements that make `a` into `b`.
-fn edit_distance(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, &from) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+/// Reads every setting that the environment names: `connection.heartbeat` is `WARREN_CONNECTION_HEARTBEAT`.
+///
+/// # Errors
+/// If a value does not fit.
+pub fn apply_environment(
+    settings: &mut ServerSettings,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<(), FileError> {
+    for key in KEYS {
+        let name = environment_name(key.name);
+        if let Some(text) = environment(&name) {
+            set_text(settings, key.name, &text).map_err(|error| match error {
+                FileError::Value { reason, .. } => FileError::Value { key: name, reason },
+                other => other,
+            })?;
         }
     }
-    row[b.len()]
+    Ok(())
+}
+
+/// The environment's name for a setting.
+#[must_use]
+pub fn environment_name(key: &str) -> String {
+    format!("WARREN_{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+/// The settings as a file that would make them; what is left out stands in comments, and so do passwords.
+#[must_use]
+pub fn show(settings: &ServerSettings) -> String {
+    let mut text = String::new();
+    let mut table = "";
+    for key in KEYS {
+        let (of, name) = key.name.split_once('.').unwrap_or(("", key.name));
+        if of != table {
+            table = of;
+            text.push_str(&format!("\n[{table}]\n"));
+        }
+        let line = match (key.get)(settings) {
+            Some(_) if key.name == PASSWORD => format!("# {name} = (not shown)\n"),
+            Some(value) => format!("{name} = {value}\n"),
+            None => format!("# {name} is left out\n"),
+        };
+        text.push_str(&line);
+    }
+    text
+}
+
+/// The setting that is not for others' eyes.
+const PASSWORD: &str = "access.default_pass";
+
+/// The settings in which the two differ.
+#[must_use]
+pub fn changed(before: &ServerSettings, after: &ServerSettings) -> Vec<&'static Key> {
+    let differ = |key: &&Key| (key.get)(before) != (key.get)(after);
+    KEYS.iter().filter(differ).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::config::{MemoryWatermark, SyncMode};
+
+    const EXAMPLE: &str = include_str!("../../docs/warren.example.toml");
+
+    /// The example file says of each setting what it is by default, in a comment if it is left out.
+    #[test]
+    fn the_example_has_every_key_with_its_default() {
+        let example = parse(EXAMPLE).expect("the example");
+        let differing = changed(&ServerSettings::default(), &example);
+        let names: Vec<_> = differing.iter().map(|key| key.name).collect();
+        assert_eq!(names, Vec::<&str>::new());
+        let mut table = String::new();
+        let mut found = std::collections::BTreeSet::new();
+        for line in EXAMPLE.lines() {
+            let line = line.trim_start_matches("# ");
+            if let Some(name) = line
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'))
+            {
+                table = format!("{name}.");
+            } else if let Some((name, _)) = line.split_once(" = ") {
+                found.insert(format!("{table}{name}"));
+            }
+        }
+        for key in KEYS {
+            assert!(
+                found.contains(key.name),
+                "{} is not in the example",
+                key.name
+            );
+        }
+    }
+
+    /// What is shown can be read again, and makes the same settings; the password is not among it.
+    #[test]
+    fn what_is_shown_is_read_again() {
+        let mut settings = parse(
+            "log = 'debug'\n[tls]\nlisten = '[::1]:5671'\nversions = ['1.3']\nlogin_san_type = 'uri'\n\
+             [alarm]\nmemory_watermark = 0.25\n[payload]\nthreshold = 1500\nretention = '1500ms'\n\
+             [connection]\nmechanisms = ['EXTERNAL']\nmax_message_size = '128MiB'\n",
+        )
+        .expect("a valid file");
+        settings.access.default_password = "hush".to_owned();
+        let shown = show(&settings);
+        assert!(!shown.contains("hush"), "{shown}");
+        let again = parse(&shown).expect("what was shown");
+        let differing: Vec<_> = changed(&settings, &again);
+        let names: Vec<_> = differing.iter().map(|key| key.name).collect();
+        assert_eq!(names, [PASSWORD]);
+    }
+
+    /// The environment names every setting; a value is read as in a file, or as bare text.
+    #[test]
+    fn the_environment_names_settings() {
+        let mut settings = ServerSettings::default();
+        let environment = |name: &str| match name {
+            "WARREN_CONNECTION_HEARTBEAT" => Some("5s".to_owned()),
+            "WARREN_CONNECTION_FRAME_MAX" => Some("8192".to_owned()),
+            "WARREN_CONNECTION_VERSION" => Some("4".to_owned()),
+            "WARREN_ACCESS_LOOPBACK_USERS" => Some("[]".to_owned()),
+            "WARREN_TLS_LISTEN" => Some("0.0.0.0:5671".to_owned()),
+            _ => None,
+        };
+        apply_environment(&mut settings, environment).expect("they fit");
+        assert_eq!(settings.connection.heartbeat, Duration::from_secs(5));
+        assert_eq!(settings.connection.frame_bytes_max, 8_192);
+        assert_eq!(settings.connection.version, "4");
+        assert_eq!(settings.access.loopback_users, Vec::<String>::new());
+        assert_eq!(
+            settings.tls.listen.map(|address| address.port()),
+            Some(5671)
+        );
+        let wrong = |name: &str| (name == "WARREN_SYNC").then(|| "maybe".to_owned());
+        let error = apply_environment(&mut settings, wrong).expect_err("no mode");
+        assert!(error.to_string().contains("'WARREN_SYNC'"), "{error}");
+        assert!(
+            set_text(&mut settings, "synk", "os")
+                .is_err_and(|error| error.to_string().contains("'sync'"))
+        );
+    }
 
     /// What the file names is set, the rest keeps its default.
     #[test]

@@ -14,12 +14,12 @@ use crate::config::AdmissionSettings;
 /// The door of one listener.
 #[derive(Debug)]
 pub(super) struct Admission {
-    settings: AdmissionSettings,
     counts: Mutex<Counts>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    settings: AdmissionSettings,
     connections: usize,
     unauthenticated: usize,
     unauthenticated_by_address: HashMap<IpAddr, usize>,
@@ -47,25 +47,34 @@ pub(super) struct Place {
 impl Admission {
     pub(super) fn new(settings: &AdmissionSettings) -> Arc<Self> {
         Arc::new(Self {
-            settings: settings.clone(),
-            counts: Mutex::default(),
+            counts: Mutex::new(Counts {
+                settings: settings.clone(),
+                connections: 0,
+                unauthenticated: 0,
+                unauthenticated_by_address: HashMap::new(),
+            }),
         })
+    }
+
+    /// Takes other limits; who is in stays in.
+    pub(super) fn set(&self, settings: &AdmissionSettings) {
+        self.counts.lock().settings = settings.clone();
     }
 
     /// Gives a place to a connection from `address`, or says why not.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refused> {
-        let mut counts = self.counts.lock();
-        if counts.connections >= self.settings.connection_count_max {
+        let counts = &mut *self.counts.lock();
+        if counts.connections >= counts.settings.connection_count_max {
             return Err(Refused::Connections(counts.connections));
         }
-        if counts.unauthenticated >= self.settings.unauthenticated_max {
+        if counts.unauthenticated >= counts.settings.unauthenticated_max {
             return Err(Refused::Unauthenticated(counts.unauthenticated));
         }
         let from_address = counts
             .unauthenticated_by_address
             .entry(address)
             .or_insert(0);
-        if *from_address >= self.settings.unauthenticated_per_address_max {
+        if *from_address >= counts.settings.unauthenticated_per_address_max {
             return Err(Refused::UnauthenticatedFromAddress(*from_address));
         }
         *from_address += 1;
@@ -143,6 +152,17 @@ mod tests {
             admission.admit(one).expect_err("four"),
             Refused::Connections(4)
         );
+        // A lower limit refuses who comes, and nobody who is there.
+        let fewer = AdmissionSettings {
+            connection_count_max: 2,
+            ..settings.clone()
+        };
+        admission.set(&fewer);
+        assert_eq!(
+            admission.admit(one).expect_err("four of two"),
+            Refused::Connections(4)
+        );
+        admission.set(&settings);
         drop((first, second));
         assert!(admission.admit(one).is_ok());
         assert_eq!(admission.counts.lock().unauthenticated_by_address.len(), 1);

@@ -116,7 +116,7 @@ impl Connection {
             Origin::Remote
         };
         let mut session = Session::new(
-            Arc::clone(&shared.session_settings),
+            shared.session_settings.load_full(),
             Arc::clone(&shared.broker),
             origin,
             Arc::clone(&signal) as Arc<dyn Waker>,

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -121,7 +122,8 @@ struct Shared {
     broker: Arc<Broker>,
     payloads: Arc<Payloads>,
     registry: Arc<Registry>,
-    session_settings: Arc<SessionSettings>,
+    /// What sessions that begin now are made with.
+    session_settings: ArcSwap<SessionSettings>,
     /// How far the journal is durable.
     durable: watch::Receiver<Lsn>,
     stopping: CancellationToken,
@@ -135,7 +137,9 @@ struct Shared {
 pub struct ServerHandle {
     shared: Arc<Shared>,
     amqp_addr: SocketAddr,
+    plain_addr: Option<SocketAddr>,
     amqps_addr: Option<SocketAddr>,
+    admission: Arc<Admission>,
     tls: Option<Arc<Tls>>,
     journal: Journal,
     failure: watch::Receiver<Option<StorageFailure>>,
@@ -203,20 +207,18 @@ impl Server {
             broker,
             payloads,
             registry: Arc::default(),
-            session_settings: Arc::new(SessionSettings {
-                connection: settings.connection.clone(),
-                admission: settings.admission.clone(),
-                tells_content_ids: settings.payload.tells_content_ids,
-                payload_threshold_bytes: Some(settings.payload.threshold_bytes.max(1)),
-            }),
+            session_settings: ArcSwap::from_pointee(session_settings(&settings)),
             durable,
             stopping: CancellationToken::new(),
             storage_failed,
             tasks: TaskTracker::new(),
         });
         let admission = Admission::new(&settings.admission);
-        let listener = Listener::bind(settings.listen, None, Arc::clone(&admission)).await?;
-        let amqp_addr = listener.local_addr();
+        let plain_listener = match settings.listen_plain {
+            true => Some(Listener::bind(settings.listen, None, Arc::clone(&admission)).await?),
+            false => None,
+        };
+        let plain_addr = plain_listener.as_ref().map(Listener::local_addr);
         let tls_listener = match settings.tls.listen {
             Some(address) => {
                 Some(Listener::bind(address, tls.clone(), Arc::clone(&admission)).await?)
@@ -224,11 +226,11 @@ impl Server {
             None => None,
         };
         if let Some(path) = &settings.unix_listen {
-            let listener = UnixListener::bind(path, admission)?;
+            let listener = UnixListener::bind(path, Arc::clone(&admission))?;
             shared.tasks.spawn(listener.run(Arc::clone(&shared)));
         }
         let amqps_addr = tls_listener.as_ref().map(Listener::local_addr);
-        for listener in [Some(listener), tls_listener].into_iter().flatten() {
+        for listener in [plain_listener, tls_listener].into_iter().flatten() {
             shared.tasks.spawn(listener.run(Arc::clone(&shared)));
         }
         shared.tasks.spawn(alarm_watch.run(shared.stopping.clone()));
@@ -241,14 +243,26 @@ impl Server {
             .spawn(payloads.look_after(shared.stopping.clone()));
         Ok(ServerHandle {
             shared,
-            amqp_addr,
+            amqp_addr: plain_addr.or(amqps_addr).unwrap_or(settings.listen),
+            plain_addr,
             amqps_addr,
             tls,
+            admission,
             journal,
             failure,
             pager,
             _data_dir: data_dir,
         })
+    }
+}
+
+/// What sessions are made with.
+fn session_settings(settings: &ServerSettings) -> SessionSettings {
+    SessionSettings {
+        connection: settings.connection.clone(),
+        admission: settings.admission.clone(),
+        tells_content_ids: settings.payload.tells_content_ids,
+        payload_threshold_bytes: Some(settings.payload.threshold_bytes.max(1)),
     }
 }
 
@@ -347,10 +361,33 @@ fn watch_failure(
 }
 
 impl ServerHandle {
-    /// Where AMQP clients connect.
+    /// Where AMQP clients connect: without TLS, if there is such a listener.
     #[must_use]
     pub fn amqp_addr(&self) -> SocketAddr {
         self.amqp_addr
+    }
+
+    /// Where AMQP clients connect without TLS, if they can.
+    #[must_use]
+    pub fn plain_addr(&self) -> Option<SocketAddr> {
+        self.plain_addr
+    }
+
+    /// Takes what of the settings can change while the server runs: certificates, what connections may do
+    /// and cost that come from now on, the memory watermark, which bodies become payloads.
+    ///
+    /// # Errors
+    /// If the certificates cannot be used; then nothing changes.
+    pub fn reload(&self, settings: &ServerSettings) -> Result<(), ServerError> {
+        if let Some(tls) = &self.tls {
+            tls.reload(&settings.tls)?;
+        }
+        let sessions = Arc::new(session_settings(settings));
+        self.shared.session_settings.store(sessions);
+        self.admission.set(&settings.admission);
+        let alarms = self.shared.broker.alarms();
+        alarms.set_memory_watermark(settings.alarm.memory_watermark);
+        Ok(())
     }
 
     /// Where AMQP clients connect over TLS, if they can.

@@ -6,6 +6,7 @@ mod alarm;
 mod backlog;
 mod broker;
 mod client;
+mod config;
 mod confirm;
 mod consume;
 mod crash;

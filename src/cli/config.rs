@@ -1,0 +1,47 @@
+//! `warren config`: what a broker would be started with, without starting it.
+
+use std::process::ExitCode;
+
+use super::EXIT_OK;
+use super::settings::SettingsArgs;
+use crate::config;
+use crate::server::tls::Tls;
+
+/// Look at a broker's settings.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  warren config check --config /etc/warren/warren.toml\n  \
+    warren config show --config /etc/rabbitmq/rabbitmq.conf\n\nExit codes: 0 good; 1 something cannot be used."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Say whether file, environment and flags make usable settings, certificates included
+    Check(SettingsArgs),
+    /// Print the settings that they make, as a file that would make them; without the password
+    Show(SettingsArgs),
+}
+
+/// Checks or shows.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let (Command::Check(settings) | Command::Show(settings)) = &args.command;
+    let read = settings.read()?;
+    for note in &read.notes {
+        eprintln!("warren: {note}");
+    }
+    match args.command {
+        Command::Check(_) => {
+            let tls = &read.settings.tls;
+            if tls.listen.or(tls.http_listen).is_some() {
+                Tls::load(tls)?;
+            }
+            println!("The settings are good.");
+        }
+        Command::Show(_) => print!("{}", config::toml::show(&read.settings)),
+    }
+    Ok(ExitCode::from(EXIT_OK))
+}

@@ -1,0 +1,256 @@
+//! Every setting that a file, the environment or a flag can name.
+//!
+//! Owns: the names, which setting each stands for, what kind of value it has, and whether it can change while
+//! the broker runs. One table, so that what is read is what is shown.
+
+use toml::Value;
+
+use super::kinds::{
+    Address, File, Integer, Kind as _, LOGIN_NAMES, Maybe, Mechanisms, MemorySize, Name, Names,
+    OneOf, QOS_STYLES, SAN_TYPES, SYNC_MODES, Size, Span, Text, VERIFICATIONS, Versions, Watermark,
+    YesOrNo,
+};
+use crate::config::ServerSettings;
+
+/// When a changed setting counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Takes {
+    /// From the next start on.
+    Start,
+    /// From a reload (SIGHUP) on, for connections and messages that come then.
+    Reload,
+    /// At the first start alone, when the data folder is empty.
+    FirstStart,
+}
+
+/// One setting.
+pub struct Key {
+    /// Its name, with its table's: `connection.heartbeat`.
+    pub name: &'static str,
+    /// When a change counts.
+    pub takes: Takes,
+    pub(super) set: fn(&mut ServerSettings, &Value) -> Result<(), String>,
+    /// What it is set to; `None` if it is left out.
+    pub(super) get: fn(&ServerSettings) -> Option<Value>,
+    /// Sets it to its default.
+    pub(super) reset: fn(&mut ServerSettings),
+}
+
+macro_rules! key {
+    ($name:literal, $takes:ident, $($field:ident).+, $kind:expr) => {
+        Key {
+            name: $name,
+            takes: Takes::$takes,
+            set: |settings, value| {
+                settings.$($field).+ = $kind.read(value)?;
+                Ok(())
+            },
+            get: |settings| $kind.show(&settings.$($field).+),
+            reset: |settings| settings.$($field).+ = ServerSettings::default().$($field).+,
+        }
+    };
+}
+
+/// All of them, in the order of the example file.
+pub const KEYS: &[Key] = &[
+    key!("data_dir", Start, data_dir, File),
+    key!("listen", Start, listen, Address),
+    key!("listen_plain", Start, listen_plain, YesOrNo),
+    key!("unix_listen", Start, unix_listen, Maybe(File)),
+    key!("peer_listen", Start, peer_listen, Address),
+    key!("http_listen", Start, http_listen, Address),
+    key!("sync", Start, sync, OneOf(SYNC_MODES)),
+    key!("log", Reload, log, Name),
+    key!("tls.listen", Start, tls.listen, Maybe(Address)),
+    key!("tls.http_listen", Start, tls.http_listen, Maybe(Address)),
+    key!("tls.certificate", Reload, tls.certificate, Maybe(File)),
+    key!("tls.key", Reload, tls.key, Maybe(File)),
+    key!("tls.ca", Reload, tls.ca, Maybe(File)),
+    key!("tls.verify", Reload, tls.verify, OneOf(VERIFICATIONS)),
+    key!(
+        "tls.fail_if_no_peer_cert",
+        Reload,
+        tls.fail_if_no_peer_cert,
+        YesOrNo
+    ),
+    key!("tls.versions", Reload, tls.versions, Versions),
+    key!("tls.handshake_timeout", Reload, tls.handshake_wait, Span),
+    key!("tls.login_from", Reload, tls.login_from, OneOf(LOGIN_NAMES)),
+    key!(
+        "tls.login_san_type",
+        Reload,
+        tls.login_san_type,
+        OneOf(SAN_TYPES)
+    ),
+    key!(
+        "tls.login_san_index",
+        Reload,
+        tls.login_san_index,
+        Integer(0, 1_000)
+    ),
+    key!("journal.scrub_every", Start, journal.scrub_every, Span),
+    key!(
+        "journal.scrub_rate",
+        Start,
+        journal.scrub_bytes_per_second,
+        Size
+    ),
+    key!("access.default_user", FirstStart, access.default_user, Name),
+    key!(
+        "access.default_pass",
+        FirstStart,
+        access.default_password,
+        Name
+    ),
+    key!(
+        "access.default_vhost",
+        FirstStart,
+        access.default_vhost,
+        Name
+    ),
+    key!("access.loopback_users", Start, access.loopback_users, Names),
+    key!(
+        "alarm.memory_watermark",
+        Reload,
+        alarm.memory_watermark,
+        Watermark
+    ),
+    key!(
+        "alarm.disk_free_min",
+        Start,
+        alarm.disk_free_bytes_min,
+        Maybe(Size)
+    ),
+    key!(
+        "queue.memory",
+        Start,
+        backlog.queue_memory_bytes_max,
+        MemorySize
+    ),
+    key!(
+        "queue.memory_total",
+        Start,
+        backlog.total_memory_bytes_max,
+        MemorySize
+    ),
+    key!("payload.threshold", Reload, payload.threshold_bytes, Size),
+    key!(
+        "payload.content_ids",
+        Reload,
+        payload.tells_content_ids,
+        YesOrNo
+    ),
+    key!("payload.retention", Start, payload.retention, Span),
+    key!("payload.quota", Start, payload.quota_bytes, Maybe(Size)),
+    key!(
+        "connection.frame_max",
+        Reload,
+        connection.frame_bytes_max,
+        Integer(4_096, u32::MAX)
+    ),
+    key!(
+        "connection.channel_max",
+        Reload,
+        connection.channel_count_max,
+        Integer(1, u16::MAX)
+    ),
+    key!("connection.heartbeat", Reload, connection.heartbeat, Span),
+    key!(
+        "connection.consumer_timeout",
+        Reload,
+        connection.consumer_timeout,
+        Maybe(Span)
+    ),
+    key!(
+        "connection.max_message_size",
+        Reload,
+        connection.message_bytes_max,
+        Maybe(Size)
+    ),
+    key!("connection.qos", Reload, connection.qos, OneOf(QOS_STYLES)),
+    key!(
+        "connection.prefetch_size",
+        Reload,
+        connection.counts_prefetch_size,
+        YesOrNo
+    ),
+    key!(
+        "connection.mechanisms",
+        Reload,
+        connection.mechanisms,
+        Mechanisms
+    ),
+    key!(
+        "connection.anonymous_user",
+        Reload,
+        connection.anonymous_user,
+        Maybe(Name)
+    ),
+    key!("connection.product", Reload, connection.product, Text),
+    key!("connection.version", Reload, connection.version, Text),
+    key!(
+        "connection.cluster_name",
+        Reload,
+        connection.cluster_name,
+        Text
+    ),
+    key!(
+        "connection.max_connections",
+        Reload,
+        admission.connection_count_max,
+        Integer(1, COUNT_MAX)
+    ),
+    key!(
+        "connection.max_unauthenticated",
+        Reload,
+        admission.unauthenticated_max,
+        Integer(1, COUNT_MAX)
+    ),
+    key!(
+        "connection.max_unauthenticated_per_address",
+        Reload,
+        admission.unauthenticated_per_address_max,
+        Integer(1, COUNT_MAX)
+    ),
+    key!(
+        "connection.protocol_header_timeout",
+        Reload,
+        admission.protocol_header_wait,
+        Span
+    ),
+    key!(
+        "connection.handshake_timeout",
+        Reload,
+        admission.handshake_wait,
+        Span
+    ),
+];
+
+/// More connections than any machine has descriptors.
+const COUNT_MAX: usize = u32::MAX as usize;
+
+/// The setting of this name.
+pub(in crate::config) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The name among `known` that looks most like this one.
+pub(in crate::config) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    let distance = |known: &&str| edit_distance(name.as_bytes(), known.as_bytes());
+    known.min_by_key(distance).unwrap_or("listen")
+}
+
+/// Fewest insertions, deletions and replacements that make `a` into `b`.
+fn edit_distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, &from) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
