@@ -155,7 +155,7 @@ mod tests {
         // A lower limit refuses who comes, and nobody who is there.
         let fewer = AdmissionSettings {
             connection_count_max: 2,
-            ..settings.clone()
+            ..settings
         };
         admission.set(&fewer);
         assert_eq!(
