@@ -102,8 +102,8 @@ pub struct BacklogSettings {
 impl Default for BacklogSettings {
     fn default() -> Self {
         Self {
-            queue_memory_bytes_max: 4 << 20,
-            total_memory_bytes_max: 32 << 20,
+            queue_memory_bytes_max: 48 << 20,
+            total_memory_bytes_max: 64 << 20,
         }
     }
 }

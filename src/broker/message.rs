@@ -274,6 +274,14 @@ impl Message {
         }
     }
 
+    /// How many hold it now, this one included.
+    pub(crate) fn holder_count(&self) -> usize {
+        match &self.0 {
+            Form::Packed(all) => Arc::strong_count(all),
+            Form::Split(split) => Arc::strong_count(split),
+        }
+    }
+
     /// What the broker must know of it.
     #[must_use]
     pub fn traits(&self) -> MessageTraits {

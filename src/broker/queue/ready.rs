@@ -29,7 +29,7 @@ use super::super::spill::{Area, Extent, Spill};
 use super::{Entry, MessageSeq};
 
 use deep::{Deep, Look};
-use line::{Line, cost_bytes};
+use line::{ENTRY_BYTES, Line, cost_bytes};
 
 pub(crate) use deep::{Batch, Load, Loaded, Page, RecoveredZone, Source};
 
@@ -57,6 +57,9 @@ pub(crate) struct Ready {
     /// The last of them. What stands between the two is in `deep`.
     tail: Line,
     limits: Limits,
+    /// What holding a message costs this list, in [`WHOLE`]ths of what it costs alone: other queues may hold
+    /// it too. Looked up when the tail has grown by a page, before the first page is written.
+    share: usize,
     /// What the spill was told that this list holds in memory, in bytes.
     reported_bytes: usize,
     queue: QueueId,
@@ -69,11 +72,18 @@ pub(crate) struct Ready {
 struct Limits {
     returned: usize,
     head: usize,
+    /// Pages are loaded while the head holds no more than this.
+    read_ahead: usize,
     page: usize,
 }
 
 /// A page holds at most so much of memory, in bytes, and one message.
 const PAGE_MEMORY_BYTES_MAX: usize = 256 << 10;
+/// Most that is read from disk ahead of its turn, in bytes of memory: a few pages hide the reading, and more
+/// would fall out of the processor's caches before it is delivered.
+const READ_AHEAD_BYTES_MAX: usize = 1 << 20;
+/// A share of one.
+const WHOLE: usize = 1 << 10;
 /// A list reports what it holds when that changed by so much, in bytes.
 const REPORT_BYTES: usize = 8 << 10;
 
@@ -81,6 +91,7 @@ impl Limits {
     const NONE: Self = Self {
         returned: usize::MAX,
         head: usize::MAX,
+        read_ahead: usize::MAX,
         page: usize::MAX,
     };
 
@@ -91,6 +102,7 @@ impl Limits {
         Self {
             returned: rest,
             head: rest,
+            read_ahead: (rest / 2).min(READ_AHEAD_BYTES_MAX),
             page,
         }
     }
@@ -110,6 +122,7 @@ impl Ready {
             head: Line::default(),
             tail: Line::default(),
             limits,
+            share: WHOLE,
             reported_bytes: 0,
             queue,
             spill,
@@ -137,10 +150,20 @@ impl Ready {
         self.bytes
     }
 
-    /// What is in memory, in bytes with what holding it costs.
+    /// What is in memory, in bytes with what holding it costs this list.
     pub(crate) fn memory_bytes(&self) -> usize {
         let deep = self.deep.as_deref().map_or(0, Deep::memory_bytes);
-        self.returned_memory_bytes + self.head.memory_bytes() + self.tail.memory_bytes() + deep
+        self.returned_memory_bytes
+            + self.own(self.head.memory_bytes() + self.tail.memory_bytes())
+            + deep
+    }
+
+    /// What of `memory_bytes` is this list's own, and not that of others who hold the same messages.
+    fn own(&self, memory_bytes: usize) -> usize {
+        match self.share {
+            WHOLE => memory_bytes,
+            share => memory_bytes / WHOLE * share,
+        }
     }
 
     /// Adds a message behind all others; its number is higher than any before.
@@ -175,6 +198,9 @@ impl Ready {
         };
         self.bytes -= entry.message.size_bytes();
         self.count -= 1;
+        if self.count == 0 {
+            self.share = WHOLE;
+        }
         self.report();
         Front::Message(seq, entry)
     }
@@ -223,12 +249,17 @@ impl Ready {
         if !returned_is_full && self.tail.memory_bytes() < self.limits.page {
             return None;
         }
-        if self.is_middle_empty()
-            && self.head.memory_bytes() + self.tail.memory_bytes() <= self.limits.head
-        {
-            self.head.append(&mut self.tail);
-            if !returned_is_full {
-                return None;
+        if self.is_middle_empty() {
+            // A fan-out's message is held once for all its queues; to write it once for each would cost more
+            // than it saves, as long as most of them have it.
+            // req: SPILL-9
+            self.share = share_of(&self.tail, self.limits.page);
+            let held = self.head.memory_bytes() + self.tail.memory_bytes();
+            if self.own(held) <= self.limits.head {
+                self.head.append(&mut self.tail);
+                if !returned_is_full {
+                    return None;
+                }
             }
         }
         let spill = self.spill.as_ref().filter(|spill| spill.may_write())?;
@@ -460,7 +491,7 @@ impl Ready {
 
     /// Whether there is room for a page of messages that were never taken.
     fn wants_head(&self) -> bool {
-        self.head.memory_bytes() <= self.limits.head / 2
+        self.head.memory_bytes() <= self.limits.read_ahead
     }
 
     /// Tells the spill what this list holds, if that has changed by much, and learns what it may hold.
@@ -609,6 +640,23 @@ impl Drop for Ready {
         if let Some(spill) = &self.spill {
             spill.report(self.reported_bytes, 0);
         }
+    }
+}
+
+/// What holding the first messages of a list costs, a page of them, if each of its holders bears as much.
+fn share_of(line: &Line, page_bytes_max: usize) -> usize {
+    let (mut alone, mut shared) = (0, 0);
+    for (_, entry) in line.iter() {
+        let cost = cost_bytes(entry);
+        alone += cost;
+        shared += ENTRY_BYTES + (cost - ENTRY_BYTES) / entry.message.holder_count().max(1);
+        if alone >= page_bytes_max {
+            break;
+        }
+    }
+    match alone {
+        0 => WHOLE,
+        alone => (shared * WHOLE / alone).clamp(1, WHOLE),
     }
 }
 

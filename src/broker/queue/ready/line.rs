@@ -11,7 +11,7 @@ use super::super::{Entry, MessageSeq};
 const CHUNK_COUNT: usize = 128;
 
 /// What holding a message costs beside its own octets: its place here and its allocation, in bytes.
-const ENTRY_BYTES: usize = 96;
+pub(super) const ENTRY_BYTES: usize = 96;
 
 /// Messages in the order of their queue.
 #[derive(Debug, Default)]

@@ -16,15 +16,16 @@ use crate::testing::disk::SimDisk;
 /// Two messages at either end.
 const LIST_BYTES_MAX: usize = 500;
 
+const TRAITS: MessageTraits = MessageTraits {
+    persistence: Persistence::Transient,
+    priority: 0,
+    expiration: None,
+};
+
 fn entry(number: u64) -> Entry {
-    let traits = MessageTraits {
-        persistence: Persistence::Transient,
-        priority: 0,
-        expiration: None,
-    };
     let body = Body::Inline(Bytes::copy_from_slice(&number.to_be_bytes()));
     Entry {
-        message: Message::new(b"", b"q", &[0, 0], traits, body),
+        message: Message::new(b"", b"q", &[0, 0], TRAITS, body),
         lsn: Lsn::ZERO,
         location: crate::journal::Appended::NONE.location,
         redelivered: false,
@@ -270,6 +271,53 @@ fn lists_share_a_budget() {
         1 << 20,
         "what is gone holds nothing"
     );
+}
+
+/// A fan-out is in memory once, and is not written for each queue; who is left alone with its messages
+/// writes them.
+// req: SPILL-9
+#[test]
+fn shared_messages_are_written_by_who_is_left_with_them() {
+    const LIST_COUNT: u64 = 20;
+    let disk = SimDisk::new();
+    let settings = SpillSettings {
+        disk: Arc::new(disk),
+        dir: "/spill".into(),
+        queue_bytes_max: 256 << 10,
+        total_bytes_max: 1 << 30,
+    };
+    let spill = Spill::open(settings).unwrap();
+    let list = |at| Ready::new(QueueId(at), Some(Arc::clone(&spill)));
+    let mut lists: Vec<_> = (0..LIST_COUNT).map(list).collect();
+    let mut written_count = 0;
+    let mut push = |list: &mut Ready, number, entry| {
+        list.push_back(MessageSeq(number), entry);
+        while let Some(batch) = list.next_batch() {
+            written_count += 1;
+            let written = batch.area.write(&page::encode(batch.line.iter(), 0));
+            list.written(&batch, written);
+        }
+        written_count
+    };
+    let body = Bytes::from(vec![b'x'; 10_000]);
+    let long = |body: &Bytes| {
+        let message = Message::new(b"", b"q", &[0, 0], TRAITS, Body::Inline(body.clone()));
+        Entry {
+            message,
+            ..entry(0)
+        }
+    };
+    // Twice what one list may hold.
+    for number in 0..50 {
+        let shared = long(&body);
+        for list in &mut lists {
+            assert_eq!(push(list, number, shared.clone()), 0);
+        }
+    }
+    let mut slow = lists.pop().unwrap();
+    drop(lists);
+    let more = (50..70).map(|number| push(&mut slow, number, long(&body)));
+    assert!(more.max() > Some(0), "nobody else holds them any more");
 }
 
 /// An error of the disk is an error of the batch, not of the list.
