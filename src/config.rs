@@ -4,6 +4,7 @@
 //! [`toml`] and `cli` turn those into these values.
 //! Every limit of RELIABILITY section 6 that an operator may change is a field here.
 
+mod network;
 #[cfg(feature = "cli")]
 pub mod rabbitmq;
 mod tls;
@@ -15,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use network::{Network, NetworkError};
 pub use tls::{
     AMQPS_PORT, HTTPS_PORT, LoginFrom, PeerVerification, SanType, TlsSettings, TlsVersions,
 };
@@ -53,6 +55,8 @@ pub struct ServerSettings {
     pub tls: TlsSettings,
     /// What is logged: a level, or a filter as in `info,warren::swarm=debug`.
     pub log: String,
+    /// Networks whose connections begin with a PROXY protocol header.
+    pub proxies: Vec<Network>,
     /// How durable a confirm is.
     pub sync: SyncMode,
     /// How the journal is looked after.
@@ -81,6 +85,7 @@ impl Default for ServerSettings {
             admission: AdmissionSettings::default(),
             tls: TlsSettings::default(),
             log: "info".to_owned(),
+            proxies: Vec::new(),
             sync: SyncMode::Disk,
             journal: JournalCareSettings::default(),
             alarm: AlarmSettings::default(),
@@ -137,6 +142,18 @@ pub struct AccessSettings {
     pub default_vhost: String,
     /// Users who may log in from this machine's loopback addresses only.
     pub loopback_users: Vec<String>,
+    /// What new passwords are hashed with.
+    pub password_hashing: PasswordHashing,
+}
+
+/// What new passwords are hashed with.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum PasswordHashing {
+    /// Argon2id: a stolen store says little.
+    #[default]
+    Argon2id,
+    /// RabbitMQ's salted SHA-256: an exported definitions file logs in there too.
+    Sha256,
 }
 
 impl Default for AccessSettings {
@@ -146,6 +163,7 @@ impl Default for AccessSettings {
             default_password: "guest".to_owned(),
             default_vhost: "/".to_owned(),
             loopback_users: vec!["guest".to_owned()],
+            password_hashing: PasswordHashing::default(),
         }
     }
 }
@@ -274,6 +292,9 @@ pub struct AdmissionSettings {
     pub unauthenticated_max: usize,
     /// Most connections from one address that have not logged in yet.
     pub unauthenticated_per_address_max: usize,
+    /// Logins that may fail within a minute from one address that is not this machine's own; beyond it
+    /// connections from there are kept waiting for a second each.
+    pub failed_logins_per_minute_max: u32,
     /// Most AMQP connections at all.
     pub connection_count_max: usize,
 }
@@ -285,6 +306,7 @@ impl Default for AdmissionSettings {
             handshake_wait: Duration::from_secs(10),
             unauthenticated_max: 1024,
             unauthenticated_per_address_max: 64,
+            failed_logins_per_minute_max: 10,
             connection_count_max: 10_000,
         }
     }

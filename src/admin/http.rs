@@ -101,6 +101,7 @@ impl HttpServer {
                 durable: server.durable(),
                 facts: Arc::new(facts),
                 rates: Arc::default(),
+                tls: server.tls().cloned(),
             },
         })
     }

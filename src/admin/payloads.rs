@@ -26,6 +26,7 @@ use super::range::Wanted;
 use crate::broker::Origin;
 use crate::payload::store::{PayloadReader, Presence};
 use crate::payload::{PayloadId, ScopeId};
+use crate::server::slowly;
 
 /// Bytes read from the store at a time.
 const READ_BYTES: u64 = 256 * 1024;
@@ -135,11 +136,8 @@ impl Rights {
         } else {
             Origin::Remote
         };
-        match context
-            .broker
-            .users()
-            .authenticate(&name, &password, origin)
-        {
+        let users = context.broker.users();
+        match slowly(|| users.authenticate(&name, &password, origin)) {
             Ok(_) => Self::User(name),
             Err(error) => {
                 tracing::warn!(%address, %error, "an HTTP login is refused");

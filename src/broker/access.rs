@@ -9,6 +9,7 @@
 mod password;
 mod pattern;
 mod permissions;
+mod proof;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use super::definitions::{DefinitionStore, PermissionRecord, TopicPermissionRecor
 use super::error::{Error, ResourceKind};
 use super::name::Name;
 use super::usage::Usage;
+use proof::Proofs;
 
 pub use password::{HashAlgorithm, PasswordHash, SALT_BYTES};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
@@ -125,6 +127,7 @@ pub struct Users {
     generation: AtomicU64,
     /// Users who may log in from this machine only.
     loopback_only: Vec<Name>,
+    proofs: Proofs,
     store: DefinitionStore,
 }
 
@@ -151,17 +154,20 @@ pub struct TopicPermissionEntry {
 }
 
 impl Users {
-    pub(crate) fn new(loopback_only: Vec<Name>, store: DefinitionStore) -> Self {
+    /// `seed` is secret; what is remembered of passwords is keyed with it.
+    pub(crate) fn new(loopback_only: Vec<Name>, seed: &[u8; 32], store: DefinitionStore) -> Self {
         Self {
             state: RwLock::default(),
             usage: DashMap::new(),
             generation: AtomicU64::new(0),
             loopback_only,
+            proofs: Proofs::new(seed),
             store,
         }
     }
 
-    /// Checks a login.
+    /// Checks a login. That takes tens of milliseconds for a password that was hashed with argon2id and is
+    /// not yet proven; a task that others wait for should not be the one that calls.
     pub fn authenticate(
         &self,
         name: &[u8],
@@ -173,7 +179,7 @@ impl Users {
         let is_right = user
             .password
             .as_ref()
-            .is_some_and(|hash| hash.matches(password));
+            .is_some_and(|hash| self.proofs.check(&user.name, hash, password));
         if password.is_empty() || !is_right {
             return Err(AuthError::BadCredentials);
         }
@@ -293,6 +299,7 @@ impl Users {
         self.store.delete_user(user.name())?;
         state.users.remove(name);
         self.usage.remove(name);
+        self.proofs.forget(user.name());
         let gone: Vec<_> = state
             .permissions
             .keys()

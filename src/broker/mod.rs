@@ -120,6 +120,8 @@ pub struct BrokerSettings {
     pub default_vhost: Name,
     /// Users who may log in from this machine's loopback addresses only.
     pub loopback_users: Vec<Name>,
+    /// What new passwords are hashed with.
+    pub password_hashing: HashAlgorithm,
     /// The name of this node in events and traces, as `rabbit@host`.
     pub node: String,
     /// Fresh secret bytes; names and salts are made from them.
@@ -143,6 +145,7 @@ impl BrokerSettings {
             },
             default_vhost: Name::from("/"),
             loopback_users: vec![Name::from("guest")],
+            password_hashing: HashAlgorithm::default(),
             node: "warren@localhost".to_owned(),
             seed,
             started: (started, started_unix_ms),
@@ -177,6 +180,7 @@ pub struct Broker {
     scope_next: Mutex<u32>,
     connection_next: AtomicU64,
     alarms: Arc<Alarms>,
+    password_hashing: HashAlgorithm,
 }
 
 impl Broker {
@@ -205,7 +209,7 @@ impl Broker {
         });
         let shared = Arc::new(Shared {
             limits: settings.limits,
-            users: Users::new(settings.loopback_users, store.clone()),
+            users: Users::new(settings.loopback_users, &settings.seed, store.clone()),
             parameters: Parameters::new(store.clone()),
             journal,
             store,
@@ -229,6 +233,7 @@ impl Broker {
             scope_next: Mutex::new(1),
             connection_next: AtomicU64::new(1),
             alarms: Arc::default(),
+            password_hashing: settings.password_hashing,
         };
         let events = Arc::clone(&broker.shared.events);
         broker.alarms.set_events(events, broker.shared.node.clone());
@@ -268,6 +273,17 @@ impl Broker {
     #[must_use]
     pub fn salt(&self) -> [u8; SALT_BYTES] {
         self.shared.names.salt()
+    }
+
+    /// Hashes a new password as the settings say; with argon2id that takes tens of milliseconds.
+    #[must_use]
+    pub fn hash_password(&self, password: &[u8]) -> PasswordHash {
+        match self.password_hashing {
+            HashAlgorithm::Argon2id => PasswordHash::slow(password, self.shared.names.long_salt()),
+            HashAlgorithm::Sha256 | HashAlgorithm::Sha512 => {
+                PasswordHash::new(password, self.shared.names.salt())
+            }
+        }
     }
 
     /// What an answer about definitions must wait for, so that a crash cannot belie it.
@@ -460,7 +476,12 @@ impl Broker {
     fn make_defaults(&self, default_user: &DefaultUser, vhost: &Name) -> Result<(), Error> {
         let vhost = self.create_vhost(vhost)?;
         let users = &self.shared.users;
-        let password = PasswordHash::new(&default_user.password, self.shared.names.salt());
+        // That guest's password is guest is known to all: its hash protects nothing, and need not cost a
+        // start the time.
+        let password = match &default_user.password[..] {
+            b"guest" => PasswordHash::new(b"guest", self.shared.names.salt()),
+            password => self.hash_password(password),
+        };
         let tags = vec!["administrator".to_owned()];
         users.put_permissions(&default_user.name, vhost.name(), Permissions::all())?;
         users.put_user(&default_user.name, Some(password), tags)

@@ -48,6 +48,12 @@ impl NameMaker {
         [a, b, c, d]
     }
 
+    /// Sixteen bytes for the salt of a slow hash.
+    pub(crate) fn long_salt(&self) -> [u8; 16] {
+        let bytes = self.bytes();
+        std::array::from_fn(|index| bytes.get(index).copied().unwrap_or_default())
+    }
+
     /// A number that nobody can guess, for a generator of choices.
     pub(crate) fn seed(&self) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = self.bytes();

@@ -279,7 +279,7 @@ fn try_run(arguments: &[String]) -> Done {
 
 fn print_help() {
     out!(
-        "Usage\n\nwarren ctl [--url URL] [--user USER] [--password PASSWORD] [-p VHOST] [-q] COMMAND\n"
+        "Usage\n\nwarren ctl [--url URL] [--ca-file FILE] [--user USER] [--password PASSWORD] [-p VHOST] [-q] COMMAND\n"
     );
     let mut all: Vec<_> = commands().collect();
     all.sort_unstable_by_key(|command| command.name);

@@ -323,13 +323,14 @@ fn log_level(word: &str) -> &str {
 }
 
 /// Keys that stand for one entry of a list each, or take a word for the whole.
-const LISTS: [&str; 6] = [
+const LISTS: [&str; 7] = [
     "auth_mechanisms.1",
     "ssl_options.versions.1",
     "loopback_users",
     "loopback_users.guest",
     "listeners.tcp",
     "listeners.ssl",
+    "proxy_protocol",
 ];
 
 /// Lists whose entries stand on lines of their own.
@@ -401,6 +402,15 @@ impl Lists {
                     ));
                 }
             }
+        } else if key == "proxy_protocol" {
+            let everywhere = ["0.0.0.0/0", "::/0"].map(|all| Value::String(all.to_owned()));
+            let networks = match value {
+                "true" => everywhere.to_vec(),
+                "false" => Vec::new(),
+                _ => return Err(refused("expected true or false")),
+            };
+            let value = Value::Array(networks);
+            set(settings, "proxies", &value).map_err(|reason| refused(&reason))?;
         } else {
             return Ok(false);
         }
@@ -494,6 +504,13 @@ mod tests {
         let (settings, _) = read("auth_mechanisms.1 = ANONYMOUS\nlisteners.tcp.1 = :::5672\n");
         assert_eq!(settings.connection.anonymous_user.as_deref(), Some("guest"));
         assert_eq!(settings.listen.to_string(), "[::]:5672");
+        let (settings, _) = read("proxy_protocol = true\n");
+        assert!(
+            settings
+                .proxies
+                .iter()
+                .any(|all| all.contains([9, 9, 9, 9].into()))
+        );
     }
 
     /// What RabbitMQ does not know either is named with its neighbour, and a wrong value with what was expected.

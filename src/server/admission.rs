@@ -1,11 +1,14 @@
 //! Who may connect: counts of connections, and of those that have not logged in yet.
 //!
-//! Owns: the counts of one listener. A place is given back when its guard is dropped.
-//! Bounds: RELIABILITY section 6, "unauthenticated connections" and "connections".
+//! Owns: the counts of a server's listeners, and of logins that failed. A place is given back when its guard
+//! is dropped.
+//! Bounds: RELIABILITY section 6, "unauthenticated connections", "connections" and "failed logins"; the last for
+//! [`FAILED_ADDRESSES_MAX`] addresses.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -23,7 +26,22 @@ struct Counts {
     connections: usize,
     unauthenticated: usize,
     unauthenticated_by_address: HashMap<IpAddr, usize>,
+    failed_by_address: HashMap<IpAddr, Failed>,
 }
+
+/// Logins that failed from one address within a minute.
+#[derive(Debug)]
+struct Failed {
+    count: u32,
+    since: Instant,
+}
+
+/// Addresses whose failed logins are counted at once; beyond it those of others are not.
+const FAILED_ADDRESSES_MAX: usize = 10_000;
+/// How long failed logins count together.
+const FAILED_WINDOW: Duration = Duration::from_secs(60);
+/// How long connections wait from where too many failed.
+const FAILED_DELAY: Duration = Duration::from_secs(1);
 
 /// Why a connection is turned away.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -40,7 +58,8 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct Place {
     admission: Arc<Admission>,
-    address: IpAddr,
+    /// Where the client is; not known yet behind a proxy.
+    address: Option<IpAddr>,
     authenticated: bool,
 }
 
@@ -52,6 +71,7 @@ impl Admission {
                 connections: 0,
                 unauthenticated: 0,
                 unauthenticated_by_address: HashMap::new(),
+                failed_by_address: HashMap::new(),
             }),
         })
     }
@@ -63,6 +83,14 @@ impl Admission {
 
     /// Gives a place to a connection from `address`, or says why not.
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Place, Refused> {
+        // Dropped, it gives its place back.
+        let mut place = self.admit_unknown()?;
+        place.settle(address)?;
+        Ok(place)
+    }
+
+    /// Gives a place to a connection of which a proxy will say where it comes from.
+    pub(super) fn admit_unknown(self: &Arc<Self>) -> Result<Place, Refused> {
         let counts = &mut *self.counts.lock();
         if counts.connections >= counts.settings.connection_count_max {
             return Err(Refused::Connections(counts.connections));
@@ -70,6 +98,20 @@ impl Admission {
         if counts.unauthenticated >= counts.settings.unauthenticated_max {
             return Err(Refused::Unauthenticated(counts.unauthenticated));
         }
+        counts.unauthenticated += 1;
+        counts.connections += 1;
+        Ok(Place {
+            admission: Arc::clone(self),
+            address: None,
+            authenticated: false,
+        })
+    }
+}
+
+impl Place {
+    /// The connection comes from `address`, as is known now; says if too many do.
+    pub(super) fn settle(&mut self, address: IpAddr) -> Result<(), Refused> {
+        let counts = &mut *self.admission.counts.lock();
         let from_address = counts
             .unauthenticated_by_address
             .entry(address)
@@ -78,17 +120,45 @@ impl Admission {
             return Err(Refused::UnauthenticatedFromAddress(*from_address));
         }
         *from_address += 1;
-        counts.unauthenticated += 1;
-        counts.connections += 1;
-        Ok(Place {
-            admission: Arc::clone(self),
-            address,
-            authenticated: false,
-        })
+        self.address = Some(address);
+        Ok(())
     }
-}
 
-impl Place {
+    /// A login failed. Those of this machine's own addresses are not counted: whoever is here has
+    /// other ways, and honest programs come from there too.
+    pub(super) fn login_failed(&self, now: Instant) {
+        let Some(address) = self.address.filter(|address| !is_own(*address)) else {
+            return;
+        };
+        let failed = &mut self.admission.counts.lock().failed_by_address;
+        if failed.len() >= FAILED_ADDRESSES_MAX && !failed.contains_key(&address) {
+            failed.retain(|_, failed| now.duration_since(failed.since) < FAILED_WINDOW);
+            if failed.len() >= FAILED_ADDRESSES_MAX {
+                return;
+            }
+        }
+        let entry = failed.entry(address).or_insert(Failed {
+            count: 0,
+            since: now,
+        });
+        if now.duration_since(entry.since) >= FAILED_WINDOW {
+            *entry = Failed {
+                count: 0,
+                since: now,
+            };
+        }
+        entry.count = entry.count.saturating_add(1);
+    }
+
+    /// How long the connection must wait before it is listened to.
+    pub(super) fn delay(&self, now: Instant) -> Option<Duration> {
+        let counts = self.admission.counts.lock();
+        let failed = counts.failed_by_address.get(&self.address?)?;
+        let is_over = failed.count >= counts.settings.failed_logins_per_minute_max
+            && now.duration_since(failed.since) < FAILED_WINDOW;
+        is_over.then_some(FAILED_DELAY)
+    }
+
     /// The connection has logged in.
     pub(super) fn authenticated(&mut self) {
         if !std::mem::replace(&mut self.authenticated, true) {
@@ -111,8 +181,9 @@ impl Drop for Place {
 }
 
 impl Counts {
-    fn forget_unauthenticated(&mut self, address: IpAddr) {
+    fn forget_unauthenticated(&mut self, address: Option<IpAddr>) {
         self.unauthenticated -= 1;
+        let Some(address) = address else { return };
         if let Some(from_address) = self.unauthenticated_by_address.get_mut(&address) {
             *from_address -= 1;
             if *from_address == 0 {
@@ -122,9 +193,43 @@ impl Counts {
     }
 }
 
+fn is_own(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who fails too often is kept waiting, for a minute, and nobody else is.
+    #[test]
+    #[allow(clippy::disallowed_methods)]
+    fn failed_logins_are_counted_by_address() {
+        let settings = AdmissionSettings {
+            failed_logins_per_minute_max: 2,
+            ..AdmissionSettings::default()
+        };
+        let admission = Admission::new(&settings);
+        let place = |octets: [u8; 4]| admission.admit(IpAddr::from(octets)).expect("a place");
+        let (guesser, other, own) = (
+            place([203, 0, 113, 9]),
+            place([203, 0, 113, 8]),
+            place([127, 0, 0, 1]),
+        );
+        let begin = Instant::now();
+        for delay in [None, None, Some(FAILED_DELAY)] {
+            assert_eq!(guesser.delay(begin), delay);
+            guesser.login_failed(begin);
+            own.login_failed(begin);
+        }
+        assert_eq!((other.delay(begin), own.delay(begin)), (None, None));
+        let later = begin + FAILED_WINDOW;
+        assert_eq!(guesser.delay(later), None);
+        guesser.login_failed(later);
+        assert_eq!(guesser.delay(later), None);
+        guesser.login_failed(later);
+        assert_eq!(guesser.delay(later), Some(FAILED_DELAY));
+    }
 
     /// Each limit refuses by its own name, and a place given back can be had again.
     #[test]

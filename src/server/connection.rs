@@ -21,6 +21,7 @@ use super::Shared;
 use super::admission::Place;
 use super::payloads::{Part, Payloads, UPLOAD_PARTS_MAX, Uploaded};
 use super::registry::{Orders, Registered};
+use super::slowly;
 use super::socket::Socket;
 use crate::broker::{Origin, Waker};
 use crate::journal::Lsn;
@@ -147,6 +148,9 @@ impl Connection {
 
     async fn serve(mut self, shared: &Shared) {
         let result = self.exchange(shared).await;
+        if self.session.login_was_refused() {
+            self.place.login_failed(Instant::now());
+        }
         self.session.handle_disconnect(Instant::now());
         match result {
             Ok(()) => self.linger().await,
@@ -316,7 +320,13 @@ impl Connection {
         } else if count < self.read_bytes / 8 {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
         }
-        self.session.handle_bytes(&mut self.input, Instant::now());
+        if self.session.is_open() {
+            self.session.handle_bytes(&mut self.input, Instant::now());
+        } else {
+            // A password may take its time.
+            let (session, input) = (&mut self.session, &mut self.input);
+            slowly(|| session.handle_bytes(input, Instant::now()));
+        }
         if self.input.is_empty() && self.read_bytes == READ_BYTES_MIN {
             // An idle connection holds no buffer.
             self.input = BytesMut::new();

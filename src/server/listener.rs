@@ -5,14 +5,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::admission::{Admission, Place};
+use super::admission::{Admission, Place, Refused};
 use super::connection::{self, Transport};
+use super::proxy::{ProxyError, read_header};
 use super::socket::Socket;
-use super::tls::{Tls, TlsSocket};
+use super::tls::{HandshakeError, Tls, TlsSocket};
 use super::{ServerError, Shared};
 use crate::session::Addresses;
 
@@ -77,7 +78,16 @@ impl Listener {
     }
 
     fn admit(&self, stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
-        let place: Place = match self.admission.admit(address.ip()) {
+        let is_proxy = shared
+            .proxies
+            .iter()
+            .any(|network| network.contains(address.ip()));
+        let admitted = match is_proxy {
+            // Where the client is, and how many are there, its header will say.
+            true => self.admission.admit_unknown(),
+            false => self.admission.admit(address.ip()),
+        };
+        let place: Place = match admitted {
             Ok(place) => place,
             Err(refused) => {
                 tracing::warn!(%address, reason = %refused, "a connection is turned away");
@@ -89,55 +99,93 @@ impl Listener {
             return;
         }
         let local = stream.local_addr().unwrap_or(self.local_addr);
-        let addresses = Addresses {
-            peer: address,
-            local,
+        let arrival = Arrival {
+            stream,
+            addresses: Addresses {
+                peer: address,
+                local,
+            },
+            is_proxy,
+            tls: self.tls.clone(),
         };
-        let shared_too = Arc::clone(shared);
-        match &self.tls {
-            None => {
-                let transport = Transport {
-                    socket: Socket::Tcp(stream),
-                    addresses,
-                    tls: None,
-                };
-                let served = connection::run(transport, place, shared_too);
-                shared.tasks.spawn(served);
-            }
-            Some(tls) => {
-                let tls = Arc::clone(tls);
-                shared
-                    .tasks
-                    .spawn(run_tls(tls, stream, addresses, place, shared_too));
-            }
-        }
+        let served = serve(arrival, place, Arc::clone(shared));
+        shared.tasks.spawn(served);
     }
 }
 
-/// Shakes hands first, in the connection's own task.
-async fn run_tls(
-    tls: Arc<Tls>,
+/// A connection before anything was read from it.
+struct Arrival {
     stream: TcpStream,
     addresses: Addresses,
-    place: Place,
-    shared: Arc<Shared>,
-) {
-    let shaken = tokio::select! {
-        shaken = tls.accept(stream) => shaken,
+    is_proxy: bool,
+    tls: Option<Arc<Tls>>,
+}
+
+/// Does what comes before AMQP, in the connection's own task, then serves it.
+async fn serve(arrival: Arrival, mut place: Place, shared: Arc<Shared>) {
+    let peer = arrival.addresses.peer;
+    let prepared = tokio::select! {
+        prepared = prepare(arrival, &mut place, &shared) => prepared,
         () = shared.stopping.cancelled() => return,
     };
-    let (stream, state) = match shaken {
-        Ok(stream) => stream.into_inner(),
-        Err(error) => {
-            tracing::info!(address = %addresses.peer, %error, "no TLS connection");
-            return;
+    match prepared {
+        Ok(transport) => {
+            if let Some(delay) = place.delay(Instant::now()) {
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = shared.stopping.cancelled() => return,
+                }
+            }
+            connection::run(transport, place, shared).await;
         }
+        Err(error) => tracing::info!(address = %peer, %error, "no connection"),
+    }
+}
+
+/// Why a connection ends before AMQP.
+#[derive(Debug, thiserror::Error)]
+enum ArrivalError {
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    #[error("the PROXY protocol header did not come in time")]
+    ProxyTimeout,
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Tls(#[from] HandshakeError),
+}
+
+async fn prepare(
+    mut arrival: Arrival,
+    place: &mut Place,
+    shared: &Shared,
+) -> Result<Transport, ArrivalError> {
+    let mut addresses = arrival.addresses;
+    if arrival.is_proxy {
+        let wait = shared
+            .session_settings
+            .load()
+            .admission
+            .protocol_header_wait;
+        let header = read_header(&mut arrival.stream);
+        let header = tokio::time::timeout(wait, header).await;
+        if let Some(told) = header.map_err(|_| ArrivalError::ProxyTimeout)?? {
+            addresses = told;
+        }
+        place.settle(addresses.peer.ip())?;
+    }
+    let Some(tls) = arrival.tls else {
+        return Ok(Transport {
+            socket: Socket::Tcp(arrival.stream),
+            addresses,
+            tls: None,
+        });
     };
+    let (stream, state) = tls.accept(arrival.stream).await?.into_inner();
     let facts = tls.facts(&state);
-    let transport = Transport {
+    Ok(Transport {
         socket: Socket::Tls(Box::new(TlsSocket::new(stream, state))),
         addresses,
         tls: Some(Arc::new(facts)),
-    };
-    connection::run(transport, place, shared).await;
+    })
 }

@@ -13,6 +13,7 @@ mod listener;
 mod pager;
 mod payloads;
 pub mod peer;
+mod proxy;
 pub mod registry;
 mod socket;
 mod timers;
@@ -30,9 +31,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{
-    Broker, BrokerSettings, DefaultUser, Error as BrokerError, Name, OpenError, SpillSettings,
+    Broker, BrokerSettings, DefaultUser, Error as BrokerError, HashAlgorithm, Name, OpenError,
+    SpillSettings,
 };
-use crate::config::ServerSettings;
+use crate::config::{Network, PasswordHashing, ServerSettings};
 use crate::disk::Disk;
 use crate::journal::{Journal, JournalError, JournalSettings, Lsn, StorageFailure};
 use crate::payload::{Store, StoreError};
@@ -124,6 +126,8 @@ struct Shared {
     registry: Arc<Registry>,
     /// What sessions that begin now are made with.
     session_settings: ArcSwap<SessionSettings>,
+    /// Who says where clients really are.
+    proxies: Vec<Network>,
     /// How far the journal is durable.
     durable: watch::Receiver<Lsn>,
     stopping: CancellationToken,
@@ -168,6 +172,10 @@ impl Server {
                 name: Name::from(access.default_user.as_str()),
                 password: access.default_password.clone().into_bytes(),
             },
+            password_hashing: match access.password_hashing {
+                PasswordHashing::Argon2id => HashAlgorithm::Argon2id,
+                PasswordHashing::Sha256 => HashAlgorithm::Sha256,
+            },
             default_vhost: Name::from(access.default_vhost.as_str()),
             loopback_users: access
                 .loopback_users
@@ -207,6 +215,7 @@ impl Server {
             broker,
             payloads,
             registry: Arc::default(),
+            proxies: settings.proxies.clone(),
             session_settings: ArcSwap::from_pointee(session_settings(&settings)),
             durable,
             stopping: CancellationToken::new(),
@@ -253,6 +262,16 @@ impl Server {
             pager,
             _data_dir: data_dir,
         })
+    }
+}
+
+/// Runs what may take some tens of milliseconds, as checking a password does, while others go on.
+pub(crate) fn slowly<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        // A runtime of one thread has nobody to go on.
+        _ => work(),
     }
 }
 

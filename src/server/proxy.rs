@@ -120,8 +120,9 @@ where
     let (local, rest) = rest.split_first_chunk::<IP_BYTES>()?;
     let (peer_port, rest) = rest.split_first_chunk()?;
     let (local_port, _) = rest.split_first_chunk()?;
-    let address =
-        |ip: &[u8; IP_BYTES], port: &[u8; 2]| SocketAddr::new(IpAddr::from(*ip), u16::from_be_bytes(*port));
+    let address = |ip: &[u8; IP_BYTES], port: &[u8; 2]| {
+        SocketAddr::new(IpAddr::from(*ip), u16::from_be_bytes(*port))
+    };
     Some(Addresses {
         peer: address(peer, peer_port),
         local: address(local, local_port),
@@ -135,7 +136,8 @@ mod tests {
     /// What is read, and what stays for TLS or AMQP.
     async fn read(mut octets: &[u8]) -> (Result<Option<(String, String)>, String>, Vec<u8>) {
         let header = read_header(&mut octets).await;
-        let header = header.map(|ends| ends.map(|ends| (ends.peer.to_string(), ends.local.to_string())));
+        let header =
+            header.map(|ends| ends.map(|ends| (ends.peer.to_string(), ends.local.to_string())));
         (header.map_err(|error| error.to_string()), octets.to_vec())
     }
 
@@ -164,7 +166,11 @@ mod tests {
             ),
             (b"PROXY UNKNOWN\r\nAMQP".to_vec(), Ok(None)),
             (
-                v2(0x21, 0x11, &[192, 0, 2, 1, 192, 0, 2, 2, 0xdc, 4, 0x16, 0x28, 4, 0, 1, 9]),
+                v2(
+                    0x21,
+                    0x11,
+                    &[192, 0, 2, 1, 192, 0, 2, 2, 0xdc, 4, 0x16, 0x28, 4, 0, 1, 9],
+                ),
                 ends("192.0.2.1:56324", "192.0.2.2:5672"),
             ),
             (v2(0x20, 0, &[]), Ok(None)),

@@ -81,6 +81,8 @@ pub struct Tls {
 struct Loaded {
     config: Arc<ServerConfig>,
     settings: TlsSettings,
+    /// When the first of the server's certificates runs out, in seconds since 1970 and by the calendar.
+    expires: (i64, String),
 }
 
 impl Tls {
@@ -103,6 +105,12 @@ impl Tls {
     pub fn reload(&self, settings: &TlsSettings) -> Result<(), TlsError> {
         self.current.store(Arc::new(Loaded::read(settings)?));
         Ok(())
+    }
+
+    /// When the first of the server's certificates runs out: in seconds since 1970, and by the calendar.
+    #[must_use]
+    pub fn expires(&self) -> (i64, String) {
+        self.current.load().expires.clone()
     }
 
     /// Shakes hands on a socket that was just accepted.
@@ -146,10 +154,14 @@ impl Tls {
 
 impl Loaded {
     fn read(settings: &TlsSettings) -> Result<Self, TlsError> {
-        let certificate = settings.certificate.as_deref();
-        let certificate = certificate.ok_or(TlsError::Missing("certificate"))?;
+        let file = settings.certificate.as_deref();
+        let file = file.ok_or(TlsError::Missing("certificate"))?;
         let key = settings.key.as_deref().ok_or(TlsError::Missing("key"))?;
-        let chain = certificates(certificate)?;
+        let chain = certificates(file)?;
+        let expires = chain
+            .iter()
+            .filter_map(|der| certificate::expires(der))
+            .min();
         let key = read_key(key)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let unusable = |error: &dyn std::fmt::Display| TlsError::Unusable(error.to_string());
@@ -183,6 +195,7 @@ impl Loaded {
         Ok(Self {
             config: Arc::new(config),
             settings: settings.clone(),
+            expires: expires.unwrap_or((i64::MAX, String::new())),
         })
     }
 }

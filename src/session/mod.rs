@@ -207,6 +207,8 @@ pub struct Session {
     addresses: Option<Addresses>,
     tls: Option<Arc<TlsFacts>>,
     heartbeat: Heartbeat,
+    /// A login was refused.
+    login_refused: bool,
     /// The opening must be done by then.
     opening_deadline: Instant,
     channels: Channels,
@@ -263,6 +265,7 @@ impl Session {
             addresses: None,
             tls: None,
             heartbeat: Heartbeat::off(now),
+            login_refused: false,
             opening_deadline,
             channels: Channels::default(),
             touched: Vec::new(),

@@ -15,6 +15,12 @@ use super::view::Introduction;
 use super::{Session, State};
 
 impl Session {
+    /// Whether the client tried to log in and was refused.
+    #[must_use]
+    pub fn login_was_refused(&self) -> bool {
+        self.login_refused
+    }
+
     /// One step of the opening; false if it needs more bytes.
     pub(super) fn open_step(&mut self, input: &mut BytesMut, now: Instant) -> bool {
         if matches!(self.state, State::Opening(Handshake::Header)) {
@@ -81,6 +87,7 @@ impl Session {
                         user
                     }
                     Err(failure) => {
+                        self.login_refused = true;
                         self.authenticated(start_ok, b"", Some(&failure.text.to_string()));
                         return Err(failure);
                     }

@@ -85,6 +85,12 @@ impl Own {
         self.server().amqps_addr()
     }
 
+    /// The names of its connections.
+    pub(crate) fn connection_names(&self) -> Vec<String> {
+        let connections = self.server().registry().connections();
+        connections.iter().map(|entry| entry.name()).collect()
+    }
+
     /// Its TLS side.
     pub(crate) fn tls(&self) -> Option<&Arc<Tls>> {
         self.server().tls()

@@ -139,7 +139,12 @@ fn rabbitmqs_file_is_read() {
 fn a_hangup_brings_new_limits() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("warren.toml");
-    let write = |text: &str| std::fs::write(&file, text).expect("a file");
+    // At once, since the broker may be reading.
+    let write = |text: &str| {
+        let beside = folder.path().join("new");
+        std::fs::write(&beside, text).expect("a file");
+        std::fs::rename(&beside, &file).expect("renamed");
+    };
     write("[connection]\nheartbeat = '9s'\nchannel_max = 10\n");
     let data = tempfile::tempdir().expect("a folder");
     let mut command = serve(data.path());

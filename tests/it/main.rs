@@ -3,6 +3,7 @@
 
 mod admin;
 mod alarm;
+mod authorization;
 mod backlog;
 mod broker;
 mod client;

@@ -407,6 +407,23 @@ fn http_is_answered_over_tls() {
     let text = String::from_utf8_lossy(&output);
     assert!(text.contains("HTTP/1.1 200 OK"), "{text}");
     assert!(text.contains("\"protocol\":\"amqp/ssl\""), "{text}");
+    let health = |within| {
+        let request = format!(
+            "GET /api/health/checks/certificate-expiration/{within}/years HTTP/1.1\r\nHost: x\r\n\
+             Connection: close\r\nAuthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n\r\n"
+        );
+        let output = s_client(&authority.file("ca.pem"), address, "-tls1_3", |input| {
+            input.write_all(request.as_bytes()).expect("sent");
+        });
+        String::from_utf8_lossy(&output).into_owned()
+    };
+    // Those of the test run out in the year 4096.
+    assert!(health(1).contains("HTTP/1.1 200 OK"));
+    let expiring = health(3_000);
+    assert!(
+        expiring.contains("HTTP/1.1 503") && expiring.contains("4096-01-01"),
+        "{expiring}"
+    );
     let ctl = Command::new(env!("CARGO_BIN_EXE_warren"))
         .args([
             "ctl",

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::broker::{Broker, Connection, Name, Origin, User, Vhost, Waker, Wakes};
+use crate::server::slowly;
 
 use super::error::ApiError;
 use super::{Api, Level, Names};
@@ -36,7 +37,7 @@ impl Caller {
             true => Origin::Loopback,
             false => Origin::Remote,
         };
-        match broker.users().authenticate(&name, &password, origin) {
+        match slowly(|| broker.users().authenticate(&name, &password, origin)) {
             Ok(user) => Ok(Self { user }),
             Err(error) => {
                 tracing::warn!(%from, %error, "an HTTP login is refused");

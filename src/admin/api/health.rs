@@ -1,5 +1,7 @@
 //! Health checks: 200 with `"status":"ok"`, or 503 with the reason.
 
+use std::time::SystemTime;
+
 use axum::http::Method;
 use serde_json::{Value, json};
 
@@ -176,6 +178,7 @@ fn protocol_listener(call: &Call) -> Answer {
     let wanted = call.name("protocol");
     let known = match wanted {
         "amqp091" | "amqp0-9-1" => "amqp",
+        "amqps" => "amqp/ssl",
         other => other,
     };
     let listeners = &call.api.facts.listeners;
@@ -191,16 +194,48 @@ fn protocol_listener(call: &Call) -> Answer {
     })))
 }
 
-/// There is no certificate that could expire.
+/// Whether a certificate of the TLS listeners, or of those who signed it, runs out within a time.
 fn certificates(call: &Call) -> Answer {
     let within: Result<u32, _> = call.name("within").parse();
-    let is_unit = ["days", "weeks", "months", "years"].contains(&call.name("unit"));
-    match (within, is_unit) {
-        (Ok(_), true) => well(call),
-        (_, _) => Err(ApiError::bad_request(
-            "Time unit not recognised or invalid expiration",
-        )),
+    let days_each = match call.name("unit") {
+        "days" => Some(1),
+        "weeks" => Some(7),
+        "months" => Some(30),
+        "years" => Some(365),
+        _ => None,
+    };
+    let (Ok(within), Some(days_each)) = (within, days_each) else {
+        let reason = "Time unit not recognised or invalid expiration";
+        return Err(ApiError::bad_request(reason));
+    };
+    let Some(tls) = &call.api.tls else {
+        return well(call);
+    };
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let now = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    let until = now.saturating_add(i64::from(within) * days_each * 86_400);
+    let (expires, text) = tls.expires();
+    if expires > until {
+        return well(call);
     }
+    let listeners = call.api.facts.listeners.iter();
+    let over_tls = listeners.filter(|(protocol, _)| ["amqp/ssl", "https"].contains(protocol));
+    let expiring: Vec<_> = over_tls
+        .map(|(protocol, address)| {
+            json!({
+                "node": call.api.facts.node,
+                "protocol": protocol,
+                "interface": address.ip().to_string(),
+                "port": address.port(),
+                "certfile_expires_on": text,
+            })
+        })
+        .collect();
+    Ok(Reply::Unhealthy(json!({
+        "status": "failed",
+        "reason": "Certificates expiring",
+        "expired": expiring,
+    })))
 }
 
 /// The queue of the aliveness test, as RabbitMQ names it.

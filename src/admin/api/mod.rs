@@ -48,6 +48,7 @@ use tokio::sync::watch;
 use crate::broker::Broker;
 use crate::journal::Lsn;
 use crate::server::registry::Registry;
+use crate::server::tls::Tls;
 
 use call::{Call, Caller};
 use error::ApiError;
@@ -69,6 +70,8 @@ pub(super) struct Api {
     pub(super) durable: watch::Receiver<Lsn>,
     pub(super) facts: Arc<Facts>,
     pub(super) rates: Arc<Rates>,
+    /// The TLS side, if there is any.
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// What stays as it is while the process runs.

@@ -111,6 +111,7 @@ fn api() -> Api {
             listeners: Vec::new(),
         }),
         rates: Arc::default(),
+        tls: None,
     }
 }
 

@@ -137,9 +137,7 @@ fn password(call: &Call, object: &Map<String, Value>) -> Result<Password, ApiErr
         // An empty one lets nobody in, as in RabbitMQ.
         return Ok(match password {
             "" => Password::None,
-            password => {
-                Password::Given(PasswordHash::new(password.as_bytes(), call.broker().salt()))
-            }
+            password => Password::Given(call.broker().hash_password(password.as_bytes())),
         });
     }
     let Some(value) = object.get("password_hash").filter(|value| !value.is_null()) else {

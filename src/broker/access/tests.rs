@@ -3,7 +3,11 @@
 use super::*;
 
 fn users() -> Users {
-    let users = Users::new(vec![Name::from("guest")], DefinitionStore::in_memory());
+    let users = Users::new(
+        vec![Name::from("guest")],
+        &[0; 32],
+        DefinitionStore::in_memory(),
+    );
     let hash = PasswordHash::new(b"guest", [1, 2, 3, 4]);
     users
         .put_user(&Name::from("guest"), Some(hash), Vec::new())

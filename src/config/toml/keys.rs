@@ -6,9 +6,9 @@
 use toml::Value;
 
 use super::kinds::{
-    Address, File, Integer, Kind as _, LOGIN_NAMES, Maybe, Mechanisms, MemorySize, Name, Names,
-    OneOf, QOS_STYLES, SAN_TYPES, SYNC_MODES, Size, Span, Text, VERIFICATIONS, Versions, Watermark,
-    YesOrNo,
+    Address, File, HASHINGS, Integer, Kind as _, LOGIN_NAMES, Maybe, Mechanisms, MemorySize, Name,
+    Names, Networks, OneOf, QOS_STYLES, SAN_TYPES, SYNC_MODES, Size, Span, Text, VERIFICATIONS,
+    Versions, Watermark, YesOrNo,
 };
 use crate::config::ServerSettings;
 
@@ -58,6 +58,7 @@ pub const KEYS: &[Key] = &[
     key!("listen_plain", Start, listen_plain, YesOrNo),
     key!("unix_listen", Start, unix_listen, Maybe(File)),
     key!("peer_listen", Start, peer_listen, Address),
+    key!("proxies", Start, proxies, Networks),
     key!("http_listen", Start, http_listen, Address),
     key!("sync", Start, sync, OneOf(SYNC_MODES)),
     key!("log", Reload, log, Name),
@@ -107,6 +108,12 @@ pub const KEYS: &[Key] = &[
         FirstStart,
         access.default_vhost,
         Name
+    ),
+    key!(
+        "access.password_hashing",
+        Start,
+        access.password_hashing,
+        OneOf(HASHINGS)
     ),
     key!("access.loopback_users", Start, access.loopback_users, Names),
     key!(
@@ -211,6 +218,12 @@ pub const KEYS: &[Key] = &[
         Reload,
         admission.unauthenticated_per_address_max,
         Integer(1, COUNT_MAX)
+    ),
+    key!(
+        "connection.max_failed_logins",
+        Reload,
+        admission.failed_logins_per_minute_max,
+        Integer(1, u32::MAX)
     ),
     key!(
         "connection.protocol_header_timeout",

@@ -9,8 +9,8 @@ use std::time::Duration;
 use toml::Value;
 
 use crate::config::{
-    LoginFrom, Mechanism, MemoryWatermark, PeerVerification, QosStyle, SanType, SyncMode,
-    TlsVersions, parse_duration, parse_size,
+    LoginFrom, Mechanism, MemoryWatermark, Network, NetworkError, PasswordHashing,
+    PeerVerification, QosStyle, SanType, SyncMode, TlsVersions, parse_duration, parse_size,
 };
 
 /// How a kind of value stands in a file.
@@ -45,6 +45,8 @@ pub(super) struct Integer<T>(pub(super) T, pub(super) T);
 pub(super) struct OneOf<T: 'static>(pub(super) &'static [(&'static str, T)]);
 /// A share of the memory, or a size.
 pub(super) struct Watermark;
+/// A list of networks.
+pub(super) struct Networks;
 /// A list of TLS versions.
 pub(super) struct Versions;
 /// A list of login mechanisms.
@@ -255,6 +257,20 @@ impl Kind<MemoryWatermark> for Watermark {
     }
 }
 
+impl Kind<Vec<Network>> for Networks {
+    fn read(&self, value: &Value) -> Result<Vec<Network>, String> {
+        let network = |text: String| {
+            text.parse()
+                .map_err(|error: NetworkError| error.to_string())
+        };
+        Names.read(value)?.into_iter().map(network).collect()
+    }
+
+    fn show(&self, setting: &Vec<Network>) -> Option<Value> {
+        Names.show(&setting.iter().map(Network::to_string).collect())
+    }
+}
+
 impl Kind<TlsVersions> for Versions {
     fn read(&self, value: &Value) -> Result<TlsVersions, String> {
         let mut names = Names.read(value)?;
@@ -314,6 +330,10 @@ pub(super) const QOS_STYLES: &[(&str, QosStyle)] = &[
     ("auto", QosStyle::Auto),
     ("rabbitmq", QosStyle::RabbitMq),
     ("standard", QosStyle::Standard),
+];
+pub(super) const HASHINGS: &[(&str, PasswordHashing)] = &[
+    ("argon2id", PasswordHashing::Argon2id),
+    ("sha256", PasswordHashing::Sha256),
 ];
 pub(super) const VERIFICATIONS: &[(&str, PeerVerification)] = &[
     ("verify_none", PeerVerification::None),

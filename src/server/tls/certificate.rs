@@ -32,6 +32,13 @@ pub(super) fn describe(der: &[u8], settings: &TlsSettings) -> Option<PeerCertifi
     })
 }
 
+/// When a certificate runs out: in seconds since 1970, and by the calendar.
+pub(super) fn expires(der: &[u8]) -> Option<(i64, String)> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let end = &certificate.validity().not_after;
+    Some((end.timestamp(), calendar(end)))
+}
+
 /// The name to log in with, where the certificate has one of the kind that is set.
 // req: LOGIN-2
 fn login(certificate: &X509Certificate<'_>, settings: &TlsSettings) -> Option<String> {
