@@ -582,7 +582,7 @@ impl Books {
                     }
                 }
             }
-            if kept.iter().next().is_some() {
+            if !kept.is_empty() {
                 live.push((queue, note, kept));
             }
         }

@@ -373,33 +373,26 @@ impl Ledger {
     }
 
     /// Messages of one segment, or of none that exists, left a queue.
+    ///
+    /// One search for the whole run, whatever its length: all of it left the queue, so that what it finds
+    /// in the lists of copies did too.
     fn ack_run(&mut self, queue: QueueId, home: Option<u32>, first: Lsn, end: Lsn, here: u32) {
-        let moved = |first: Lsn, end: Lsn| Search {
-            queue,
-            first,
-            end,
-            here,
-            below: u32::MAX,
-            with_native: false,
-        };
-        let Some(home) = home else {
-            self.searches.push_back(moved(first, end));
-            return;
-        };
-        let is_moved_from = self
-            .segments
-            .get(&home)
-            .is_some_and(|account| account.is_moved_from);
-        if !is_moved_from {
+        let mut may_be_moved = true;
+        if let Some(home) = home {
+            let is_one_here = first.next() == end && self.holds(home, queue, first);
             self.take_places(queue, home, first, end, here);
-            return;
+            let account = self.segments.get(&home);
+            may_be_moved = !is_one_here && account.is_some_and(|account| account.is_moved_from);
         }
-        for lsn in first.0..end.0 {
-            if self.holds(home, queue, Lsn(lsn)) {
-                self.take_place(queue, home, Lsn(lsn), here);
-            } else {
-                self.searches.push_back(moved(Lsn(lsn), Lsn(lsn + 1)));
-            }
+        if may_be_moved {
+            self.searches.push_back(Search {
+                queue,
+                first,
+                end,
+                here,
+                below: u32::MAX,
+                with_native: false,
+            });
         }
     }
 

@@ -215,15 +215,25 @@ impl Journal {
         self.append_runs(Kind::Delivered, queue, lsns, 0)
     }
 
-    /// As [`Journal::append_delivered`] for every message of a queue from `first` to `last`, whatever
-    /// others lie between: for what nobody has read since the start.
-    pub fn append_delivered_range(
+    /// Notes again what was known as delivered of a queue's messages from `first` to `last`, which nobody
+    /// has read since the store was opened; called before a clean stop. Reads nothing.
+    ///
+    /// After an unclean stop that is all of them.
+    pub fn keep_delivered(
         &self,
         queue: QueueId,
         first: Lsn,
         last: Lsn,
     ) -> Result<Lsn, JournalError> {
-        self.append_ranges(Kind::Delivered, queue, &[(first, last)])
+        if !self.shared().was_clean {
+            return self.append_ranges(Kind::Delivered, queue, &[(first, last)]);
+        }
+        let noted = {
+            let ledger = self.shared().books.ledger();
+            let noted = ledger.delivered.get(&queue);
+            noted.map_or_else(Vec::new, |noted| noted.between(first, last))
+        };
+        self.append_ranges(Kind::Delivered, queue, &noted)
     }
 
     /// Appends that every message of a queue whose number lies in one of the ranges (first to last) left
@@ -553,7 +563,7 @@ fn runs_body(lsns: &[Lsn]) -> SmallVec<[u8; 64]> {
 fn ranges_body(ranges: &[(Lsn, Lsn)]) -> Vec<u8> {
     let mut runs = RunSet::default();
     for (first, last) in ranges.iter().filter(|(first, last)| first <= last) {
-        runs.insert_run(*first, last.0 - first.0 + 1);
+        runs.insert_run(*first, (last.0 - first.0).saturating_add(1));
     }
     let mut body = Vec::new();
     record::encode_sorted_runs(&mut body, runs.iter());

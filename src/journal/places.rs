@@ -59,6 +59,17 @@ impl PlaceSet {
         }
     }
 
+    /// Whether all numbers below `span`, a multiple of 64, are in it.
+    pub(crate) fn is_full(&self, span: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Bits(words) => {
+                words.len() >= span as usize / 64 && words.iter().all(|word| *word == u64::MAX)
+            }
+            Self::Runs(runs) => matches!(runs.first(), Some((0, end)) if *end >= span),
+        }
+    }
+
     /// How many numbers below `span` are in it.
     pub(crate) fn count(&self, span: u32) -> u32 {
         match self {

@@ -983,8 +983,14 @@ mod tests {
 
     use super::*;
 
+    /// T1: 2,000 runs, or as many as `WARREN_MODEL_CASES` says.
+    fn case_count() -> u32 {
+        let wanted = std::env::var("WARREN_MODEL_CASES").ok();
+        wanted.and_then(|text| text.parse().ok()).unwrap_or(2_000)
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #![proptest_config(ProptestConfig::with_cases(case_count()))]
 
         /// Runs of 200 commands.
         #[test]

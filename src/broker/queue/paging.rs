@@ -493,17 +493,24 @@ impl Queue {
 
     /// Notes in the journal that all of `removed`, which is no queue's any more, is gone.
     pub(super) fn journal_removed(&self, removed: &Priorities) {
-        if self.spec.journal.is_some() {
-            self.each_lsn(&removed.outline(Outline::All), |lsns| {
-                self.journal_left(lsns);
-                Ok(())
-            })
-            .unwrap_or_else(|error| {
-                tracing::error!(
-                    queue = %self.spec.name, %error,
-                    "purged messages that could not be read come back after a restart"
-                );
-            });
+        let Some(journal) = &self.spec.journal else {
+            return;
+        };
+        let outline = removed.outline(Outline::All);
+        let each = self.each_lsn(&outline, |lsns| {
+            self.journal_left(lsns);
+            Ok(())
+        });
+        // What nobody has read since the start is told by its range.
+        let cleared = outline.recovered.map_or(Ok(()), |(after, last)| {
+            let cleared = journal.append_cleared(self.spec.id, &[(after.next(), last)]);
+            cleared.map(drop).map_err(Unreadable::Journal)
+        });
+        if let Err(error) = each.and(cleared) {
+            tracing::error!(
+                queue = %self.spec.name, %error,
+                "purged messages that could not be read come back after a restart"
+            );
         }
     }
 
@@ -519,6 +526,9 @@ impl Queue {
             (out, state.ready.outline(Outline::Delivered))
         };
         journal.append_delivered(self.spec.id, &out)?;
+        if let Some((after, last)) = outline.recovered {
+            journal.keep_delivered(self.spec.id, after.next(), last)?;
+        }
         let note = |lsns: &[Lsn]| journal.append_delivered(self.spec.id, lsns).map(drop);
         match self.each_lsn(&outline, note) {
             Err(Unreadable::Journal(error)) => Err(error),
@@ -530,7 +540,8 @@ impl Queue {
         }
     }
 
-    /// Gives the journal numbers in parts, so that they are never all in memory.
+    /// Gives the journal numbers in parts, so that they are never all in memory, but for what recovery
+    /// found and nobody has read.
     fn each_lsn(
         &self,
         outline: &Outlined,
@@ -545,25 +556,6 @@ impl Queue {
                 Ok(lsns) => part(&lsns)?,
                 Err(error) => result = Err(error),
             }
-        }
-        let Some((mut after, last)) = outline.recovered else {
-            return result;
-        };
-        loop {
-            let (mut lsns, mut behind) = (Vec::new(), None);
-            self.visit_backlog(after, last, RECOVERED_BYTES_MAX, |found| {
-                behind = Some(found.lsn);
-                let is_wanted = match outline.which {
-                    Outline::All => true,
-                    Outline::Delivered => found.was_delivered,
-                };
-                lsns.extend(Some(found.lsn).filter(|_| is_wanted));
-            })?;
-            let Some(behind) = behind else {
-                break;
-            };
-            after = behind;
-            part(&lsns)?;
         }
         result
     }

@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) history: History,
     /// Number of the life that the broker is in; 0 while there is no process.
     life: AtomicU32,
-    /// Number of the life that the checker is ending.
+    /// Number of the last life that the checker ended or is ending.
     ending: AtomicU32,
     pub(crate) stop_publishing: AtomicBool,
     pub(crate) stop_consuming: AtomicBool,
@@ -112,7 +112,8 @@ impl Shared {
 
     /// Writes down what is the broker's fault; an end that the checker caused is nobody's.
     pub(crate) fn blame(&self, who: &str, life: u32, error: &ClientError) {
-        let is_ending = self.ending.load(Ordering::SeqCst) == life;
+        // A worker that got no processor may tell only when a later life is ending or has ended.
+        let is_ending = life <= self.ending.load(Ordering::SeqCst);
         let text = match error {
             ClientError::Gone | ClientError::ConnectionClosed { .. } if is_ending => return,
             ClientError::Gone => format!("{who}: the socket was closed without a word"),
