@@ -261,14 +261,18 @@ mod tests {
     #[test]
     fn gaps_cost_bits() {
         let mut set = RunSet::default();
-        (0..1_000_000).step_by(2).for_each(|lsn| set.insert(Lsn(lsn)));
+        (0..1_000_000)
+            .step_by(2)
+            .for_each(|lsn| set.insert(Lsn(lsn)));
         assert_eq!(set.iter().count(), 500_000);
         let bits = set.parts.values().map(|part| match part {
             PlaceSet::Bits(words) => words.len() * 8,
             PlaceSet::All | PlaceSet::Runs(_) => panic!("it is full of gaps"),
         });
         assert!(bits.sum::<usize>() <= 1_000_000 / 8 + 8);
-        (1..1_000_000).step_by(2).for_each(|lsn| set.insert(Lsn(lsn)));
+        (1..1_000_000)
+            .step_by(2)
+            .for_each(|lsn| set.insert(Lsn(lsn)));
         assert_eq!(set.iter().collect::<Vec<_>>(), [(Lsn(0), 1_000_000)]);
         assert_eq!((set.whole.len(), set.parts.len()), (1, 1));
         set.insert_run(Lsn(10), u64::MAX);
