@@ -107,34 +107,20 @@ impl RunSet {
 
     /// The runs in order, as first number and length.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Lsn, u64)> + '_ {
-        let mut whole = self.whole.iter().peekable();
-        let mut parts = self.parts.iter().peekable();
-        let mut inside: Option<(u64, Box<dyn Iterator<Item = (u32, u32)> + '_>)> = None;
-        let spans = std::iter::from_fn(move || {
-            loop {
-                if let Some((base, runs)) = &mut inside {
-                    if let Some((start, end)) = runs.next() {
-                        return Some((*base + u64::from(start), u64::from(end - start)));
-                    }
-                    inside = None;
-                }
-                let is_whole_next = match (whole.peek(), parts.peek()) {
-                    (Some((start, _)), Some((chunk, _))) => start < chunk,
-                    (Some(_), None) => true,
-                    (None, Some(_)) => false,
-                    (None, None) => return None,
-                };
-                if is_whole_next {
-                    let (start, end) = whole.next()?;
-                    let count = u64::from(CHUNK_COUNT);
-                    return Some((start * count, (end - start).saturating_mul(count)));
-                }
-                let (chunk, part) = parts.next()?;
-                inside = Some((
-                    chunk * u64::from(CHUNK_COUNT),
-                    Box::new(part.runs(CHUNK_COUNT)),
-                ));
-            }
+        let count = u64::from(CHUNK_COUNT);
+        let whole = self.whole.iter();
+        let whole =
+            whole.map(move |(start, end)| (start * count, (end - start).saturating_mul(count)));
+        let parts = self.parts.iter().flat_map(move |(chunk, part)| {
+            let runs = part.runs(CHUNK_COUNT);
+            runs.map(move |(start, end)| (chunk * count + u64::from(start), u64::from(end - start)))
+        });
+        let (mut whole, mut parts) = (whole.peekable(), parts.peekable());
+        let spans = std::iter::from_fn(move || match (whole.peek(), parts.peek()) {
+            (Some((start, _)), Some((other, _))) if start < other => whole.next(),
+            (Some(_), None) => whole.next(),
+            (_, Some(_)) => parts.next(),
+            (None, None) => None,
         });
         Joined(spans.peekable())
     }
