@@ -4,7 +4,7 @@
 //! Bound: takes what is pending, which the appenders bound; work beside it is cut into steps.
 //! Spec: `spec/journal.md`, "Commit", JOURNAL-1 to JOURNAL-7, JOURNAL-22 to JOURNAL-24.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -75,6 +75,8 @@ pub(crate) struct Committer {
     marked: Lsn,
     pub(super) cleaning: Cleaning,
     pub(super) progress: Progress,
+    /// Segments that could not be read when they were to be cleaned.
+    pub(super) aside: BTreeSet<u32>,
     /// Whether there may be something to release or to move.
     pub(super) cleaning_due: bool,
     is_space_low: bool,
@@ -101,6 +103,7 @@ impl Committer {
             marked,
             cleaning: Cleaning::Idle,
             progress: Progress::default(),
+            aside: BTreeSet::new(),
             cleaning_due: true,
             is_space_low: false,
             is_ended: false,

@@ -53,8 +53,6 @@ pub(crate) enum Cleaning {
         number: u32,
         lsn: Lsn,
     },
-    /// Damage was found: nothing is cleaned until an operator has looked at it.
-    Stopped,
 }
 
 impl Committer {
@@ -79,11 +77,6 @@ impl Committer {
                 self.cleaning = waiting;
                 Ok(false)
             }
-            Cleaning::Stopped => {
-                self.cleaning = Cleaning::Stopped;
-                self.cleaning_due = false;
-                Ok(false)
-            }
         }
     }
 
@@ -95,7 +88,8 @@ impl Committer {
             let ledger = self.shared.books.ledger();
             let mut dead = ledger
                 .segments()
-                .filter(|(number, account)| *number < last && account.is_dead());
+                .filter(|(number, account)| *number < last && account.is_dead())
+                .filter(|(number, _)| !self.aside.contains(number));
             dead.find(|(number, _)| !is_stuck || ledger.is_free(*number))
                 .map(|(number, _)| number)
         };
@@ -116,7 +110,7 @@ impl Committer {
                 let offset = segment.header.records_at;
                 self.cleaning = Cleaning::Copying { segment, offset };
             }
-            Err(error) => self.stop_cleaning(&error),
+            Err(error) => self.set_aside(number, &error),
         }
         true
     }
@@ -163,6 +157,7 @@ impl Committer {
             return None;
         }
         closed()
+            .filter(|(number, _)| !self.aside.contains(number))
             .filter(|(_, account)| account.live_bytes() < account.file_bytes / 2)
             .min_by_key(|(_, account)| {
                 (u128::from(account.live_bytes()) << 20) / u128::from(account.file_bytes.max(1))
@@ -177,7 +172,7 @@ impl Committer {
         let books = &shared.books;
         let notes = match books.live_notes(number) {
             Ok(notes) => notes,
-            Err(error) => return self.stop_cleaning(&error),
+            Err(error) => return self.set_aside(number, &error),
         };
         let mut state = shared.lock();
         let appender = &mut state.appender;
@@ -251,9 +246,9 @@ impl Committer {
                 }
                 Ok(Scanned::Bad { offset }) => {
                     let error = segment.damaged(offset, "a record is not whole");
-                    return self.stop_cleaning(&error);
+                    return self.set_aside(number, &error);
                 }
-                Err(error) => return self.stop_cleaning(&error),
+                Err(error) => return self.set_aside(number, &error),
             }
         }
         self.append_copies(&copies, segment.header.salt);
@@ -311,12 +306,15 @@ impl Committer {
         }
     }
 
+    /// Leaves a segment that cannot be read as it is until the next start; the others are cleaned on.
     // req: JOURNAL-25
-    fn stop_cleaning(&mut self, error: &JournalError) {
+    fn set_aside(&mut self, number: u32, error: &JournalError) {
         self.report_damage(error);
-        tracing::error!("the journal can no longer be compacted");
-        self.cleaning = Cleaning::Stopped;
-        self.cleaning_due = false;
+        tracing::error!(
+            segment = number,
+            "a journal segment can no longer be compacted"
+        );
+        self.aside.insert(number);
     }
 }
 

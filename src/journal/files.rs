@@ -267,8 +267,12 @@ impl Files {
     }
 
     /// As [`Files::release`] without the directory sync.
+    ///
+    /// A segment that was cut off at its end, by a stop or a crash, becomes a spare only if it can be given a
+    /// whole segment's room: else it would be none when the disk is full.
+    // req: JOURNAL-36
     pub(crate) fn discard(&mut self, path: &Path) -> Result<(), StorageFailure> {
-        if self.spares.len() < self.spares_wanted {
+        if self.spares.len() < self.spares_wanted && self.fill_up(path)? {
             let spare = self.spare_path_next();
             self.dir
                 .disk
@@ -282,6 +286,37 @@ impl Files {
                 .map_err(failure("remove", path))?;
         }
         Ok(())
+    }
+
+    /// Gives a file the room of a whole segment; `false` if there is no space for it.
+    fn fill_up(&self, path: &Path) -> Result<bool, StorageFailure> {
+        let open = self.dir.disk.open(path, OpenMode::ReadWrite);
+        let file = open.map_err(failure("open", path))?;
+        match file.allocate(self.segment_bytes) {
+            Ok(()) => Ok(true),
+            Err(error) if is_no_space(&error) => Ok(false),
+            Err(error) => Err(failure("allocate", path)(error)),
+        }
+    }
+
+    /// Removes the spares of an earlier run that cannot be given a whole segment's room; gives whether there
+    /// was one. Called once, after a start.
+    // req: JOURNAL-36
+    pub(crate) fn drop_hollow_spares(&mut self) -> Result<bool, StorageFailure> {
+        let spares = std::mem::take(&mut self.spares);
+        let count = spares.len();
+        for spare in spares {
+            let path = self.dir.spare_path(spare);
+            if self.fill_up(&path)? {
+                self.spares.push(spare);
+            } else {
+                self.dir
+                    .disk
+                    .remove(&path)
+                    .map_err(failure("remove", &path))?;
+            }
+        }
+        Ok(self.spares.len() < count)
     }
 
     fn spare_path_next(&mut self) -> (u64, PathBuf) {

@@ -218,7 +218,7 @@ fn tidy(
 ) -> Result<(), JournalError> {
     let kept: BTreeMap<u32, CatalogEntry> =
         catalog.iter().map(|entry| (entry.number, *entry)).collect();
-    let mut is_changed = false;
+    let mut is_changed = files.drop_hollow_spares()?;
     for number in &listing.segments {
         if kept.contains_key(number) {
             continue;

@@ -481,6 +481,76 @@ fn full_disk_waits_for_space() {
     assert_eq!(lsns(&again, 1), appended);
 }
 
+/// Segments that crashes cut off are no hollow ballast: they get their room back before they are kept for a
+/// full disk, or another one is made.
+// req: JOURNAL-36
+#[test]
+fn segments_that_were_cut_off_are_whole_spares() {
+    let mut disk = SimDisk::new();
+    for start in 1..8 {
+        let (journal, mut driver, _) = open(&disk, start);
+        let body = message(&[1; 300], &[QueueId(1)]);
+        let at = journal.append_message(&body).unwrap();
+        settle(&mut driver);
+        if start == 7 {
+            let all = lsns(&journal, 1);
+            journal.append_acks(QueueId(1), &all).unwrap();
+            settle(&mut driver);
+            disk.set_capacity(Some(disk.used_bytes()));
+            let two_segments = 2 * SEGMENT_BYTES_MIN / 400;
+            let mut last = at.lsn;
+            for _ in 0..two_segments {
+                last = journal.append_message(&body).unwrap().lsn;
+                settle(&mut driver);
+            }
+            assert!(journal.durable_lsn().covers(last), "the spares have room");
+        }
+        let spares = disk.files().into_iter().filter(|(path, _)| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with("spare-")
+        });
+        for (path, len) in spares {
+            assert!(
+                len >= SEGMENT_BYTES_MIN as usize,
+                "{}: {len} bytes",
+                path.display()
+            );
+        }
+        drop((journal, driver));
+        disk = disk.crash(CrashVariant::KeepAll, 0);
+    }
+}
+
+/// A damaged segment that cannot be copied stays, and does not keep the disk from being cleaned.
+// req: JOURNAL-25
+#[test]
+fn damaged_segment_does_not_stop_the_cleaning() {
+    let disk = SimDisk::new();
+    let (journal, mut driver, _) = open(&disk, 1);
+    let old = journal
+        .append_message(&message(&[9; 100], &[QueueId(7)]))
+        .unwrap();
+    settle(&mut driver);
+    let path = Path::new(DIR).join("0000000001.seg");
+    let bit = (old.location.offset as usize + 60) * 8;
+    disk.flip_bit(&path, bit);
+    for _ in 0..600 {
+        let body = message(&[1; 300], &[QueueId(1)]);
+        let at = journal.append_message(&body).unwrap();
+        journal.append_acks(QueueId(1), &[at.lsn]).unwrap();
+        settle(&mut driver);
+    }
+    assert!(segment_count(&disk) <= 6, "{:?}", disk.files());
+    let read = journal.read_message(old.lsn, old.location);
+    assert!(
+        matches!(read, Err(JournalError::Damaged { .. })),
+        "{read:?}"
+    );
+    disk.flip_bit(&path, bit);
+    let read = journal.read_message(old.lsn, old.location).unwrap();
+    assert_eq!(inline(&read), [9; 100], "it was left as it was");
+}
+
 /// A deleted queue's messages are gone, also after a restart and with others holding the same messages.
 #[test]
 fn deleted_queue_is_forgotten() {

@@ -17,11 +17,6 @@ use crate::disk::{Disk as _, OsDisk};
 
 /// How often memory and disk are measured.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Least free space unless a setting says otherwise, in bytes.
-const DISK_FREE_BYTES_MIN: u64 = 512 << 20;
-/// So many segments of the journal should have room at least.
-const SEGMENTS_FREE_MIN: u64 = 8;
-
 /// What measures.
 #[derive(Clone, Debug)]
 pub(super) struct AlarmWatch {
@@ -32,18 +27,18 @@ pub(super) struct AlarmWatch {
 }
 
 impl AlarmWatch {
-    /// Measures for the first time: a broker that starts short takes no publish.
+    /// Measures for the first time: a broker that starts short takes no publish. The disk alarm rises below
+    /// `disk_free_bytes_min`.
     pub(super) fn start(
         alarms: &Arc<Alarms>,
         settings: &AlarmSettings,
         data_dir: &Path,
-        segment_bytes: u64,
+        disk_free_bytes_min: u64,
     ) -> Self {
-        let usual = DISK_FREE_BYTES_MIN.max(segment_bytes.saturating_mul(SEGMENTS_FREE_MIN));
         let watch = Self {
             alarms: Arc::clone(alarms),
             data_dir: data_dir.to_owned(),
-            disk_free_bytes_min: settings.disk_free_bytes_min.unwrap_or(usual),
+            disk_free_bytes_min,
             total_memory_bytes: total_memory_bytes(Path::new("/")),
         };
         alarms.set_memory_watermark(settings.memory_watermark);
@@ -187,11 +182,7 @@ mod tests {
     fn a_measurement_reaches_the_alarms() {
         let folder = tempfile::tempdir().expect("a folder");
         let alarms = Arc::new(Alarms::default());
-        let settings = AlarmSettings {
-            disk_free_bytes_min: Some(u64::MAX),
-            ..AlarmSettings::default()
-        };
-        AlarmWatch::start(&alarms, &settings, folder.path(), 1);
+        AlarmWatch::start(&alarms, &AlarmSettings::default(), folder.path(), u64::MAX);
         let memory = alarms.memory();
         assert!(memory.used_bytes > 1 << 20, "{memory:?}");
         assert!(memory.total_bytes > memory.used_bytes, "{memory:?}");

@@ -16,6 +16,7 @@ pub mod peer;
 mod proxy;
 pub mod registry;
 mod socket;
+mod space;
 mod timers;
 pub mod tls;
 mod unix;
@@ -48,6 +49,7 @@ use pager::PagerThread;
 use payloads::{Payloads, StoreReferences, open_store};
 use peer::{Swarm, SwarmError, SwarmSettings};
 use registry::Registry;
+use space::Space;
 use tls::{Tls, TlsError};
 use unix::UnixListener;
 
@@ -301,15 +303,16 @@ fn open(
     settings: &ServerSettings,
     seed: [u8; 32],
 ) -> Result<Opened, ServerError> {
+    let space = Space::of(settings);
     let journal_settings = JournalSettings {
         sync: settings.sync,
         scrub_every: Some(settings.journal.scrub_every),
         scrub_bytes_per_second: settings.journal.scrub_bytes_per_second,
         seed,
-        free_bytes_min: free_bytes_min(settings),
+        segment_bytes: space.segment_bytes,
+        free_bytes_min: space.free_bytes_min,
         ..JournalSettings::default()
     };
-    let segment_bytes = u64::from(journal_settings.segment_bytes);
     let journal_dir = data_dir.join("journal");
     let disk = disk_for(data_dir);
     let (journal, recovered) = Journal::open(Arc::clone(&disk), &journal_dir, journal_settings)?;
@@ -330,7 +333,7 @@ fn open(
     let broker = Broker::open(broker_settings, journal_state, Some(references))?;
     let pager = PagerThread::start(broker.pager()).map_err(ServerError::Thread)?;
     let alarms = Arc::clone(broker.alarms());
-    let alarm_watch = AlarmWatch::start(&alarms, &settings.alarm, data_dir, segment_bytes);
+    let alarm_watch = AlarmWatch::start(&alarms, &settings.alarm, data_dir, space.free_bytes_min);
     journal.set_space_listener(Box::new(move |is_short| {
         alarms.report_journal_space(is_short);
     }));
@@ -341,12 +344,6 @@ fn open(
         pager,
         alarm_watch,
     })
-}
-
-/// Free space that journal and payload store leave, in bytes: what the disk alarm rises for, if it is set.
-fn free_bytes_min(settings: &ServerSettings) -> u64 {
-    let usual = JournalSettings::default().free_bytes_min;
-    settings.alarm.disk_free_bytes_min.unwrap_or(usual)
 }
 
 /// The disk under journal and payload store: the system's own, unless a test has planted a fault.

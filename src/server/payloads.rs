@@ -24,6 +24,7 @@ use crate::payload::{AccessKey, Manifest, PayloadId, ScopeId, Store, StoreError,
 use crate::session::{ManifestPart, PayloadPart, UploadId, UploadResult};
 
 use super::peer::{SwarmHandle, SwarmTransfer};
+use super::space::Space;
 
 /// Parts of one upload that may wait for its task.
 pub(super) const UPLOAD_PARTS_MAX: usize = 8;
@@ -103,7 +104,7 @@ pub(super) fn open_store(
     settings: &ServerSettings,
 ) -> Result<Store, StoreError> {
     let settings = StoreSettings {
-        free_bytes_min: super::free_bytes_min(settings),
+        free_bytes_min: Space::of(settings).free_bytes_min,
         ..StoreSettings::from(&settings.payload)
     };
     Store::open(disk, &data_dir.join("payloads"), settings)

@@ -191,6 +191,7 @@ impl Drop for SmallDisk {
 }
 
 /// A disk that fills up pauses publishers and nothing else; drained, it takes more, without a restart.
+/// `WARREN_FULL_CYCLES` (2) says how often.
 // req: JOURNAL-23 JOURNAL-24
 #[test]
 fn full_disk_pauses_publishers_and_goes_on_when_drained() {
@@ -206,7 +207,9 @@ fn full_disk_pauses_publishers_and_goes_on_when_drained() {
     let process = Process::start(command).expect("it starts");
     let body = pattern(256 << 10);
     let mut consumer = connect(&process);
-    for cycle in 0..2 {
+    let cycles = std::env::var("WARREN_FULL_CYCLES").ok();
+    let cycles = cycles.and_then(|text| text.parse().ok()).unwrap_or(2);
+    for cycle in 0..cycles {
         let mut publisher = connect(&process);
         publisher.confirm_select(1);
         let bytes = crate::wire::published(1, &publish(), &persistent(), &body, 131_072);
@@ -296,6 +299,43 @@ fn few_file_descriptors_are_enough_for_the_disk() {
     drop(sockets);
     let mut another = connect(&process);
     assert_eq!(another.depth(1, &QUEUE), 43);
+}
+
+/// With an address space that has room for the idle broker and a little more, a backlog of many times that
+/// little is taken, transient and persistent, and comes out whole: it costs disk, not memory.
+#[test]
+fn little_memory_is_enough_for_a_long_backlog() {
+    const COUNT: u32 = 3_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    // In KiB: an idle broker has about 750 MB of address space, most of it never touched.
+    let limited = serve_after("ulimit -v 1000000", &folder.path().join("data"));
+    let process = Process::start(limited).expect("starts");
+    let mut client = connect(&process);
+    client.confirm_select(1);
+    let body = pattern(64 << 10);
+    let transient = warren::amqp::header::Properties::default();
+    for properties in [persistent(), transient] {
+        let bytes = crate::wire::published(1, &publish(), &properties, &body, 131_072);
+        for sent in 1..=COUNT {
+            client.send_bytes(&bytes);
+            if sent % 50 > 0 {
+                continue;
+            }
+            loop {
+                match client.next() {
+                    Event::Method(1, Method::BasicAck(ack)) if ack.delivery_tag % 50 > 0 => {}
+                    Event::Method(1, Method::BasicAck(_)) => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+    assert_eq!(client.depth(1, &QUEUE), 2 * COUNT);
+    for number in 0..2 * COUNT {
+        let message = client.get(1, &QUEUE, true).expect("a message");
+        assert!(message.body == body, "message {number} is whole");
+    }
+    assert_eq!(client.depth(1, &QUEUE), 0);
 }
 
 /// A process that was stopped for five seconds goes on where it was.

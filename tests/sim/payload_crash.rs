@@ -5,6 +5,7 @@
 //! `WARREN_PAYLOAD_POINTS` (5,000) and the settings of `crash.rs` set how long and what is tried.
 
 use std::io;
+use std::sync::Arc;
 
 use warren::testing::disk::{CrashVariant, SeededNumbers};
 
@@ -72,32 +73,45 @@ pub(crate) fn fail_everywhere(seed: u64, kind: io::ErrorKind) -> Result<u64, Str
     let library = Library::new();
     let mut tried = 0;
     for op in 0.. {
-        let mut random = SeededNumbers::new(seed);
-        let disk = new_disk(&library);
-        disk.record();
-        let first = disk.op_count();
-        disk.fail_op(first + op, kind);
-        // A store that could not be opened has told nobody anything.
-        if let Ok(mut life) = StoreLife::open(&library, &disk) {
-            for _ in 0..80 {
-                life.step(&mut random)
-                    .map_err(|error| format!("seed {seed}, op {op} {kind:?}: {error}"))?;
-            }
-            for variant in CrashVariant::ALL {
-                let crashed = disk.crash(variant, random.next_u64());
-                let store = life
-                    .check(&crashed, usize::MAX, Crash::Power)
-                    .and_then(|store| check_no_litter(&crashed, &store).map(|()| store))
-                    .map_err(|e| format!("seed {seed}, op {op} {kind:?}, {variant:?}: {e}"))?;
-                drop(store);
-                tried += 1;
-            }
-        }
-        if disk.op_count() <= first + op {
+        let (restarts, is_last) = fail_one(&library, seed, op, kind)?;
+        tried += restarts;
+        if is_last {
             break;
         }
     }
     Ok(tried)
+}
+
+/// Fails one operation; gives how many restarts were tried, and whether the run had no such operation.
+fn fail_one(
+    library: &Arc<Library>,
+    seed: u64,
+    op: u64,
+    kind: io::ErrorKind,
+) -> Result<(u64, bool), String> {
+    let mut random = SeededNumbers::new(seed);
+    let disk = new_disk(library);
+    disk.record();
+    let first = disk.op_count();
+    disk.fail_op(first + op, kind);
+    let mut tried = 0;
+    // A store that could not be opened has told nobody anything.
+    if let Ok(mut life) = StoreLife::open(library, &disk) {
+        for _ in 0..80 {
+            life.step(&mut random)
+                .map_err(|error| format!("seed {seed}, op {op} {kind:?}: {error}"))?;
+        }
+        for variant in CrashVariant::ALL {
+            let crashed = disk.crash(variant, random.next_u64());
+            let store = life
+                .check(&crashed, usize::MAX, Crash::Power)
+                .and_then(|store| check_no_litter(&crashed, &store).map(|()| store))
+                .map_err(|e| format!("seed {seed}, op {op} {kind:?}, {variant:?}: {e}"))?;
+            drop(store);
+            tried += 1;
+        }
+    }
+    Ok((tried, disk.op_count() <= first + op))
 }
 
 /// Every crash point of random lives leaves a store with all that was told to be stored, all of it right,
@@ -125,4 +139,15 @@ fn failure_of_every_operation() {
     }
     println!("{tried} restarts of the payload store after a failed operation");
     assert!(tried > 1_000, "only {tried} failures were tried");
+}
+
+/// Runs that found something once: a partial payload that was begun anew under the old names, so that after a
+/// loss of power the old record of what is synced could stand beside the new file.
+// req: STORE-9
+#[test]
+fn what_was_found_once_stays_mended() {
+    let library = Library::new();
+    for (seed, op, kind) in [(1_046, 165, io::ErrorKind::Other)] {
+        fail_one(&library, seed, op, kind).unwrap_or_else(|error| panic!("{error}"));
+    }
 }

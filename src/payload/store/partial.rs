@@ -201,8 +201,14 @@ impl PartialShared {
         let folder = inner.paths.partial_folder(key.scope);
         inner.ensure_folder(&folder)?;
         let path = inner.paths.partial(key);
-        // Leftovers that the books do not know: a removal or a creation that failed half way.
+        // Leftovers that the books do not know: a removal or a creation that failed half way. They are gone
+        // for good before the names are used again: after a loss of power an old record of what is synced
+        // would otherwise stand beside the new file.
         inner.remove_partial_files(key)?;
+        inner
+            .disk
+            .sync_dir(&folder)
+            .map_err(|source| StoreError::io("sync", &folder, source))?;
         let have_bytes = u64::from(geometry.piece_count()) * MARK_BYTES as u64;
         let made = create_file(inner, &path, geometry.size_bytes()).and_then(|file| {
             let have = create_file(inner, &beside(&path, HAVE_ENDING), have_bytes)?;
