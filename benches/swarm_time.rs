@@ -51,7 +51,7 @@ async fn node(folder: &Path) -> (Store, SwarmHandle) {
     let store = Store::open(Arc::new(OsDisk), folder, settings).expect("a store");
     let settings = SwarmSettings {
         listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-        disk_threads: 1,
+        threads: 1,
         ..SwarmSettings::default()
     };
     let swarm = Swarm::start(settings, store.clone())

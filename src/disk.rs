@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// How [`Disk::open`] opens a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,12 +62,17 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()>;
     /// Makes what was written durable, with the length needed to read it (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
-    /// Reserves space up to `len_bytes`; the length grows, the new bytes read as zero.
+    /// Reserves space up to `len_bytes`, where the file system can; the length grows, the new bytes read as
+    /// zero.
     fn allocate(&self, len_bytes: u64) -> io::Result<()>;
     /// Cuts the file off at `len_bytes`.
     fn truncate(&self, len_bytes: u64) -> io::Result<()>;
     /// Length in bytes.
     fn len_bytes(&self) -> io::Result<u64>;
+    /// When the content was last written to, since 1970, by whomever; zero where nobody else writes.
+    fn modified(&self) -> io::Result<Duration> {
+        Ok(Duration::ZERO)
+    }
 
     /// Reads exactly `buffer.len()` bytes; `UnexpectedEof` if the file is shorter.
     fn read_exact_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<()> {
@@ -145,8 +151,20 @@ impl Disk for OsDisk {
     }
 }
 
+/// What `statfs` says of a file system in memory (`linux/magic.h`).
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
 #[derive(Debug)]
 struct OsFile(fs::File);
+
+impl OsFile {
+    fn extend(&self, len_bytes: u64) -> io::Result<()> {
+        if self.0.metadata()?.len() < len_bytes {
+            self.0.set_len(len_bytes)?;
+        }
+        Ok(())
+    }
+}
 
 impl DiskFile for OsFile {
     fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
@@ -162,16 +180,15 @@ impl DiskFile for OsFile {
     }
 
     fn allocate(&self, len_bytes: u64) -> io::Result<()> {
+        // In memory there is nothing to lay out, and reserving would take all of the memory at once.
+        if rustix::fs::fstatfs(&self.0)?.f_type == TMPFS_MAGIC {
+            return self.extend(len_bytes);
+        }
         let flags = rustix::fs::FallocateFlags::empty();
         match rustix::fs::fallocate(&self.0, flags, 0, len_bytes) {
             Ok(()) => Ok(()),
             // Not every file system can reserve; a sparse file is the next best thing.
-            Err(rustix::io::Errno::OPNOTSUPP) => {
-                if self.0.metadata()?.len() < len_bytes {
-                    self.0.set_len(len_bytes)?;
-                }
-                Ok(())
-            }
+            Err(rustix::io::Errno::OPNOTSUPP) => self.extend(len_bytes),
             Err(error) => Err(error.into()),
         }
     }
@@ -182,5 +199,13 @@ impl DiskFile for OsFile {
 
     fn len_bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn modified(&self) -> io::Result<Duration> {
+        let since = self.0.metadata()?.modified()?;
+        // A time before 1970 is nobody's but a clock's that was not set.
+        Ok(since
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default())
     }
 }

@@ -26,7 +26,7 @@ class WarrenDriver(Driver):
         config = os.path.join(ctl.dir, "warren.toml")
         with open(config, "w", encoding="utf-8") as file:
             file.write("[access]\nloopback_users = []\n")
-        ctl.popen([WARREN, "--log", "warn", "serve", "--config", config, "--data-dir", os.path.join(ctl.dir, "broker"),
+        ctl.popen([WARREN, "--log", os.environ.get("WLOG","warn"), "serve", "--config", config, "--data-dir", os.path.join(ctl.dir, "broker"),
                    "--listen", f"{ctl.ip}:{AMQP_PORT}", "--peer-listen", f"{ctl.ip}:0", "--http-listen", f"{ctl.ip}:0"])
         self._until(ctl, b"Server startup complete")
 
@@ -37,7 +37,7 @@ class WarrenDriver(Driver):
         return True
 
     def start_node(self, host):
-        host.popen([WARREN, "--log", "warn", "node", "--broker", self.broker, "--name", host.name, "--group", GROUP,
+        host.popen([WARREN, "--log", os.environ.get("WLOG","warn"), "node", "--broker", self.broker, "--name", host.name, "--group", GROUP,
                     "--data-dir", os.path.join(host.dir, "state"), "--inbox", os.path.join(host.dir, "data"),
                     "--peer-listen", f"{host.ip}:{host.port}"])
 
@@ -47,7 +47,7 @@ class WarrenDriver(Driver):
     def publish(self):
         source = self.lab.source
         options = dict(opt.split("=", 1) for opt in self.opts)
-        source.popen([WARREN, "--log", "warn", "send", self.payload, "--broker", self.broker, "--group", GROUP,
+        source.popen([WARREN, "--log", os.environ.get("WLOG","warn"), "send", self.payload, "--broker", self.broker, "--group", GROUP,
                       "--payload-threshold", options.get("threshold", "1MiB"), "--seed-for", "1h",
                       "--peer-listen", f"{source.ip}:{source.port}"])
 

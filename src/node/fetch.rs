@@ -15,9 +15,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::edge::Shared;
 use super::message::FileState;
-use super::place::{LeafName, Placed};
+use super::place::{LeafName, PlaceError, Placed};
 use super::state::{Record, StateError};
-use crate::payload::{Manifest, PayloadId, ScopeId};
+use crate::payload::{Manifest, PayloadId, ScopeId, StoreError};
 use crate::server::peer::{FetchError, Progress, SwarmError, SwarmTransfer};
 
 /// Payloads fetched at once.
@@ -106,29 +106,47 @@ async fn fetch_and_serve(
     orders: &mut mpsc::UnboundedReceiver<Order>,
 ) {
     let mut waiting = Vec::new();
-    let Ok(turn) = Arc::clone(&shared.fetches.turns).acquire_owned().await else {
-        return;
-    };
-    let outcome = fetch(shared, orders, &mut waiting).await;
-    drop(turn);
-    match outcome {
-        Ok(transfer) => {
-            for work in waiting {
-                place(shared, id, work).await;
+    let mut first = orders.recv().await;
+    while let Some(order) = first.take() {
+        let Ok(turn) = Arc::clone(&shared.fetches.turns).acquire_owned().await else {
+            return;
+        };
+        let mut manifest = order.manifest;
+        waiting.push(order.work);
+        let outcome = fetch(shared, &mut manifest, orders, &mut waiting).await;
+        drop(turn);
+        let reason = match outcome {
+            Ok(transfer) => {
+                match place_all(shared, id, &mut waiting).await {
+                    // What lay in the store was changed by somebody: it is fetched anew.
+                    Some(work) => first = Some(Order { work, manifest }),
+                    None => first = serve(shared, id, orders).await,
+                }
+                drop(transfer);
+                continue;
             }
-            serve(shared, id, orders).await;
-            drop(transfer);
+            Err(reason) => reason,
+        };
+        close(shared, id, orders);
+        while let Ok(order) = orders.try_recv() {
+            waiting.push(order.work);
         }
-        Err(reason) => {
-            close(shared, id, orders);
-            while let Ok(order) = orders.try_recv() {
-                waiting.push(order.work);
-            }
-            for work in waiting {
-                fail(shared, work, &reason);
-            }
+        for work in waiting.drain(..) {
+            fail(shared, work, &reason);
         }
     }
+}
+
+/// Places what waits; answers work for which the payload is to be fetched again.
+async fn place_all(shared: &Arc<Shared>, id: PayloadId, waiting: &mut Vec<Work>) -> Option<Work> {
+    waiting.reverse();
+    while let Some(work) = waiting.pop() {
+        let again = place(shared, id, work).await;
+        if again.is_some() {
+            return again;
+        }
+    }
+    None
 }
 
 /// Fetches until all pieces are on the disk; collects the work that comes meanwhile.
@@ -137,17 +155,14 @@ async fn fetch_and_serve(
 /// for good: the fetch goes on there, with the pieces that are verified.
 async fn fetch(
     shared: &Arc<Shared>,
+    manifest: &mut Manifest,
     orders: &mut mpsc::UnboundedReceiver<Order>,
     waiting: &mut Vec<Work>,
 ) -> Result<SwarmTransfer, String> {
-    let Some(Order { work, mut manifest }) = orders.recv().await else {
-        return Err("the node stops".to_owned());
-    };
-    waiting.push(work);
     loop {
-        match fetch_under(shared, &manifest, orders, waiting).await? {
+        match fetch_under(shared, manifest, orders, waiting).await? {
             Fetched::Complete(transfer) => return Ok(transfer),
-            Fetched::OtherKey(other) => manifest = *other,
+            Fetched::OtherKey(other) => *manifest = *other,
         }
     }
 }
@@ -249,18 +264,24 @@ fn tell(shared: &Shared, waiting: &[Work], progress: Progress) {
     }
 }
 
-/// Serves the payload on, and places it for whoever asks again; ends when nobody has for a while.
-async fn serve(shared: &Arc<Shared>, id: PayloadId, orders: &mut mpsc::UnboundedReceiver<Order>) {
+/// Serves the payload on, and places it for whoever asks again; ends when nobody has for a while, or
+/// with an order for which it is to be fetched anew.
+async fn serve(
+    shared: &Arc<Shared>,
+    id: PayloadId,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+) -> Option<Order> {
     loop {
-        tokio::select! {
-            Some(order) = orders.recv() => place(shared, id, order.work).await,
+        let Order { work, manifest } = tokio::select! {
+            Some(order) = orders.recv() => order,
             () = sleep(SERVE_TIME) => {
                 close(shared, id, orders);
-                while let Ok(order) = orders.try_recv() {
-                    place(shared, id, order.work).await;
-                }
-                return;
+                // Whoever came before it was closed; closed and empty ends the task.
+                orders.try_recv().ok()?
             }
+        };
+        if let Some(work) = place(shared, id, work).await {
+            return Some(Order { work, manifest });
         }
     }
 }
@@ -272,36 +293,90 @@ fn close(shared: &Shared, id: PayloadId, orders: &mut mpsc::UnboundedReceiver<Or
     running.remove(&id);
 }
 
-/// Copies the complete payload into the inbox and reports.
-async fn place(shared: &Arc<Shared>, id: PayloadId, work: Work) {
+/// Puts the complete payload into the inbox and reports; gives the work back if what the store holds is
+/// not the payload any more.
+async fn place(shared: &Arc<Shared>, id: PayloadId, work: Work) -> Option<Work> {
     let shared = Arc::clone(shared);
     let placing = tokio::task::spawn_blocking(move || {
-        let outcome = place_stored(&shared, id, &work.record.name);
-        finish(&shared, work, outcome);
+        match place_stored(&shared, id, &work.record.name) {
+            Err(NotPlaced::Damaged(reason)) => match shared.store.discard(ScopeId::NODE, id) {
+                Ok(true) => return Some(work),
+                Ok(false) | Err(_) => finish(&shared, work, Err(reason)),
+            },
+            Err(NotPlaced::Other(reason)) => finish(&shared, work, Err(reason)),
+            Ok(placed) => finish(&shared, work, Ok(placed)),
+        }
+        None
     });
-    if let Err(error) = placing.await {
+    placing.await.unwrap_or_else(|error| {
         tracing::error!(%error, "placing a file was cut off; it is done again at the next start");
+        None
+    })
+}
+
+/// Why a payload of the store is not in the inbox.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum NotPlaced {
+    /// What the store holds is not what its name says.
+    Damaged(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl NotPlaced {
+    /// The reason in words.
+    pub(super) fn into_reason(self) -> String {
+        match self {
+            Self::Damaged(reason) | Self::Other(reason) => reason,
+        }
+    }
+
+    fn of_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Damaged { .. } => Self::Damaged(error.to_string()),
+            _ => Self::Other(error.to_string()),
+        }
     }
 }
 
-/// Copies a payload of the store into the inbox. Blocks on the disk.
+/// Puts a payload of the store into the inbox: by a second name for its file where the file system takes
+/// one and the bytes are known to be right, as a checked copy otherwise. Blocks on the disk.
 // req: CONTROL-9
-pub(super) fn place_stored(shared: &Shared, id: PayloadId, name: &str) -> Result<Placed, String> {
-    let leaf = LeafName::new(name).map_err(|error| format!("the name is not safe: {error}"))?;
+pub(super) fn place_stored(
+    shared: &Shared,
+    id: PayloadId,
+    name: &str,
+) -> Result<Placed, NotPlaced> {
+    let leaf = LeafName::new(name)
+        .map_err(|error| NotPlaced::Other(format!("the name is not safe: {error}")))?;
     let reader = shared
         .store
         .open_reader(ScopeId::NODE, id)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| NotPlaced::of_store(&error))?;
     let size_bytes = reader.geometry().size_bytes();
+    if let Some(source) = reader.whole_file() {
+        let linked = shared
+            .inbox
+            .place_link(&leaf, *id.as_bytes(), size_bytes, &source);
+        if let Some(placed) = linked.map_err(|error| NotPlaced::Other(error.to_string()))? {
+            return Ok(placed);
+        }
+    }
+    let mut damage = None;
     let read = |buffer: &mut [u8], offset_bytes: u64| {
-        reader
-            .read_at(buffer, offset_bytes)
-            .map_err(std::io::Error::other)
+        reader.read_at(buffer, offset_bytes).map_err(|error| {
+            let text = error.to_string();
+            damage = Some(NotPlaced::of_store(&error));
+            std::io::Error::other(text)
+        })
     };
     let placed = shared
         .inbox
         .place_from(&leaf, *id.as_bytes(), size_bytes, read);
-    placed.map_err(|error| error.to_string())
+    placed.map_err(|error| match error {
+        PlaceError::Content { .. } => NotPlaced::Damaged(error.to_string()),
+        _ => damage.unwrap_or_else(|| NotPlaced::Other(error.to_string())),
+    })
 }
 
 /// Records and reports what became of a piece of work. Blocks on the disk.

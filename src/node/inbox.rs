@@ -267,6 +267,7 @@ async fn handle_stream(
             Some(reason) => fetch::fail(&shared, Work { key, record }, &reason),
             None => {
                 let outcome = fetch::place_stored(&shared, id, &record.name);
+                let outcome = outcome.map_err(fetch::NotPlaced::into_reason);
                 fetch::finish(&shared, Work { key, record }, outcome);
             }
         }

@@ -170,8 +170,8 @@ pub enum PlaceError {
 pub enum Placed {
     /// It was copied or written into the inbox, at this path.
     Written(PathBuf),
-    /// It was moved into the inbox, at this path; the source is gone.
-    Moved(PathBuf),
+    /// A file of the store has this path in the inbox too.
+    Linked(PathBuf),
     /// The same bytes were there already, at this path; nothing was changed.
     AlreadyThere(PathBuf),
 }
@@ -181,7 +181,7 @@ impl Placed {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Written(path) | Self::Moved(path) | Self::AlreadyThere(path) => path,
+            Self::Written(path) | Self::Linked(path) | Self::AlreadyThere(path) => path,
         }
     }
 }
@@ -299,38 +299,43 @@ impl Inbox {
         self.appear(name, hash, size_bytes, &temporary)
     }
 
-    /// Places the file at `source`, which is known to have this hash and size and to be synced.
+    /// Gives the file at `source`, which is known to have this hash and size and to be synced, a name in
+    /// the inbox too: not a byte is copied.
     ///
-    /// It is moved where inbox and source are on one file system, and copied otherwise.
+    /// `None` where the file system takes no second name for it: another one, or one without links.
     ///
     /// # Errors
-    /// [`PlaceError`]; then the source is untouched and nothing is left behind.
-    pub fn place_file(
+    /// [`PlaceError`]; then nothing is left behind.
+    pub fn place_link(
         &self,
         name: &LeafName,
         hash: [u8; 32],
         size_bytes: u64,
         source: &Path,
-    ) -> Result<Placed, PlaceError> {
+    ) -> Result<Option<Placed>, PlaceError> {
         let temporary = temporary_name(hash);
-        match rustix::fs::renameat(rustix::fs::CWD, source, &self.folder, &*temporary) {
-            Ok(()) => {
-                let placed = self.appear(name, hash, size_bytes, &temporary);
-                if placed.is_err() {
-                    // Give the source back; if that fails too, the next open clears it away.
-                    let _ =
-                        rustix::fs::renameat(&self.folder, &*temporary, rustix::fs::CWD, source);
-                }
-                placed.map(|placed| match placed {
-                    Placed::Written(path) => Placed::Moved(path),
-                    other => other,
-                })
+        let link = || {
+            let flags = AtFlags::empty();
+            rustix::fs::linkat(rustix::fs::CWD, source, &self.folder, &*temporary, flags)
+        };
+        let linked = match link() {
+            // Left by an attempt of this run that failed half way.
+            Err(Errno::EXIST) => {
+                self.unlink(&temporary);
+                link()
             }
-            Err(Errno::XDEV) => {
-                let mut from = open_regular(source).map_err(|error| self.io(error))?;
-                let copy = |file: &mut File| copy_all(&mut from, file);
-                self.write_temporary(&temporary, copy)?;
-                self.appear(name, hash, size_bytes, &temporary)
+            other => other,
+        };
+        match linked {
+            Ok(()) => {
+                let placed = self.appear(name, hash, size_bytes, &temporary)?;
+                Ok(Some(match placed {
+                    Placed::Written(path) => Placed::Linked(path),
+                    other => other,
+                }))
+            }
+            Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::ACCESS) => {
+                Ok(None)
             }
             Err(errno) => Err(self.error(errno)),
         }
@@ -448,22 +453,6 @@ fn io_error(inbox: &Path, errno: Errno) -> PlaceError {
 fn temporary_name(hash: [u8; 32]) -> String {
     let hex = blake3::Hash::from_bytes(hash).to_hex();
     format!("{TEMPORARY_PREFIX}{}.part", &hex[..32])
-}
-
-fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
-}
-
-fn copy_all(from: &mut File, to: &mut File) -> io::Result<()> {
-    let mut buffer = vec![0; COPY_BUFFER_BYTES];
-    loop {
-        let count = from.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(());
-        }
-        to.write_all(&buffer[..count])?;
-    }
 }
 
 fn hash_of(file: &mut File) -> io::Result<[u8; 32]> {
@@ -613,9 +602,12 @@ mod tests {
         assert!(names_in(folder.path()).is_empty());
     }
 
-    /// A file on the same file system is moved; what an earlier run left unfinished is cleared away.
+    /// A file on the same file system gets a second name and is not copied; what an earlier run left
+    /// unfinished is cleared away.
+    // req: CONTROL-9
     #[test]
-    fn a_file_is_moved_and_leftovers_go() {
+    fn a_file_is_linked_and_leftovers_go() {
+        use std::os::unix::fs::MetadataExt as _;
         let folder = tempfile::tempdir().expect("a folder");
         let (store, path) = (folder.path().join("store"), folder.path().join("inbox"));
         fs::create_dir(&path).expect("a folder");
@@ -623,12 +615,14 @@ mod tests {
         fs::write(&store, b"whole").expect("a file");
         let inbox = Inbox::open(&path).expect("an inbox");
         let hash = *blake3::hash(b"whole").as_bytes();
-        let placed = inbox
-            .place_file(&name("w"), hash, 5, &store)
-            .expect("placed");
-        assert_eq!(placed, Placed::Moved(path.join("w")));
+        let place = || inbox.place_link(&name("w"), hash, 5, &store);
+        let placed = place().expect("placed");
+        assert_eq!(placed, Some(Placed::Linked(path.join("w"))));
+        let inode = |path: &Path| fs::metadata(path).expect("a file").ino();
+        assert_eq!(inode(&store), inode(&path.join("w")));
+        let again = place().expect("placed");
+        assert_eq!(again, Some(Placed::AlreadyThere(path.join("w"))));
         assert_eq!(names_in(&path), ["w"]);
-        assert!(!store.exists());
     }
 
     /// A numbered name keeps its extension and stays within the limit, also between characters.

@@ -132,13 +132,19 @@ impl PayloadHasher {
     }
 }
 
-/// The hash of `piece`, if `bytes` are as long as it is.
-pub fn piece_hash(geometry: &Geometry, piece: PieceIndex, bytes: &[u8]) -> Option<PieceHash> {
-    if bytes.len() != geometry.piece_len_bytes(piece) as usize {
-        return None;
-    }
+/// The hash of `piece`, if `blocks`, one after the other, are as long as it is.
+pub fn piece_hash(
+    geometry: &Geometry,
+    piece: PieceIndex,
+    blocks: &[impl AsRef<[u8]>],
+) -> Option<PieceHash> {
     let mut hasher = PieceHasher::new(geometry, piece);
-    hasher.update(bytes);
+    for block in blocks {
+        let block = block.as_ref();
+        if hasher.update(block) != block.len() {
+            return None;
+        }
+    }
     hasher.finish()
 }
 
@@ -215,7 +221,7 @@ mod tests {
         for (piece, hash) in geometry.pieces().zip(&piece_hashes) {
             let range = geometry.piece_range(piece);
             let part = &bytes[range.start as usize..range.end as usize];
-            assert_eq!(piece_hash(&geometry, piece, part), Some(*hash));
+            assert_eq!(piece_hash(&geometry, piece, &[part]), Some(*hash));
         }
     }
 
@@ -260,10 +266,10 @@ mod tests {
         let bytes = bytes_of(PIECE);
         let geometry = geometry(PIECE, PIECE);
         let only = geometry.piece_index(0).expect("one piece");
-        let hash = piece_hash(&geometry, only, &bytes).expect("whole piece");
+        let hash = piece_hash(&geometry, only, &[&bytes]).expect("whole piece");
         assert_eq!(hash.as_bytes(), blake3::hash(&bytes).as_bytes());
         assert_eq!(
-            piece_hash(&geometry, only, &bytes[1..]),
+            piece_hash(&geometry, only, &[&bytes[1..]]),
             None,
             "a short piece has no hash"
         );

@@ -171,8 +171,13 @@ impl Manifest {
 
     /// Whether `bytes` are the whole of `piece`, and no other bytes. Spec: PIECE-6.
     pub fn is_piece(&self, piece: PieceIndex, bytes: &[u8]) -> bool {
+        self.is_piece_of(piece, &[bytes])
+    }
+
+    /// Whether `blocks`, one after the other, are the whole of `piece`, and no other bytes. Spec: PIECE-6.
+    pub fn is_piece_of(&self, piece: PieceIndex, blocks: &[impl AsRef<[u8]>]) -> bool {
         let wanted = self.shared.piece_hashes.get(piece.as_usize());
-        let got = hash::piece_hash(&self.shared.geometry, piece, bytes);
+        let got = hash::piece_hash(&self.shared.geometry, piece, blocks);
         got.is_some() && got.as_ref() == wanted
     }
 

@@ -188,8 +188,8 @@ enum Content {
     /// With the file while a reader has it open, so that all share it.
     Complete {
         open: Option<Weak<CheckedFile>>,
-        /// Whether this process wrote all of its bytes or has hashed them.
-        is_checked: bool,
+        /// The file's modification time when this process had written or hashed all of its bytes.
+        checked_at: Option<Duration>,
     },
     /// With its state while somebody fetches it.
     Partial {
@@ -367,6 +367,12 @@ impl Store {
     /// Counts one reference fewer. In memory, never blocks.
     pub fn release(&self, scope: ScopeId, id: PayloadId) {
         self.inner.release(Key { scope, id });
+    }
+
+    /// Removes a complete payload that was found damaged, whoever refers to it; answers whether it was
+    /// there. Who needs it fetches it again. Spec: STORE-22.
+    pub fn discard(&self, scope: ScopeId, id: PayloadId) -> Result<bool, StoreError> {
+        self.inner.discard(Key { scope, id })
     }
 
     /// Keeps a complete payload until [`Store::unpin`], over restarts too. Spec: STORE-15.

@@ -1,11 +1,11 @@
 //! Drives the swarm engine on TCP: sockets, disk and timer of one node.
 //!
-//! Owns: the engine behind one short lock, a task for each connection, two threads for the disk, the
-//! listener and the timer. [`SwarmHandle`] is what node, broker and command line use.
+//! Owns: the engine behind one short lock, a task for each connection, the listener, the timer, and the
+//! threads that run them. [`SwarmHandle`] is what node, broker and command line use.
 //!
 //! The flow: a connection's task reads a message and gives it to the engine under the lock; the actions
-//! that come out are handed on before the lock is released, to connections' output queues, to the disk
-//! threads, or to dial tasks. Nothing waits while holding it.
+//! that come out are handed on before the lock is released, to connections' output queues or to dial tasks;
+//! a piece that is whole is hashed and written after it (`disk`). Nothing waits while holding it.
 //! Spec: `spec/peer-protocol.md`; limits of RELIABILITY section 6.
 
 mod buffers;
@@ -43,8 +43,9 @@ pub struct SwarmSettings {
     pub listen: Option<SocketAddr>,
     /// The node's id if it has a lasting one; a random one otherwise.
     pub node: Option<NodeId>,
-    /// Threads that read, hash and write.
-    pub disk_threads: usize,
+    /// Threads that send, receive, read, hash and write, at least one. One moves about 1 GB a second;
+    /// each more costs CPU time, since work that changes threads finds cold caches.
+    pub threads: usize,
 }
 
 impl Default for SwarmSettings {
@@ -53,9 +54,15 @@ impl Default for SwarmSettings {
             engine: Settings::default(),
             listen: None,
             node: None,
-            disk_threads: 2,
+            threads: threads_default(),
         }
     }
+}
+
+/// A quarter of the processors, one to four.
+fn threads_default() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (processors / 4).clamp(1, 4)
 }
 
 /// Why a swarm cannot start, or a payload not take part.
@@ -98,6 +105,34 @@ pub struct SwarmHandle {
     local_addr: Option<SocketAddr>,
 }
 
+/// The swarm's own threads; they end when this is dropped.
+struct Workers(Option<tokio::runtime::Runtime>);
+
+impl Workers {
+    fn start(threads: usize) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
+            .thread_name("swarm")
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> Result<tokio::runtime::Handle, SwarmError> {
+        let runtime = self.0.as_ref().ok_or(SwarmError::Stopped)?;
+        Ok(runtime.handle().clone())
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        // A runtime must not be waited for where others run.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl std::fmt::Debug for SwarmHandle {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -109,8 +144,6 @@ impl std::fmt::Debug for SwarmHandle {
 
 impl Swarm {
     /// Listens, if told to, and starts to drive an engine on payloads of `store`.
-    ///
-    /// Must be called within a tokio runtime.
     ///
     /// # Errors
     /// If the address cannot be listened on or the system gives no randomness.
@@ -124,6 +157,10 @@ impl Swarm {
             .unwrap_or_else(|| NodeId::from_bytes(random_id));
         let now = Instant::now();
         let mut engine = Engine::new(settings.engine.clone(), node, seed, now);
+        let workers = Workers::start(settings.threads)?;
+        let runtime = workers.handle()?;
+        // Sockets belong to the runtime that they are made in.
+        let entered = runtime.enter();
         let listener = match settings.listen {
             Some(address) => Some(listener::bind(address)?),
             None => None,
@@ -132,25 +169,24 @@ impl Swarm {
             Some(listener) => Some(listener.local_addr()?),
             None => None,
         };
+        drop(entered);
         engine.set_listen_port(local_addr.map(|address| address.port()));
-        let disk = disk::DiskPool::new();
         let shared = Arc::new(Shared {
             core: parking_lot::Mutex::new(Core::new(engine, now)),
             store,
             settings: settings.engine,
-            disk,
             buffers: buffers::Buffers::default(),
             timer: tokio::sync::Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            runtime: tokio::runtime::Handle::current(),
+            runtime: runtime.clone(),
+            workers: parking_lot::Mutex::new(Some(workers)),
         });
-        disk::start(&shared, settings.disk_threads.max(1))?;
-        shared.tasks.spawn(core::run_timer(Arc::clone(&shared)));
+        let timer = core::run_timer(Arc::clone(&shared));
+        shared.tasks.spawn_on(timer, &runtime);
         if let Some(listener) = listener {
-            shared
-                .tasks
-                .spawn(listener::run(listener, Arc::clone(&shared)));
+            let accept = listener::run(listener, Arc::clone(&shared));
+            shared.tasks.spawn_on(accept, &runtime);
         }
         Ok(SwarmHandle { shared, local_addr })
     }
@@ -267,9 +303,8 @@ impl SwarmHandle {
             Ok::<_, EngineError>(id)
         })?;
         for name in names {
-            self.shared
-                .tasks
-                .spawn(listener::resolve(Arc::clone(&self.shared), id, name));
+            let resolve = listener::resolve(Arc::clone(&self.shared), id, name);
+            self.shared.tasks.spawn_on(resolve, &self.shared.runtime);
         }
         Ok(SwarmTransfer::new(
             Arc::clone(&self.shared),
@@ -294,13 +329,14 @@ impl SwarmHandle {
     /// Ends all connections, tasks and threads. Transfers that did not finish say so.
     pub async fn shutdown(&self) {
         self.shared.stopping.cancel();
-        self.shared.disk.stop();
         self.shared.tasks.close();
         let ended = tokio::time::timeout(SHUTDOWN_WAIT, self.shared.tasks.wait()).await;
         if ended.is_err() {
             tracing::warn!("some peer connections did not end in time");
         }
         self.shared.core.lock().stop();
+        let workers = self.shared.workers.lock().take();
+        drop(workers);
     }
 
     async fn blocking<T: Send + 'static>(

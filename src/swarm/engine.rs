@@ -508,6 +508,7 @@ impl Engine {
             return;
         };
         transfer.fill_all(&mut self.shared, now);
+        transfer.end_giving(&mut self.shared, now);
         if transfer.state == TransferState::Complete {
             let done: Vec<ConnId> = transfer
                 .members

@@ -45,10 +45,23 @@ pub const SLOW_BYTES_PER_SECOND: u64 = 16 * 1024;
 pub const QUEUE_TIME: Duration = Duration::from_millis(80);
 /// The origin offers what its uplink moves in this time ahead of what was asked for.
 pub const GIVE_AHEAD_TIME: Duration = Duration::from_millis(150);
+/// When every piece went out once, the origin gives again only if the swarm would otherwise need longer
+/// than this for the rest.
+pub const REST_TIME: Duration = Duration::from_secs(1);
+/// And only if its uplink is at least this part of what the swarm moves, or nothing moves at all.
+pub const ORIGIN_SHARE_MIN: f64 = 0.15;
+/// A peer that gained nothing for this long is in want of the origin.
+pub const STARVED_AFTER: Duration = Duration::from_millis(1_000);
 /// A block handed to a socket that has not left after this long no longer counts for the uplink.
 pub const SEND_STUCK_AFTER: Duration = Duration::from_secs(1);
-/// Pieces announced are gathered for this long, unless nothing was announced before.
-pub const HAVE_DELAY: Duration = Duration::from_millis(20);
+/// Pieces announced are gathered for this long at least, unless nothing was announced before.
+pub const HAVE_DELAY_MIN: Duration = Duration::from_millis(20);
+/// And for this long at most, if the peer lacks one of them.
+pub const HAVE_DELAY_MAX: Duration = Duration::from_millis(80);
+/// Pieces that the peer holds itself are announced after this long.
+pub const HAVE_DELAY_HELD: Duration = Duration::from_millis(250);
+/// Pieces that are gathered into one `Have` if they come fast enough.
+pub const HAVE_PIECES_AIM: u32 = 4;
 /// How often the longest served peer makes room, when more peers want than there are slots.
 pub const CHOKE_INTERVAL: Duration = Duration::from_secs(10);
 /// In the endgame, the least age of a request before a second peer is asked for the same piece.

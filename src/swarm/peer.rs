@@ -14,6 +14,7 @@ use crate::swarm::limits::{
     HELLO_WAIT, IDLE_MAX, JOINS_PER_CONNECTION_MAX, LIFETIME_MAX, PEERS_ADDRESSES_MAX, PING_AFTER,
 };
 use crate::swarm::proof::{self, ChannelBinding, Role, Side};
+use crate::swarm::rate::Rate;
 use crate::swarm::requests::{Pacing, TransferId};
 use crate::swarm::wire::{Hello, NodeId, Slot};
 
@@ -363,11 +364,18 @@ pub(crate) struct Member {
     pub(crate) attempting: Vec<PieceIndex>,
     /// Stalls in a row, without a block in between.
     pub(crate) stalls: u32,
+    /// Pieces to be announced to it.
     pub(crate) news: Vec<u32>,
+    /// Whether it lacks one of them.
+    pub(crate) news_wanted: bool,
     pub(crate) told_news: Option<Instant>,
     pub(crate) told: BTreeSet<SocketAddr>,
     pub(crate) told_peers: Instant,
     pub(crate) counts: PeerCounts,
+    /// How fast it gains pieces, in bytes, from whomever.
+    pub(crate) gains: Rate,
+    /// When it last gained one.
+    pub(crate) gained: Instant,
     hints: Budget,
     tells: Budget,
 }
@@ -392,10 +400,13 @@ impl Member {
             attempting: Vec::new(),
             stalls: 0,
             news: Vec::new(),
+            news_wanted: false,
             told_news: None,
             told: BTreeSet::new(),
             told_peers: now,
             counts: PeerCounts::default(),
+            gains: Rate::new(now),
+            gained: now,
             hints: Budget::new(now),
             tells: Budget::new(now),
         }
@@ -411,6 +422,12 @@ impl Member {
     pub(crate) fn take_tells(&mut self, count: usize, now: Instant) -> usize {
         // req: PEER-14
         self.tells.take(count, now)
+    }
+
+    /// One more piece is to be announced to it.
+    pub(crate) fn add_news(&mut self, piece: PieceIndex) {
+        self.news_wanted |= self.have.as_ref().is_none_or(|have| !have.has(piece));
+        self.news.push(piece.get());
     }
 
     pub(crate) fn is_complete(&self) -> bool {

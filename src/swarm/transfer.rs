@@ -10,13 +10,13 @@ mod serve;
 pub(crate) use serve::Choked;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::payload::{AccessKey, Bitfield, Geometry, PayloadId, PieceIndex};
 use crate::swarm::addresses::AddressBook;
 use crate::swarm::availability::Availability;
 use crate::swarm::engine::{Action, Want};
-use crate::swarm::limits::Settings;
+use crate::swarm::limits::{HAVE_DELAY_MIN, Settings};
 use crate::swarm::peer::Member;
 use crate::swarm::picker::{Giver, Order};
 use crate::swarm::proof::Random;
@@ -95,6 +95,8 @@ pub(crate) struct Transfer {
     pub(crate) down_rate: Rate,
     /// Bytes asked for a second time in the endgame, as long as the first copy was missing.
     duplicate_asked_bytes: u64,
+    /// How long news is gathered, as last measured.
+    news_delay: Duration,
     salt: u64,
 }
 
@@ -134,6 +136,7 @@ impl Transfer {
             up_rate: Rate::new(now),
             down_rate: Rate::new(now),
             duplicate_asked_bytes: 0,
+            news_delay: HAVE_DELAY_MIN,
             salt,
         }
     }

@@ -407,6 +407,36 @@ async fn payload_sent_again_after_its_origin_died_arrives(broker: AmqpUri) {
     node.shutdown().await.expect("stops");
 }
 
+/// A file in the inbox shares its bytes with the store; when its owner has written to it and it is sent
+/// again, the node fetches it anew and leaves the owner's file alone.
+// req: STORE-22
+async fn file_changed_in_the_inbox_is_fetched_again(broker: AmqpUri) {
+    let sites = unique("sites");
+    let home = Home::new(&broker, &[&sites]);
+    let node = home.start().await;
+    let files = [("edited.bin", 2_000_000)];
+    let report = send_files(&broker, &sites, &files, None)
+        .await
+        .expect("sent");
+    assert!(report.complete, "{report:?}");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(home.inbox().join("edited.bin"))
+        .expect("in the inbox");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"the owner's", 1_000_000).expect("written");
+    let report = send_files(&broker, &sites, &files, None)
+        .await
+        .expect("sent");
+    assert!(report.complete, "{report:?}");
+    assert_eq!(
+        home.file("edited-2.bin"),
+        Some(content("edited.bin", 2_000_000))
+    );
+    let edited = home.file("edited.bin").expect("left alone");
+    assert_eq!(edited.get(1_000_000..1_000_011), Some(&b"the owner's"[..]));
+    node.shutdown().await.expect("stops");
+}
+
 /// Of two nodes with one name the second gets nothing while the first is there, and takes over then.
 // req: CONTROL-21
 async fn second_node_of_a_name_waits(broker: AmqpUri) {
@@ -447,6 +477,7 @@ on_both_engines! {
     status_tells_nodes_and_files,
     garbage_in_the_registry_is_dropped,
     payload_sent_again_after_its_origin_died_arrives,
+    file_changed_in_the_inbox_is_fetched_again,
     second_node_of_a_name_waits,
     symlink_inbox_is_refused,
 }

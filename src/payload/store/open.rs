@@ -110,7 +110,7 @@ fn load_complete(
             Ok(head) if head.geometry.size_bytes() == payload_bytes => {
                 let content = Content::Complete {
                     open: None,
-                    is_checked: false,
+                    checked_at: None,
                 };
                 insert(state, key, head, files.has_pin, content);
             }

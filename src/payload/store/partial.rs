@@ -151,7 +151,26 @@ impl PartialPayload {
     ///
     /// When this answers `Stored`, the piece is held again after kill -9. Spec: STORE-8, STORE-9.
     pub fn write_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<PieceOutcome, StoreError> {
-        self.shared.write_piece(piece, bytes)
+        let outcome = self.write_blocks(piece, &[bytes])?;
+        if self.is_sync_due() {
+            self.sync()?;
+        }
+        Ok(outcome)
+    }
+
+    /// As [`PartialPayload::write_piece`], for a piece that came in blocks, in order; never syncs, which
+    /// is left to the caller: [`PartialPayload::is_sync_due`].
+    pub fn write_blocks(
+        &self,
+        piece: PieceIndex,
+        blocks: &[impl AsRef<[u8]>],
+    ) -> Result<PieceOutcome, StoreError> {
+        self.shared.write_blocks(piece, blocks)
+    }
+
+    /// Whether enough was written since the last sync for another one.
+    pub fn is_sync_due(&self) -> bool {
+        self.shared.progress.lock().unsynced_bytes >= SYNC_BYTES
     }
 
     /// Fills `buffer` from `offset_bytes`; every piece of the range must be held.
@@ -349,31 +368,34 @@ impl PartialShared {
         self.manifest.geometry()
     }
 
-    fn write_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<PieceOutcome, StoreError> {
+    fn write_blocks(
+        &self,
+        piece: PieceIndex,
+        blocks: &[impl AsRef<[u8]>],
+    ) -> Result<PieceOutcome, StoreError> {
         if self.progress.lock().held.has(piece) {
             return Ok(PieceOutcome::AlreadyHeld);
         }
         // req: STORE-8
-        if !self.manifest.is_piece(piece, bytes) && !sabotage::is(Sabotage::PieceUnchecked) {
+        if !self.manifest.is_piece_of(piece, blocks) && !sabotage::is(Sabotage::PieceUnchecked) {
             return Ok(PieceOutcome::Mismatch);
         }
-        self.file
-            .write_at(bytes, self.geometry().piece_range(piece).start)
-            .map_err(|source| StoreError::io("write", &self.path, source))?;
-        self.mark(piece, Mark::Written.bytes(self.key.id, piece))?;
-        let is_sync_due = {
-            let mut progress = self.progress.lock();
-            if !progress.held.set(piece) {
-                return Ok(PieceOutcome::AlreadyHeld);
-            }
-            progress.checked.set(piece);
-            progress.unsynced.push(piece);
-            progress.unsynced_bytes += bytes.len() as u64;
-            progress.unsynced_bytes >= SYNC_BYTES
-        };
-        if is_sync_due {
-            self.sync()?;
+        let mut position = self.geometry().piece_range(piece).start;
+        for block in blocks {
+            let bytes = block.as_ref();
+            self.file
+                .write_at(bytes, position)
+                .map_err(|source| StoreError::io("write", &self.path, source))?;
+            position += bytes.len() as u64;
         }
+        self.mark(piece, Mark::Written.bytes(self.key.id, piece))?;
+        let mut progress = self.progress.lock();
+        if !progress.held.set(piece) {
+            return Ok(PieceOutcome::AlreadyHeld);
+        }
+        progress.checked.set(piece);
+        progress.unsynced.push(piece);
+        progress.unsynced_bytes += u64::from(self.geometry().piece_len_bytes(piece));
         Ok(PieceOutcome::Stored)
     }
 
@@ -505,12 +527,16 @@ impl PartialShared {
         for piece in self.geometry().pieces() {
             self.check(piece)?;
         }
+        let modified = self
+            .file
+            .modified()
+            .map_err(|source| StoreError::io("look at", &self.path, source))?;
         self.inner.commit(self.key, &self.manifest, &self.path)?;
         let mut state = self.inner.state.lock();
         if let Some(entry) = state.entries.get_mut(&self.key) {
             entry.content = Content::Complete {
                 open: None,
-                is_checked: true,
+                checked_at: Some(modified),
             };
         }
         drop(state);

@@ -3,7 +3,9 @@
 //! Owns: an open file and a reference. No lock is held while a file is read.
 //! Spec: `spec/payload-store.md` STORE-12.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::disk::{DiskFile, OpenMode};
 use crate::payload::bitfield::Bitfield;
@@ -92,6 +94,20 @@ impl PayloadReader {
         }
     }
 
+    /// The payload's file in the store, if it is complete and every byte is known to be right as of now:
+    /// for who gives it one more name by a hard link.
+    ///
+    /// What is written under that name later is noticed at the next read. Spec: STORE-22.
+    pub fn whole_file(&self) -> Option<PathBuf> {
+        match &self.source {
+            Source::Complete(file) => file
+                .is_right()
+                .is_ok_and(|is_right| is_right)
+                .then(|| self.reference.inner.paths.complete(self.reference.key)),
+            Source::Adopted(_) | Source::Partial(_) => None,
+        }
+    }
+
     /// Fills `buffer` with the payload's bytes from `offset_bytes` on. Blocks on the file.
     ///
     /// Fails if the range ends after the payload, has a piece that is not held, or the file does not
@@ -110,9 +126,8 @@ impl PayloadReader {
         match &self.source {
             Source::Adopted(file) => file.read_at(buffer, offset_bytes),
             Source::Complete(file) => {
-                let checked = file.read_at(self.id, &self.geometry, buffer, offset_bytes)?;
-                if checked == Checked::All {
-                    self.reference.inner.all_checked(self.reference.key);
+                if let Checked::All(at) = file.read_at(buffer, offset_bytes)? {
+                    self.reference.inner.all_checked(self.reference.key, at);
                 }
                 Ok(())
             }
@@ -129,23 +144,20 @@ fn open_complete(inner: &Inner, key: Key) -> Result<Arc<CheckedFile>, StoreError
         .open(&path, OpenMode::Read)
         .map_err(|source| StoreError::io("open", &path, source))?;
     let file: Arc<dyn DiskFile> = Arc::from(file);
-    let is_trusted = match inner
+    let checked_at = match inner
         .state
         .lock()
         .entries
         .get(&key)
         .map(|entry| &entry.content)
     {
-        Some(Content::Complete { is_checked, .. }) => *is_checked,
-        Some(Content::Adopted(_) | Content::Partial { .. }) | None => false,
+        Some(Content::Complete { checked_at, .. }) => *checked_at,
+        Some(Content::Adopted(_) | Content::Partial { .. }) | None => None,
     };
-    let file = Arc::new(if is_trusted {
-        CheckedFile::trusted(file)
-    } else {
-        let meta = beside(&path, META_ENDING);
-        let manifest = meta::read_manifest(&*inner.disk, &meta, key.id)?;
-        CheckedFile::doubted(file, &manifest)
-    });
+    let meta = beside(&path, META_ENDING);
+    let manifest = meta::read_manifest(&*inner.disk, &meta, key.id)?;
+    let file = CheckedFile::new(file, &manifest, checked_at);
+    let file = Arc::new(file.map_err(|source| StoreError::io("look at", &path, source))?);
     let mut state = inner.state.lock();
     if let Some(Entry {
         content: Content::Complete { open, .. },
@@ -161,14 +173,14 @@ fn open_complete(inner: &Inner, key: Key) -> Result<Arc<CheckedFile>, StoreError
 }
 
 impl Inner {
-    /// All bytes of a complete payload were read and were right.
-    fn all_checked(&self, key: Key) {
+    /// All bytes of a complete payload were read and were right, in a file modified last `at`.
+    fn all_checked(&self, key: Key, at: Duration) {
         if let Some(Entry {
-            content: Content::Complete { is_checked, .. },
+            content: Content::Complete { checked_at, .. },
             ..
         }) = self.state.lock().entries.get_mut(&key)
         {
-            *is_checked = true;
+            *checked_at = Some(at);
         }
     }
 }

@@ -90,6 +90,32 @@ impl Inner {
         })
     }
 
+    /// Takes a damaged complete payload out of the books and removes its files.
+    // req: STORE-22
+    pub(super) fn discard(&self, key: Key) -> Result<bool, StoreError> {
+        let _busy = self.busy(key);
+        let removed = {
+            let mut state = self.state.lock();
+            let is_complete = state
+                .entries
+                .get(&key)
+                .is_some_and(|entry| matches!(entry.content, Content::Complete { .. }));
+            if !is_complete {
+                return Ok(false);
+            }
+            let removed = state.entries.remove(&key);
+            let size_bytes = removed
+                .as_ref()
+                .map_or(0, |entry| entry.geometry.size_bytes());
+            state.stored_bytes -= size_bytes;
+            removed
+        };
+        drop(removed);
+        self.remove_complete_files(key)?;
+        self.remove_if_there(&beside(&self.paths.complete(key), PIN_ENDING))?;
+        Ok(true)
+    }
+
     pub(super) fn pin(&self, key: Key) -> Result<(), StoreError> {
         let _busy = self.busy(key);
         match self.state.lock().entries.get(&key) {

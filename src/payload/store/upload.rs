@@ -131,6 +131,9 @@ impl Upload {
             file.sync_data()
                 .map_err(|source| StoreError::io("sync", &temporary.path, source))?;
         }
+        let modified = file
+            .modified()
+            .map_err(|source| StoreError::io("look at", &temporary.path, source))?;
         inner.commit(store_key, &manifest, &temporary.path)?;
         temporary.is_moved = true;
         let entry = Entry {
@@ -140,7 +143,7 @@ impl Upload {
             idle_since: None,
             content: Content::Complete {
                 open: None,
-                is_checked: true,
+                checked_at: Some(modified),
             },
         };
         let replaced = {

@@ -16,10 +16,11 @@ use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{self, Shared};
+use super::transfer::TransferIo;
 use crate::payload::BlockRange;
 use crate::swarm::wire::{self, BlockHeader, Header, Slot};
 use crate::swarm::{ConnId, Message, TransferId};
@@ -63,8 +64,8 @@ enum Part {
 struct PendingBlock {
     head: BlockHeader,
     transfer: TransferId,
+    io: Arc<TransferIo>,
     block: BlockRange,
-    bytes: oneshot::Receiver<Vec<u8>>,
 }
 
 impl Output {
@@ -97,14 +98,14 @@ impl Output {
         self.filled.notify_one();
     }
 
-    /// Appends a block, whose bytes come later.
+    /// Appends a block, whose bytes are read when its turn comes.
     pub(super) fn send_block(
         &self,
         slot: Slot,
         transfer: TransferId,
+        io: Arc<TransferIo>,
         block: BlockRange,
-    ) -> oneshot::Sender<Vec<u8>> {
-        let (sender, bytes) = oneshot::channel();
+    ) {
         let head = BlockHeader {
             slot,
             piece: block.piece().get(),
@@ -114,12 +115,11 @@ impl Output {
         let pending = PendingBlock {
             head,
             transfer,
+            io,
             block,
-            bytes,
         };
         self.queue.lock().parts.push_back(Part::Block(pending));
         self.filled.notify_one();
-        sender
     }
 
     /// Ends the connection.
@@ -297,28 +297,19 @@ async fn write_block(
     shared: &Arc<Shared>,
     writer: &mut OwnedWriteHalf,
     conn: ConnId,
-    mut pending: PendingBlock,
+    pending: PendingBlock,
     messages: &mut BytesMut,
 ) -> Result<(), ConnectionError> {
-    let bytes = match pending.bytes.try_recv() {
-        Ok(bytes) => Ok(bytes),
-        Err(oneshot::error::TryRecvError::Closed) => Err(()),
-        Err(oneshot::error::TryRecvError::Empty) => {
-            // The disk is at it; messages need not wait for it.
-            if !messages.is_empty() {
-                writer.write_all(messages).await?;
-                messages.clear();
-            }
-            pending.bytes.await.map_err(|_| ())
-        }
-    };
-    let Ok(bytes) = bytes else {
+    let (transfer, block) = (pending.transfer, pending.block);
+    let mut bytes = shared.buffers.take(pending.head.len_bytes);
+    if let Err(error) = pending.io.read(block, &mut bytes) {
+        tracing::warn!(%error, piece = block.piece().get(), "piece cannot be read");
+        shared.buffers.put(bytes);
         core::with(shared, |core, now| {
-            let (transfer, block) = (pending.transfer, pending.block);
             core.engine.handle_read_failed(conn, transfer, block, now);
         });
         return Ok(());
-    };
+    }
     let head = wire::encode_block_header(pending.head);
     let mut slices = [
         IoSlice::new(messages),

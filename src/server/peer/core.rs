@@ -1,7 +1,7 @@
 //! The engine behind its lock, where its actions go, and the timer.
 //!
-//! Lock order: `Shared::core` first, then a connection's output or the disk pool's queue; never the other
-//! way round. No lock is held while anything waits.
+//! Lock order: `Shared::core` first, then a connection's output; never the other way round. No lock is
+//! held while anything waits.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,9 +13,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Workers;
 use super::buffers::Buffers;
 use super::connection::Output;
-use super::disk::{DiskPool, Job};
+use super::disk::{self, Job};
 use super::listener;
 use super::transfer::TransferIo;
 use crate::payload::Store;
@@ -26,12 +27,13 @@ pub(super) struct Shared {
     pub(super) core: Mutex<Core>,
     pub(super) store: Store,
     pub(super) settings: Settings,
-    pub(super) disk: DiskPool,
     pub(super) buffers: Buffers,
     pub(super) timer: Notify,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// The swarm's own threads.
     pub(super) runtime: tokio::runtime::Handle,
+    pub(super) workers: Mutex<Option<Workers>>,
 }
 
 /// The engine, and where its connections and payloads are.
@@ -99,13 +101,14 @@ impl Core {
     }
 }
 
-/// Runs `work` on the engine and hands its actions on.
+/// Runs `work` on the engine and hands its actions on; what touches files is done here, after the lock.
 pub(super) fn with<T>(shared: &Arc<Shared>, work: impl FnOnce(&mut Core, Instant) -> T) -> T {
     let now = Instant::now();
     let mut core = shared.core.lock();
     let result = work(&mut core, now);
+    let mut jobs = Vec::new();
     while let Some(action) = core.engine.poll_action() {
-        act(shared, &mut core, action);
+        jobs.extend(act(shared, &mut core, action));
     }
     let next = core.engine.poll_timeout();
     if let Some(next) = next
@@ -114,10 +117,14 @@ pub(super) fn with<T>(shared: &Arc<Shared>, work: impl FnOnce(&mut Core, Instant
         core.armed = Some(next);
         shared.timer.notify_one();
     }
+    drop(core);
+    for job in jobs {
+        disk::run(shared, job);
+    }
     result
 }
 
-fn act(shared: &Arc<Shared>, core: &mut Core, action: Action) {
+fn act(shared: &Arc<Shared>, core: &mut Core, action: Action) -> Option<Job> {
     match action {
         Action::Dial { address } => {
             shared
@@ -135,16 +142,10 @@ fn act(shared: &Arc<Shared>, core: &mut Core, action: Action) {
             transfer,
             block,
         } => {
-            let (Some(output), Some(io)) = (core.conns.get(&conn), core.transfers.get(&transfer))
-            else {
-                return;
-            };
-            let read = output.send_block(slot, transfer, block);
-            shared.disk.push(Job::Read {
-                transfer: Arc::clone(io),
-                block,
-                answer: read,
-            });
+            if let (Some(output), Some(io)) = (core.conns.get(&conn), core.transfers.get(&transfer))
+            {
+                output.send_block(slot, transfer, Arc::clone(io), block);
+            }
         }
         Action::Close { conn, reason } => {
             if let Some(output) = core.conns.get(&conn) {
@@ -157,27 +158,24 @@ fn act(shared: &Arc<Shared>, core: &mut Core, action: Action) {
             piece,
             blocks,
         } => {
-            if let Some(io) = core.transfers.get(&transfer) {
-                shared.disk.push(Job::Write {
-                    id: transfer,
-                    transfer: Arc::clone(io),
-                    piece,
-                    blocks,
-                });
-            }
+            return core.transfers.get(&transfer).map(|io| Job::Write {
+                id: transfer,
+                transfer: Arc::clone(io),
+                piece,
+                blocks,
+            });
         }
         Action::Completed { transfer } => {
-            if let Some(io) = core.transfers.get(&transfer) {
-                shared.disk.push(Job::Complete {
-                    id: transfer,
-                    transfer: Arc::clone(io),
-                });
-            }
+            return core.transfers.get(&transfer).map(|io| Job::Complete {
+                id: transfer,
+                transfer: Arc::clone(io),
+            });
         }
         Action::Banned { node, time } => {
             tracing::warn!(peer = %node, hours = time.as_secs() / 3600, "peer banned for bad pieces");
         }
     }
+    None
 }
 
 /// Wakes the engine when it wants to be woken.

@@ -1,30 +1,23 @@
-//! The threads that read, hash and write pieces, so that no task waits for a disk.
+//! Reads, hashes and writes pieces, on the swarm's own threads.
 //!
-//! Bound: jobs are at most what the engine allows in flight: pieces below its download bound, blocks below
-//! its uplink bound, one completion for each payload. Threads end with [`DiskPool::stop`].
+//! A piece is hashed and written by the task that received its last block, while its bytes are in the
+//! processor's cache, and a block is read by the task that sends it: handing either to another thread
+//! costs more than the work. Such a task may wait for a disk, which is why the swarm has threads of its own
+//! (see [`super::SwarmSettings::threads`]); what waits long, a sync, goes to a thread for blocking work.
+//! Bound: one piece and one block for each thread; one sync and one completion for each payload.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
 
 use super::core::{self, Shared};
 use super::transfer::TransferIo;
 use crate::payload::store::PieceOutcome;
-use crate::payload::{BlockRange, PieceIndex, StoreError};
+use crate::payload::{PieceIndex, StoreError};
 use crate::swarm::TransferId;
 
-/// Something that touches files.
+/// Something that touches files, to be done after the engine's lock was released.
 pub(super) enum Job {
-    /// Read a block and answer with its bytes.
-    Read {
-        transfer: Arc<TransferIo>,
-        block: BlockRange,
-        answer: oneshot::Sender<Vec<u8>>,
-    },
     /// Hash a piece, and write it if it is right.
     Write {
         id: TransferId,
@@ -39,143 +32,63 @@ pub(super) enum Job {
     },
 }
 
-/// The jobs that wait.
-pub(super) struct DiskPool {
-    queue: Mutex<Queue>,
-    filled: Condvar,
+/// Does a job, or has it done, and tells the engine.
+pub(super) fn run(shared: &Arc<Shared>, job: Job) {
+    match job {
+        Job::Write {
+            id,
+            transfer,
+            piece,
+            blocks,
+        } => {
+            let result = transfer.write(piece, &blocks);
+            blocks
+                .into_iter()
+                .for_each(|block| shared.buffers.put_bytes(block));
+            if result.is_ok() {
+                transfer.piece_done(piece);
+            }
+            tell(shared, id, piece, result);
+            if transfer.begin_sync() {
+                let shared = Arc::clone(shared);
+                let runtime = shared.runtime.clone();
+                runtime.spawn_blocking(move || sync(&shared, id, &transfer));
+            }
+        }
+        Job::Complete { id, transfer } => {
+            let shared = Arc::clone(shared);
+            let runtime = shared.runtime.clone();
+            runtime.spawn_blocking(move || {
+                if let Err(error) = transfer.complete() {
+                    tracing::error!(%error, "payload cannot be completed");
+                    fail(&shared, id);
+                }
+            });
+        }
+    }
 }
 
-struct Queue {
-    jobs: VecDeque<Job>,
-    stopped: bool,
+fn sync(shared: &Arc<Shared>, id: TransferId, transfer: &TransferIo) {
+    if let Err(error) = transfer.sync() {
+        tracing::error!(%error, "pieces cannot be synced");
+        transfer.failed(error);
+        fail(shared, id);
+    }
 }
 
-/// What the engine is to be told of a piece.
-struct Outcome {
+fn fail(shared: &Arc<Shared>, id: TransferId) {
+    core::with(shared, |core, now| {
+        core.engine.handle_storage_failed(id, now);
+    });
+}
+
+fn tell(
+    shared: &Arc<Shared>,
     id: TransferId,
     piece: PieceIndex,
     result: Result<PieceOutcome, StoreError>,
-}
-
-impl DiskPool {
-    pub(super) fn new() -> Self {
-        Self {
-            queue: Mutex::new(Queue {
-                jobs: VecDeque::new(),
-                stopped: false,
-            }),
-            filled: Condvar::new(),
-        }
-    }
-
-    pub(super) fn push(&self, job: Job) {
-        let mut queue = self.queue.lock();
-        if !queue.stopped {
-            queue.jobs.push_back(job);
-            self.filled.notify_one();
-        }
-    }
-
-    /// Ends the threads; jobs that wait are dropped.
-    pub(super) fn stop(&self) {
-        let mut queue = self.queue.lock();
-        queue.stopped = true;
-        queue.jobs.clear();
-        self.filled.notify_all();
-    }
-
-    fn next(&self) -> Option<Job> {
-        let mut queue = self.queue.lock();
-        loop {
-            if queue.stopped {
-                return None;
-            }
-            if let Some(job) = queue.jobs.pop_front() {
-                return Some(job);
-            }
-            self.filled.wait(&mut queue);
-        }
-    }
-}
-
-/// Starts the threads of a swarm.
-pub(super) fn start(shared: &Arc<Shared>, threads: usize) -> std::io::Result<()> {
-    for number in 0..threads {
-        let shared = Arc::clone(shared);
-        std::thread::Builder::new()
-            .name(format!("swarm-disk-{number}"))
-            .spawn(move || run(&shared))?;
-    }
-    Ok(())
-}
-
-fn run(shared: &Arc<Shared>) {
-    let mut piece_buffer = Vec::new();
-    while let Some(job) = shared.disk.next() {
-        match job {
-            Job::Read {
-                transfer,
-                block,
-                answer,
-            } => {
-                let mut buffer = shared.buffers.take(block.len_bytes() as usize);
-                match transfer.read(block, &mut buffer) {
-                    // Nobody waits if the connection has gone.
-                    Ok(()) => drop(answer.send(buffer)),
-                    Err(error) => {
-                        tracing::warn!(%error, piece = block.piece().get(), "piece cannot be read");
-                        shared.buffers.put(buffer);
-                    }
-                }
-            }
-            Job::Write {
-                id,
-                transfer,
-                piece,
-                blocks,
-            } => {
-                let result = write(&transfer, piece, &blocks, &mut piece_buffer);
-                blocks
-                    .into_iter()
-                    .for_each(|block| shared.buffers.put_bytes(block));
-                if result.is_ok() {
-                    transfer.piece_done(piece);
-                }
-                tell(shared, Outcome { id, piece, result });
-            }
-            Job::Complete { id, transfer } => {
-                if let Err(error) = transfer.complete() {
-                    tracing::error!(%error, "payload cannot be completed");
-                    core::with(shared, |core, now| {
-                        core.engine.handle_storage_failed(id, now);
-                    });
-                }
-            }
-        }
-    }
-}
-
-fn write(
-    transfer: &TransferIo,
-    piece: PieceIndex,
-    blocks: &[Bytes],
-    piece_buffer: &mut Vec<u8>,
-) -> Result<PieceOutcome, StoreError> {
-    match blocks {
-        [only] => transfer.write(piece, only),
-        several => {
-            piece_buffer.clear();
-            for block in several {
-                piece_buffer.extend_from_slice(block);
-            }
-            transfer.write(piece, piece_buffer)
-        }
-    }
-}
-
-fn tell(shared: &Arc<Shared>, outcome: Outcome) {
-    let Outcome { id, piece, result } = outcome;
-    core::with(shared, |core, now: Instant| match result {
+) {
+    core::with(shared, |core, now| match result {
         Ok(PieceOutcome::Stored | PieceOutcome::AlreadyHeld) => {
             core.engine.handle_verified(id, piece, now);
         }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -63,6 +65,8 @@ pub(super) struct TransferIo {
     end: watch::Sender<End>,
     /// The first error of the disk.
     error: Mutex<Option<Arc<StoreError>>>,
+    /// Whether a thread syncs what was written.
+    is_syncing: AtomicBool,
 }
 
 impl TransferIo {
@@ -86,6 +90,7 @@ impl TransferIo {
             progress,
             end: watch::Sender::new(End::Running),
             error: Mutex::new(None),
+            is_syncing: AtomicBool::new(false),
         };
         (io, receiver)
     }
@@ -101,13 +106,33 @@ impl TransferIo {
     pub(super) fn write(
         &self,
         piece: PieceIndex,
-        bytes: &[u8],
+        blocks: &[Bytes],
     ) -> Result<PieceOutcome, StoreError> {
         match &self.source {
             // Nothing is missing, so nothing is asked for.
             Source::Whole(_) | Source::Stored(..) => Ok(PieceOutcome::AlreadyHeld),
-            Source::Partial(_, partial) => partial.write_piece(piece, bytes),
+            Source::Partial(_, partial) => partial.write_blocks(piece, blocks),
         }
+    }
+
+    /// Whether it is time to sync and nobody does; then the caller is to see to [`TransferIo::sync`].
+    pub(super) fn begin_sync(&self) -> bool {
+        match &self.source {
+            Source::Whole(_) | Source::Stored(..) => false,
+            Source::Partial(_, partial) => {
+                partial.is_sync_due() && !self.is_syncing.swap(true, Ordering::AcqRel)
+            }
+        }
+    }
+
+    /// Makes the pieces written so far durable. Blocks on the disk.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let outcome = match &self.source {
+            Source::Whole(_) | Source::Stored(..) => Ok(()),
+            Source::Partial(_, partial) => partial.sync(),
+        };
+        self.is_syncing.store(false, Ordering::Release);
+        outcome
     }
 
     pub(super) fn piece_done(&self, piece: PieceIndex) {

@@ -54,7 +54,7 @@ impl Engine {
                 self.then_fill(conn, slot, now, |it| it.peer_has_all(conn))
             }
             Message::Have { slot, pieces } => {
-                self.then_fill(conn, slot, now, |it| it.peer_has(conn, &pieces))
+                self.then_fill(conn, slot, now, |it| it.peer_has(conn, &pieces, now))
             }
             Message::Offer { slot, pieces } => {
                 self.then_fill(conn, slot, now, |it| it.peer_offers(conn, &pieces))

@@ -49,7 +49,12 @@ impl Transfer {
     }
 
     /// They hold these pieces now.
-    pub(crate) fn peer_has(&mut self, conn: ConnId, pieces: &[u32]) -> Result<(), PeerError> {
+    pub(crate) fn peer_has(
+        &mut self,
+        conn: ConnId,
+        pieces: &[u32],
+        now: Instant,
+    ) -> Result<(), PeerError> {
         let Some(member) = self.members.get_mut(&conn) else {
             return Ok(());
         };
@@ -60,6 +65,9 @@ impl Transfer {
             let piece = piece.ok_or(PeerError::PieceRange)?;
             if have.set(piece) {
                 self.availability.add(piece);
+                let len_bytes = u64::from(self.geometry.piece_len_bytes(piece));
+                member.gains.add(len_bytes, now);
+                member.gained = now;
             }
             if let Some(giver) = &mut self.giver {
                 giver.seen(conn, piece);
@@ -120,6 +128,8 @@ impl Transfer {
                 return;
             };
             if let Some(member) = self.members.get_mut(&conn) {
+                // req: SWARM-10
+                super::serve::tell_news(conn, member, shared, now);
                 member.pacing.ask(block, now);
                 let (slot, block) = (member.slot, raw(block));
                 shared.send(conn, Message::Request { slot, block });
@@ -366,14 +376,14 @@ impl Transfer {
         }
         self.have.set(piece);
         for member in self.members.values_mut() {
-            member.news.push(piece.get());
+            member.add_news(piece);
+        }
+        let is_full = self.have.is_full();
+        if is_full {
+            self.state = TransferState::Complete;
         }
         self.flush_news(shared, now);
-        if !self.have.is_full() {
-            return false;
-        }
-        self.state = TransferState::Complete;
-        true
+        is_full
     }
 
     /// A piece did not match its hash: wanted again; answers who sent it.

@@ -2,41 +2,36 @@
 //!
 //! Spec: `spec/peer-protocol.md` PEER-11, PEER-13, SWARM-1, SWARM-2, SWARM-10.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Shared, Transfer, TransferState};
 use crate::payload::{Bitfield, PieceIndex};
-use crate::swarm::limits::{GIVE_AHEAD_TIME, HAVE_DELAY, HAVE_PIECES_MAX};
-use crate::swarm::peer::PeerError;
+use crate::swarm::limits::{
+    GIVE_AHEAD_TIME, HAVE_DELAY_HELD, HAVE_DELAY_MAX, HAVE_DELAY_MIN, HAVE_PIECES_AIM,
+    HAVE_PIECES_MAX, ORIGIN_SHARE_MIN, REST_TIME, STARVED_AFTER,
+};
+use crate::swarm::peer::{Member, PeerError};
 use crate::swarm::requests::{ConnId, raw};
 use crate::swarm::uploads::Rank;
 use crate::swarm::wire::{Message, RawBlock};
 
-/// News that goes out without waiting for [`HAVE_DELAY`].
+/// News that goes out without waiting for [`HAVE_DELAY_MIN`].
 const NEWS_AT_ONCE: usize = 64;
 /// Bytes that the origin offers ahead, at most.
 const GIVE_AHEAD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 impl Transfer {
-    /// Tells members what is new, to each at most once in [`HAVE_DELAY`].
+    /// Tells members what is new, as far as it is time: at once when this node became complete.
     pub(crate) fn flush_news(&mut self, shared: &mut Shared, now: Instant) {
         // req: SWARM-10
+        self.news_delay = self.measured_news_delay(now);
+        let delay = self.news_delay;
+        let all = self.state == TransferState::Complete;
         for (conn, member) in &mut self.members {
-            let waited = member
-                .told_news
-                .is_none_or(|told| now.saturating_duration_since(told) >= HAVE_DELAY);
-            if member.news.is_empty() || !(waited || member.news.len() >= NEWS_AT_ONCE) {
-                continue;
+            let is_due = news_due(member, delay).is_none_or(|due| due <= now);
+            if !member.news.is_empty() && (all || is_due || member.news.len() >= NEWS_AT_ONCE) {
+                tell_news(*conn, member, shared, now);
             }
-            for pieces in member.news.chunks(HAVE_PIECES_MAX) {
-                let message = Message::Have {
-                    slot: member.slot,
-                    pieces: pieces.to_vec(),
-                };
-                shared.send(*conn, message);
-            }
-            member.news.clear();
-            member.told_news = Some(now);
         }
     }
 
@@ -45,8 +40,15 @@ impl Transfer {
         self.members
             .values()
             .filter(|member| !member.news.is_empty())
-            .filter_map(|member| Some(member.told_news? + HAVE_DELAY))
+            .filter_map(|member| news_due(member, self.news_delay))
             .min()
+    }
+
+    /// How long pieces are gathered: until a few came, at the rate at which they come now.
+    fn measured_news_delay(&self, now: Instant) -> Duration {
+        let few = u64::from(HAVE_PIECES_AIM) * u64::from(self.geometry.piece_bytes().get());
+        let rate = self.down_rate.bytes_per_second(now).max(1);
+        Duration::from_secs_f64(few as f64 / rate as f64).clamp(HAVE_DELAY_MIN, HAVE_DELAY_MAX)
     }
 
     /// As the origin: offers pieces that nobody has, to those who relay, a short time ahead.
@@ -90,14 +92,39 @@ impl Transfer {
             let pieces = vec![piece.get()];
             shared.send(conn, Message::Offer { slot, pieces });
         }
-        if giver.is_done(now) {
-            self.giver = None;
-            for (conn, member) in &mut self.members {
-                if member.given.take().is_some() {
-                    shared.send(*conn, Message::HaveAll { slot: member.slot });
-                }
+    }
+
+    /// As the origin whose every piece went out once: becomes a seed like any other if the rest would take
+    /// the swarm too long without it, and not before, since every further copy is one that others can send.
+    pub(crate) fn end_giving(&mut self, shared: &mut Shared, now: Instant) {
+        // req: SWARM-1
+        if !self.giver.as_ref().is_some_and(|giver| giver.is_done(now)) || !self.is_needed(now) {
+            return;
+        }
+        self.giver = None;
+        for (conn, member) in &mut self.members {
+            if member.given.take().is_some() {
+                shared.send(*conn, Message::HaveAll { slot: member.slot });
             }
         }
+    }
+
+    /// Whether members that are not complete need this origin's uplink.
+    fn is_needed(&self, now: Instant) -> bool {
+        let (mut all_gains, mut longest_s) = (0.0, 0.0_f64);
+        for member in self.members.values().filter(|member| !member.is_complete()) {
+            let Some(have) = &member.have else { continue };
+            if now.saturating_duration_since(member.gained) >= STARVED_AFTER {
+                return true;
+            }
+            let gains = member.gains.bytes_per_second(now).max(1) as f64;
+            let missing = self.geometry.piece_count() - have.held_count();
+            let missing_bytes = u64::from(missing) * u64::from(self.geometry.piece_bytes().get());
+            all_gains += gains;
+            longest_s = longest_s.max(missing_bytes as f64 / gains);
+        }
+        let share = self.up_rate.bytes_per_second(now) as f64 / all_gains.max(1.0);
+        longest_s > REST_TIME.as_secs_f64() && share >= ORIGIN_SHARE_MIN
     }
 
     /// A peer asks for a block: it waits its turn, or is rejected.
@@ -208,6 +235,33 @@ impl Transfer {
             shared.send(conn, Message::Reject { slot, block });
         }
     }
+}
+
+/// When what is new is to be told to a member; `None` is at once.
+fn news_due(member: &Member, delay: Duration) -> Option<Instant> {
+    let delay = if member.news_wanted {
+        delay
+    } else {
+        HAVE_DELAY_HELD
+    };
+    Some(member.told_news? + delay)
+}
+
+/// Tells a member what is new, if anything is.
+pub(super) fn tell_news(conn: ConnId, member: &mut Member, shared: &mut Shared, now: Instant) {
+    if member.news.is_empty() {
+        return;
+    }
+    for pieces in member.news.chunks(HAVE_PIECES_MAX) {
+        let message = Message::Have {
+            slot: member.slot,
+            pieces: pieces.to_vec(),
+        };
+        shared.send(conn, message);
+    }
+    member.news.clear();
+    member.news_wanted = false;
+    member.told_news = Some(now);
 }
 
 /// Whether a peer is choked.
