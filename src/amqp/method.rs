@@ -69,6 +69,14 @@ macro_rules! methods {
                 }
             }
 
+            /// Whether all of its short strings are UTF-8.
+            #[inline]
+            pub fn is_text(&self) -> bool {
+                match self {
+                    $(Self::$variant(method) => method.is_text(),)+
+                }
+            }
+
             /// Reads the arguments of the method with this id, which must fill `arguments`.
             #[inline]
             fn parse_arguments(

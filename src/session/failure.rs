@@ -94,6 +94,13 @@ impl Failure {
         Self::new(ReplyCode::InternalError, "", MethodId::default())
     }
 
+    /// A short string of a method that is not UTF-8, which RabbitMQ takes in `basic.publish` alone.
+    #[cold]
+    pub(super) fn not_text(method: MethodId) -> Self {
+        let explanation = "Malformed UTF-8 in shortstr";
+        Self::connection(ReplyCode::FrameError, explanation, method)
+    }
+
     /// What the broker refused, on behalf of `method`.
     pub(super) fn broker(error: &BrokerError, method: MethodId) -> Self {
         Self::new(error.reply_code(), error, method)

@@ -132,6 +132,9 @@ impl Session {
             (0, FrameKind::Heartbeat) => Ok(()),
             (0, FrameKind::Method) => {
                 let method = Method::decode_in(owner, frame.payload)?;
+                if !method.is_text() {
+                    return Err(Failure::not_text(id_of(&method)));
+                }
                 self.connection_method(&method, now)
             }
             (0, _) | (_, FrameKind::Heartbeat) => {
@@ -147,6 +150,10 @@ impl Session {
             }
             (_, FrameKind::Method) => {
                 let method = Method::decode_in(owner, frame.payload)?;
+                // req: METHOD-6
+                if !matches!(method, Method::BasicPublish(_)) && !method.is_text() {
+                    return Err(Failure::not_text(MethodId::default()));
+                }
                 self.channel_method(number, method, now)
             }
             (_, FrameKind::Header | FrameKind::Body) => {

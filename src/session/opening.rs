@@ -12,7 +12,7 @@ use crate::broker::User;
 use super::failure::{Failure, MethodId};
 use super::handshake::{self, Handshake};
 use super::view::Introduction;
-use super::{Session, State};
+use super::{Session, State, id_of};
 
 impl Session {
     /// Whether the client tried to log in and was refused.
@@ -56,7 +56,12 @@ impl Session {
             Ok(Some(frame)) => {
                 let result = Method::decode(&frame.payload)
                     .map_err(Failure::from)
-                    .and_then(|method| self.opening_method(&method, now));
+                    .and_then(|method| match &method {
+                        Method::ConnectionOpen(_) if !method.is_text() => {
+                            Err(Failure::not_text(id_of(&method)))
+                        }
+                        method => self.opening_method(method, now),
+                    });
                 if let Err(failure) = result {
                     self.fail(0, failure, now);
                 }

@@ -1,11 +1,12 @@
 //! Opening, keeping and closing a connection.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use warren::amqp::field::{FieldTable, Secret, ShortString};
 use warren::amqp::frame::{self, FrameKind, ProtocolHeader};
 use warren::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
 use warren::amqp::method::{Method, basic, channel, connection};
 
-use crate::broker;
+use crate::broker::{self, Own};
 use crate::wire::{Client, Event, Opening};
 
 /// A client with another protocol is told which one is spoken here, and hung up on.
@@ -160,4 +161,42 @@ fn a_broken_frame_ends_the_connection() {
     client.send_bytes(&octets);
     let text = client.expect_connection_close(501);
     assert!(text.contains("invalid_frame_end_marker"), "{text}");
+}
+
+/// ANONYMOUS is offered and taken where it is set, as the user that is named there, and nowhere else.
+// req: LOGIN-1
+#[test]
+fn anonymous_logs_in_where_it_is_set() {
+    let anonymous = connection::StartOk {
+        client_properties: FieldTable::default(),
+        mechanism: ShortString::from_static("ANONYMOUS"),
+        response: Secret::from(Bytes::new()),
+        locale: ShortString::from_static("en_US"),
+    };
+    let own = Own::start(|settings| {
+        settings.connection.anonymous_user = Some("guest".to_owned());
+    });
+    let mut client = Client::raw(own.address());
+    client.send_bytes(&ProtocolHeader::ANSWER);
+    match client.expect_method(0, "connection.start") {
+        Method::ConnectionStart(start) => {
+            assert_eq!(&start.mechanisms[..], b"PLAIN AMQPLAIN ANONYMOUS");
+        }
+        other => panic!("{} is not connection.start", other.name()),
+    }
+    client.send(0, anonymous.clone());
+    client.expect_method(0, "connection.tune");
+    client.tune(&Opening::default());
+    let virtual_host = ShortString::from_static("/");
+    client.call(0, connection::Open { virtual_host });
+    client.open(1);
+    let queue = client.exclusive_queue(1);
+    client.publish(1, &queue, b"from nobody");
+    assert!(client.get(1, &queue, true).is_some());
+
+    let other = Own::start(|_| {});
+    let mut client = Client::raw(other.address());
+    client.greet();
+    client.send(0, anonymous);
+    client.expect_eof();
 }

@@ -1,6 +1,7 @@
 //! Tests over real sockets, filed by behaviour; one binary, since each file alone would be linked alone.
 #![allow(clippy::disallowed_methods)]
 
+mod ack_timeout;
 mod admin;
 mod alarm;
 mod authorization;
@@ -30,6 +31,7 @@ mod qos_style;
 mod quorum;
 mod rabbitmq;
 mod repair;
+mod reply_to;
 mod single_active;
 mod stream;
 mod swarm;

@@ -20,7 +20,7 @@ use warren::amqp::header::{ContentHeader, Properties};
 use warren::amqp::method::{Encode, Method, basic, channel, connection, exchange, queue};
 use warren::amqp::reply::ReplyCode;
 
-use crate::broker::Own;
+use crate::broker::{self, Own};
 use crate::wire::{Client, pattern};
 
 /// How many cases run unless the environment says otherwise.
@@ -560,4 +560,31 @@ fn wrong_protocol(random: &mut Random) -> Vec<u8> {
         bytes.extend(random.next().to_be_bytes());
     }
     bytes
+}
+
+/// Names that are no text end the connection, as with RabbitMQ; routing keys of a publish may hold any octets.
+// req: METHOD-6
+#[test]
+fn short_strings_of_methods_are_text() {
+    let odd = || ShortString::try_from(&b"a\xffb"[..]).expect("short");
+    let mut client = Client::connect(broker::shared());
+    client.open(1);
+    let publish = basic::Publish {
+        routing_key: odd(),
+        mandatory: true,
+        ..basic::Publish::default()
+    };
+    client.publish_with(1, &publish, &Properties::default(), b"back");
+    match client.expect_message(1).method {
+        Method::BasicReturn(returned) => assert_eq!(returned.routing_key, odd()),
+        other => panic!("{} is not basic.return", other.name()),
+    }
+    let declare = queue::Declare {
+        queue: odd(),
+        exclusive: true,
+        ..queue::Declare::default()
+    };
+    client.send(1, declare);
+    let text = client.expect_connection_close(501);
+    assert_eq!(text, "FRAME_ERROR - Malformed UTF-8 in shortstr");
 }

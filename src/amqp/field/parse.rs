@@ -64,6 +64,12 @@ impl From<nom::Err<Self>> for FieldError {
 pub(in crate::amqp) trait Field: Sized {
     fn parse<'a>(input: &'a [u8], owner: &Bytes) -> IResult<&'a [u8], Self, FieldError>;
     fn put(&self, output: &mut BytesMut);
+
+    /// Whether it is UTF-8, if it is a short string.
+    #[inline]
+    fn is_text(&self) -> bool {
+        true
+    }
 }
 
 impl Field for u8 {
@@ -133,6 +139,11 @@ impl Field for ShortString {
     #[inline]
     fn put(&self, output: &mut BytesMut) {
         Self::put(self, output);
+    }
+
+    #[inline]
+    fn is_text(&self) -> bool {
+        std::str::from_utf8(self.as_bytes()).is_ok()
     }
 }
 

@@ -61,6 +61,22 @@ macro_rules! method {
             pub const NAME: &'static str = $text;
             /// The first four octets of the payload.
             pub(super) const ID: u32 = $class_id << 16 | $method_id;
+
+            /// Whether all of its short strings are UTF-8.
+            #[inline]
+            pub(super) fn is_text(&self) -> bool {
+                $(
+                    if !$crate::amqp::field::Field::is_text(&self.$field) {
+                        return false;
+                    }
+                )*
+                $($(
+                    if !$crate::amqp::field::Field::is_text(&self.$last) {
+                        return false;
+                    }
+                )*)?
+                true
+            }
         }
 
         impl $crate::amqp::method::Arguments for $name {
