@@ -33,7 +33,7 @@ struct Place {
 
 /// A queue's live messages behind a number, in order.
 #[derive(Debug)]
-struct Merge<'a> {
+pub(crate) struct Merge<'a> {
     books: &'a Books,
     queue: QueueId,
     after: Lsn,
@@ -44,7 +44,7 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(books: &'a Books, queue: QueueId, after: Lsn) -> Self {
+    pub(crate) fn new(books: &'a Books, queue: QueueId, after: Lsn) -> Self {
         let mut merge = Self {
             books,
             queue,
@@ -84,6 +84,11 @@ impl<'a> Merge<'a> {
                 }
             }
         }
+    }
+
+    /// The next message's entry in its list.
+    pub(crate) fn next_entry(&mut self) -> Result<Option<ListEntry>, JournalError> {
+        Ok(self.next()?.map(|place| place.entry))
     }
 
     fn next(&mut self) -> Result<Option<Place>, JournalError> {
@@ -276,7 +281,18 @@ fn show(
 
 /// The number of a queue's live message that has `n` before it. Spec: [`super::Journal::nth_message`].
 pub(crate) fn nth(books: &Books, queue: QueueId, n: u64) -> Result<Option<Lsn>, JournalError> {
-    let (after, mut left) = skip_whole_segments(books, queue, n);
+    let (after, left) = skip_whole_segments(books, queue, n);
+    nth_behind(books, queue, after, left)
+}
+
+/// As [`nth`], of the messages behind `after`.
+pub(crate) fn nth_behind(
+    books: &Books,
+    queue: QueueId,
+    after: Lsn,
+    n: u64,
+) -> Result<Option<Lsn>, JournalError> {
+    let mut left = n;
     let mut merge = Merge::new(books, queue, after);
     while let Some(place) = merge.next()? {
         if left == 0 {

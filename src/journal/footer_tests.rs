@@ -271,6 +271,18 @@ fn nth_message_is_found() {
         }
         let behind = journal.nth_message(QueueId(9), stream.len() as u64);
         assert_eq!(behind.unwrap(), None);
+        let behind = journal.nth_message_behind(QueueId(9), stream[10], 20);
+        assert_eq!(behind.unwrap(), Some(stream[31]));
+        // req: JOURNAL-36
+        for bytes_max in [1, 2_000, u64::MAX] {
+            let spans = journal.spans(QueueId(9), stream[2], bytes_max).unwrap();
+            let mut at = 3;
+            for span in spans {
+                at += usize::try_from(span.count).unwrap();
+                assert_eq!(span.last, stream[at - 1]);
+            }
+            assert_eq!(at, stream.len());
+        }
         let read = journal.read_backlog(QueueId(9), stream[49], 10, 1 << 20);
         let read: Vec<Lsn> = read
             .unwrap()

@@ -43,6 +43,7 @@ mod scrub;
 mod segment;
 mod settings;
 mod shared;
+mod spans;
 mod types;
 
 #[cfg(test)]
@@ -74,7 +75,7 @@ pub use scrub::Scrubbed;
 pub use settings::{JournalSettings, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SyncMode};
 pub use types::{
     Appended, BacklogMessage, BacklogRef, BodyRecord, Entry, Location, Lsn, NewMessage,
-    PayloadRecord, QueueId, Recovered, RecoveredQueue, StoredBody, StoredMessage, StoredRef,
+    PayloadRecord, QueueId, Recovered, RecoveredQueue, Span, StoredBody, StoredMessage, StoredRef,
 };
 
 /// Called by the sync thread with each new durable position; must not append and must not block.
@@ -474,6 +475,29 @@ impl Journal {
     /// more than `n`. With [`Journal::read_backlog`] this reads a queue from its `n`-th message on.
     pub fn nth_message(&self, queue: QueueId, n: u64) -> Result<Option<Lsn>, JournalError> {
         backlog::nth(&self.shared().books, queue, n)
+    }
+
+    /// As [`Journal::nth_message`], of the messages behind `after`. Goes through the lists from there on, so
+    /// `n` should not be more than a segment holds.
+    pub fn nth_message_behind(
+        &self,
+        queue: QueueId,
+        after: Lsn,
+        n: u64,
+    ) -> Result<Option<Lsn>, JournalError> {
+        backlog::nth_behind(&self.shared().books, queue, after, n)
+    }
+
+    /// A queue's live messages behind `after` in spans of at most about `bytes_max` bytes of bodies, in order.
+    /// Reads no message, and the lists of a segment only where its account is not enough. To be called
+    /// before anything else happens in the queue.
+    pub fn spans(
+        &self,
+        queue: QueueId,
+        after: Lsn,
+        bytes_max: u64,
+    ) -> Result<Vec<Span>, JournalError> {
+        spans::spans(&self.shared().books, queue, after, bytes_max)
     }
 
     /// Bytes appended and not yet written: a measure of how far the disk is behind.

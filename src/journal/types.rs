@@ -262,6 +262,19 @@ pub struct RecoveredQueue {
     pub payloads: Vec<(Lsn, PayloadRecord)>,
 }
 
+/// Messages of a queue that follow each other there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Span {
+    /// The number of the first one.
+    pub first: Lsn,
+    /// The number of the last one.
+    pub last: Lsn,
+    /// How many messages; never 0.
+    pub count: u64,
+    /// Length of their inline bodies together, in bytes.
+    pub body_bytes: u64,
+}
+
 /// A message of a queue as [`Journal::read_backlog`](super::Journal::read_backlog) gives it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BacklogMessage {

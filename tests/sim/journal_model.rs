@@ -527,9 +527,44 @@ pub(crate) fn found(journal: &Journal, recovered: &Recovered) -> Result<State, S
                 return Err(format!("queue {queue} has {nth:?} as message {n}"));
             }
         }
+        check_spans(journal, *queue, &lsns, body_bytes)?;
         state.queues.insert(*queue, found);
     }
     Ok(state)
+}
+
+/// Spans of any length are the queue's messages, in order.
+// req: JOURNAL-36
+fn check_spans(
+    journal: &Journal,
+    queue: QueueId,
+    lsns: &[Lsn],
+    body_bytes: u64,
+) -> Result<(), String> {
+    let middle = lsns.get(lsns.len() / 2).copied().unwrap_or(Lsn::ZERO);
+    for (after, bytes_max) in [(Lsn::ZERO, 1), (Lsn::ZERO, u64::MAX), (middle, 1_000)] {
+        let spans = journal
+            .spans(queue, after, bytes_max)
+            .map_err(|error| error.to_string())?;
+        let mut rest = lsns
+            .get(lsns.partition_point(|lsn| *lsn <= after)..)
+            .unwrap_or_default();
+        for span in &spans {
+            let count = usize::try_from(span.count).unwrap_or(usize::MAX);
+            let (these, others) = rest.split_at_checked(count).unwrap_or_default();
+            if these.last() != Some(&span.last)
+                || these.first().is_none_or(|first| *first < span.first)
+            {
+                return Err(format!("queue {queue} is not in {span:?}"));
+            }
+            rest = others;
+        }
+        let bytes: u64 = spans.iter().map(|span| span.body_bytes).sum();
+        if !rest.is_empty() || (after == Lsn::ZERO && bytes != body_bytes) {
+            return Err(format!("queue {queue} is more than {spans:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// What a queue holds, as it is read.
