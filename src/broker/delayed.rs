@@ -2,47 +2,108 @@
 //!
 //! Owns: for each such exchange the order in which its messages become due. The messages themselves are
 //! in the journal, under a queue id of the exchange's own, the transient ones too, so that memory does
-//! not grow with them; 24 bytes are kept of each, and the next ones whole as long as there is room.
+//! not grow with them. Of those that are due before the *horizon*, 24 bytes each are in memory, and
+//! some whole; what is due later lies on disk (`delayed/far.rs`) and is read when the horizon moves.
+//! ```text
+//!                horizon
+//!   near (memory)   │   buffer (memory) ── full ──> runs (disk)
+//!   <── due ────────│<── near is short: the earliest of both ──┘
+//! ```
 //! A due time is the publish's time by the calendar and the message's `x-delay`; both are in the
 //! journal's record, so a restart finds them again, and what became due meanwhile goes out at once.
 //! A message that is due enters its queues and leaves the exchange in one batch of the journal: a crash
 //! neither loses nor doubles it.
-//! Bounds: [`DELAYED_HELD_BYTES_MAX`] for each exchange, and 24 bytes for each message.
-//! Spec: the `rabbitmq_delayed_message_exchange` plugin; `spec/amqp.md`, "Delayed messages".
+//! Locks: the one of what is far is held while its files are read and written, and taken before the state's;
+//! no file is touched under the state's.
+//! Bounds: [`DELAYED_HELD_BYTES_MAX`] and [`DELAYED_NEAR_COUNT_MAX`] for each exchange, and a reference for
+//! each message whose body is a payload. Without a journal and a spill directory all is in memory.
+//! Spec: the `rabbitmq_delayed_message_exchange` plugin; `spec/amqp.md`, "Delayed messages";
+//! `spec/spill.md`, SPILL-10.
+
+mod far;
+mod header;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::amqp::field::{FieldTable, FieldValue, ShortString};
-use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader};
 use crate::journal::{Appended, Journal, Location, Lsn, QueueId};
 
-use super::limits::{DELAY_MS_MAX, DELAYED_HELD_BYTES_MAX};
+use super::limits::{
+    DELAYED_HELD_BYTES_MAX, DELAYED_NEAR_COUNT_MAX, DELAYED_NEAR_COUNT_MIN, DELAYED_PAGE_COUNT,
+};
 use super::message::{BodyRef, Message};
-use super::timers::TimerKey;
+use super::payloads::PayloadBody;
+use super::spill::Spill;
+use super::timers::{Earliest, TimerKey};
 
-/// The header that says how long a message waits, in milliseconds.
-const DELAY_HEADER: &str = "x-delay";
+use far::Far;
+pub(crate) use header::{delay_ms, due_header};
+
+/// After so many milliseconds what could not be read is tried again.
+const READ_AGAIN_MS: u64 = 1_000;
 
 /// What waits in one exchange.
 #[derive(Debug)]
 pub(crate) struct Delays {
     queue: QueueId,
     journal: Option<Journal>,
+    bounds: Bounds,
+    far: Option<Mutex<Far>>,
     state: Mutex<State>,
+}
+
+/// How much is in memory, in messages.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Due before the horizon; twice as many wait behind it for a full batch to be written, at most.
+    near_count_max: usize,
+    /// Messages of a page.
+    page_count: usize,
+}
+
+impl Bounds {
+    /// Of no meaning, where all is in memory.
+    const NONE: Self = Self {
+        near_count_max: usize::MAX,
+        page_count: DELAYED_PAGE_COUNT,
+    };
+
+    /// What an exchange may hold in memory is what a queue may: a quarter of its bytes for what is near, as
+    /// much for what will be written, and the rest for pages that are read.
+    fn of(spill: &Spill) -> Self {
+        let near_count_max = spill.queue_bytes_max() / 64;
+        Self {
+            near_count_max: near_count_max.clamp(DELAYED_NEAR_COUNT_MIN, DELAYED_NEAR_COUNT_MAX),
+            page_count: DELAYED_PAGE_COUNT,
+        }
+    }
+
+    /// Messages that are written in one go.
+    fn batch_count(self) -> usize {
+        (self.near_count_max / 2).max(1)
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: BinaryHeap<Reverse<Waiting>>,
-    /// Messages kept whole: those that no journal has, those whose body is a payload, since that must
-    /// be referred to, and as many others as there is room for.
+    near: BinaryHeap<Reverse<Waiting>>,
+    /// From this one on nothing is in `near`; none if nothing is far.
+    horizon: Option<(u64, Lsn)>,
+    /// Far, and not on disk yet.
+    buffer: Vec<Waiting>,
+    /// Far, and on disk or on the way there.
+    far_count: usize,
+    /// What is far cannot be read before this moment.
+    retry_unix_ms: Option<u64>,
+    /// Messages kept whole: those that no journal has, and of the near ones as many as there is room for.
     held: HashMap<Lsn, Message>,
     held_bytes: usize,
-    /// Numbers for what no journal has.
+    /// What keeps the bodies of the others in the payload store.
+    payloads: HashMap<Lsn, PayloadBody>,
+    /// Numbers where there is no journal: then none has a number there.
     number_last: u64,
     timer: Option<TimerKey>,
     is_deleted: bool,
@@ -56,11 +117,17 @@ struct Waiting {
     location: Location,
 }
 
-const _: () = assert!(size_of::<Waiting>() == 24, "millions of them are kept");
+const _: () = assert!(size_of::<Waiting>() == 24, "many of them are kept");
+
+impl Waiting {
+    fn key(&self) -> (u64, Lsn) {
+        (self.due_unix_ms, self.lsn)
+    }
+}
 
 impl Ord for Waiting {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.due_unix_ms, self.lsn).cmp(&(other.due_unix_ms, other.lsn))
+        self.key().cmp(&other.key())
     }
 }
 
@@ -78,13 +145,42 @@ pub(crate) struct Due {
     pub(crate) location: Location,
     /// The message, if it need not be read.
     pub(crate) message: Option<Message>,
+    /// Keeps its body in the payload store until it is.
+    #[allow(dead_code)] // dropped with the rest
+    payload: Option<PayloadBody>,
+}
+
+/// What is kept of a message in memory, if there is room.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Hold {
+    Whole,
+    Reference,
 }
 
 impl Delays {
-    pub(crate) fn new(queue: QueueId, journal: Option<Journal>) -> Self {
+    /// Nothing waits yet. `spill` is where what is far lies on disk.
+    pub(crate) fn new(
+        queue: QueueId,
+        journal: Option<Journal>,
+        spill: Option<&Arc<Spill>>,
+    ) -> Self {
+        let spill = spill.filter(|_| journal.is_some());
+        let bounds = spill.map_or(Bounds::NONE, |spill| Bounds::of(spill));
+        Self::with_bounds(queue, journal, spill, bounds)
+    }
+
+    fn with_bounds(
+        queue: QueueId,
+        journal: Option<Journal>,
+        spill: Option<&Arc<Spill>>,
+        bounds: Bounds,
+    ) -> Self {
+        let far = |spill: &Arc<Spill>| Far::new(spill, spill.area(queue), bounds.page_count);
         Self {
             queue,
             journal,
+            bounds,
+            far: spill.map(far).map(Mutex::new),
             state: Mutex::default(),
         }
     }
@@ -96,101 +192,180 @@ impl Delays {
 
     /// How many messages wait.
     pub(crate) fn len(&self) -> usize {
-        self.state.lock().waiting.len()
+        let state = self.state.lock();
+        state.near.len() + state.buffer.len() + state.far_count
     }
 
     /// Lets a message wait. `record` is where the journal has it, [`Appended::NONE`] if nowhere.
-    /// False if the exchange was deleted meanwhile.
+    /// False if the exchange was deleted meanwhile. Now and then it blocks on the disk.
     pub(crate) fn add(&self, due_unix_ms: u64, record: Appended, message: &Message) -> bool {
-        let mut state = self.state.lock();
-        if state.is_deleted {
-            return false;
-        }
-        let is_journalled = record.lsn != Lsn::ZERO;
-        let lsn = match is_journalled {
-            true => record.lsn,
-            false => {
-                state.number_last += 1;
-                Lsn(state.number_last)
+        self.place(due_unix_ms, record, message, Hold::Whole)
+    }
+
+    /// Puts back a message that recovery found.
+    pub(crate) fn restore(&self, due_unix_ms: u64, record: Appended, message: &Message) {
+        self.place(due_unix_ms, record, message, Hold::Reference);
+    }
+
+    fn place(&self, due_unix_ms: u64, record: Appended, message: &Message, hold: Hold) -> bool {
+        let is_too_much = {
+            let mut state = self.state.lock();
+            if state.is_deleted {
+                return false;
             }
+            let is_journalled = record.lsn != Lsn::ZERO;
+            let lsn = match is_journalled {
+                true => record.lsn,
+                false => {
+                    state.number_last += 1;
+                    Lsn(state.number_last)
+                }
+            };
+            let waiting = Waiting {
+                due_unix_ms,
+                lsn,
+                location: record.location,
+            };
+            let is_far = is_journalled
+                && state
+                    .horizon
+                    .is_some_and(|horizon| waiting.key() >= horizon);
+            let bytes = message.memory_bytes();
+            let has_room = state.held_bytes + bytes <= DELAYED_HELD_BYTES_MAX;
+            if !is_journalled || (hold == Hold::Whole && has_room && !is_far) {
+                let mut message = message.clone();
+                message.detach();
+                state.held_bytes += bytes;
+                state.held.insert(lsn, message);
+            } else if let BodyRef::Payload(payload) = message.body() {
+                state.payloads.insert(lsn, payload.clone());
+            }
+            match is_far {
+                true => state.buffer.push(waiting),
+                false => state.near.push(Reverse(waiting)),
+            }
+            if self.far.is_some() && state.near.len() > self.bounds.near_count_max {
+                state.pull_horizon_in();
+            }
+            self.far.is_some() && state.buffer.len() >= self.bounds.batch_count()
         };
-        let is_payload = matches!(message.body(), BodyRef::Payload(_));
-        let bytes = message.memory_bytes();
-        if !is_journalled || is_payload || state.held_bytes + bytes <= DELAYED_HELD_BYTES_MAX {
-            let mut message = message.clone();
-            message.detach();
-            state.held_bytes += bytes;
-            state.held.insert(lsn, message);
+        if is_too_much {
+            self.write_far();
         }
-        state.waiting.push(Reverse(Waiting {
-            due_unix_ms,
-            lsn,
-            location: record.location,
-        }));
         true
     }
 
-    /// Puts back a message that recovery found; it is kept whole only if it refers to a payload.
-    pub(crate) fn restore(&self, due_unix_ms: u64, record: Appended, message: &Message) {
-        let mut state = self.state.lock();
-        if let BodyRef::Payload(_) = message.body() {
-            state.held_bytes += message.memory_bytes();
-            state.held.insert(record.lsn, message.clone());
-        }
-        state.waiting.push(Reverse(Waiting {
-            due_unix_ms,
-            lsn: record.lsn,
-            location: record.location,
-        }));
-    }
-
-    /// Takes out the messages that are due at `unix_ms`, at most `count_max`, the earliest first.
-    pub(crate) fn take_due(&self, unix_ms: u64, count_max: usize) -> Vec<Due> {
-        let mut state = self.state.lock();
-        let mut due = Vec::new();
-        while due.len() < count_max {
-            match state.waiting.peek() {
-                Some(Reverse(first)) if first.due_unix_ms <= unix_ms => {}
-                Some(_) | None => break,
-            }
-            let Some(Reverse(first)) = state.waiting.pop() else {
-                break;
+    /// Writes what is far and in memory, a batch at a time. Whoever fills a batch writes it; others wait
+    /// for that only if they are far ahead of it.
+    // req: SPILL-10
+    fn write_far(&self) {
+        let Some(far) = &self.far else { return };
+        let batch_count = self.bounds.batch_count();
+        let mut far = match far.try_lock() {
+            Some(far) => far,
+            None if self.state.lock().buffer.len() < 2 * batch_count => return,
+            None => far.lock(),
+        };
+        loop {
+            let batch = {
+                let mut state = self.state.lock();
+                if state.is_deleted || state.buffer.len() < batch_count {
+                    return;
+                }
+                let batch = std::mem::take(&mut state.buffer);
+                state.far_count += batch.len();
+                batch
             };
-            let message = state.held.remove(&first.lsn);
-            state.held_bytes -= message.as_ref().map_or(0, Message::memory_bytes);
-            due.push(Due {
-                lsn: match self.journal {
-                    Some(_) => first.lsn,
-                    None => Lsn::ZERO,
-                },
-                location: first.location,
-                message,
-            });
+            far.add(batch);
         }
-        if state.waiting.is_empty() && state.held.capacity() > 1_024 {
-            state.held.shrink_to_fit();
-            state.waiting.shrink_to_fit();
-        }
-        due
     }
 
-    /// When the first message is due, in milliseconds since 1970.
+    /// Moves the horizon on, if little is left before it. Blocks on the disk. Says whether it moved.
+    fn read_far(&self, unix_ms: u64) -> bool {
+        let Some(far) = &self.far else { return false };
+        let near_count_max = self.bounds.near_count_max;
+        {
+            let state = self.state.lock();
+            let is_retry_late = state.retry_unix_ms.is_some_and(|retry| retry > unix_ms);
+            if state.horizon.is_none() || state.near.len() > near_count_max / 4 || is_retry_late {
+                return false;
+            }
+        }
+        let mut far = far.lock();
+        let taken = far.take((near_count_max / 2).max(1));
+        let far_count = far.len();
+        let mut state = self.state.lock();
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                tracing::error!(%error, "delayed messages on disk cannot be read; they are tried again");
+                state.retry_unix_ms = Some(unix_ms.saturating_add(READ_AGAIN_MS));
+                return false;
+            }
+        };
+        state.retry_unix_ms = None;
+        state.far_count = far_count;
+        state.horizon = match (far_count, taken.last()) {
+            (1.., Some(last)) => Some((last.due_unix_ms, last.lsn.next())),
+            (1.., None) => state.horizon,
+            (0, _) => None,
+        };
+        state.near.extend(taken.into_iter().map(Reverse));
+        // What came behind the old horizon may be before the new one.
+        let horizon = state.horizon;
+        let is_far = |waiting: &Waiting| horizon.is_some_and(|horizon| waiting.key() >= horizon);
+        let (behind, before) = std::mem::take(&mut state.buffer)
+            .into_iter()
+            .partition(is_far);
+        state.buffer = behind;
+        let before: Vec<Waiting> = before;
+        state.near.extend(before.into_iter().map(Reverse));
+        true
+    }
+
+    /// Takes out the messages that are due at `unix_ms`, at most `count_max`, the earliest first. Blocks on
+    /// the disk where they lie there.
+    pub(crate) fn take_due(&self, unix_ms: u64, count_max: usize) -> Vec<Due> {
+        let mut due = Vec::new();
+        loop {
+            let is_near_empty = {
+                let mut state = self.state.lock();
+                state.take_due(unix_ms, count_max, &mut due);
+                state.near.is_empty()
+            };
+            // Also what will be needed soon is read now, so that nobody waits for it then.
+            if !self.read_far(unix_ms) || !is_near_empty || due.len() >= count_max {
+                return due;
+            }
+        }
+    }
+
+    /// When to look next: see `State::first_due`.
+    #[cfg(test)]
     pub(crate) fn first_due(&self) -> Option<u64> {
-        let state = self.state.lock();
-        state.waiting.peek().map(|Reverse(first)| first.due_unix_ms)
+        self.state.lock().first_due()
     }
 
-    /// Puts another timer in the place of the armed one, which is given back.
-    pub(crate) fn replace_timer(&self, timer: Option<TimerKey>) -> Option<TimerKey> {
-        std::mem::replace(&mut self.state.lock().timer, timer)
+    /// Lets the caller arm a timer for the moment of `State::first_due`, in the place of the one that is
+    /// armed, or keep that. Nobody else decides meanwhile: two that did could leave the later one.
+    pub(crate) fn arm(
+        &self,
+        decide: impl FnOnce(u64, Option<TimerKey>) -> Option<(TimerKey, Earliest)>,
+    ) -> Option<Earliest> {
+        let mut state = self.state.lock();
+        let first = state.first_due()?;
+        let (timer, earliest) = decide(first, state.timer)?;
+        state.timer = Some(timer);
+        Some(earliest)
     }
 
-    /// The armed timer.
-    pub(crate) fn timer(&self) -> Option<TimerKey> {
-        self.state.lock().timer
+    /// Takes the armed timer out, since it came up, or another will be armed.
+    pub(crate) fn take_timer(&self) -> Option<TimerKey> {
+        self.state.lock().timer.take()
     }
 
-    /// Forgets everything, since the exchange is being deleted. Gives the timer to take out.
+    /// Forgets everything, since the exchange is being deleted; its files go with it. Gives the timer to
+    /// take out.
     pub(crate) fn clear(&self) -> Option<TimerKey> {
         let mut state = self.state.lock();
         let timer = state.timer.take();
@@ -202,176 +377,63 @@ impl Delays {
     }
 }
 
-/// How long a message waits, in milliseconds; `None` if it does not: without the header, with none that
-/// is a number, a negative or too long one. Strings of digits and floats count, as in the plugin.
-// req: DELAY-1
-pub(crate) fn delay_ms(headers: Option<&FieldTable>) -> Option<u64> {
-    let delay = delay_in(&headers?.get(DELAY_HEADER)?)?;
-    u64::try_from(delay)
-        .ok()
-        .filter(|delay| (1..=DELAY_MS_MAX).contains(delay))
-}
-
-fn delay_in(value: &FieldValue) -> Option<i64> {
-    match value {
-        FieldValue::LongString(text) => std::str::from_utf8(text).ok()?.parse().ok(),
-        FieldValue::Float(number) => Some(*number as i64),
-        FieldValue::Double(number) => Some(*number as i64),
-        FieldValue::Boolean(_) | FieldValue::Timestamp(_) => None,
-        value => value.as_integer(),
+impl State {
+    /// When to look next, in milliseconds since 1970: when the first message is due, or when what could
+    /// not be read is tried again.
+    fn first_due(&self) -> Option<u64> {
+        let first = self.near.peek().map(|Reverse(first)| first.due_unix_ms);
+        first.or(self.retry_unix_ms)
     }
-}
 
-/// The same header with the delay negated, as the plugin marks a message whose time has come, so that no
-/// other delayed exchange delays it again; and its headers table.
-pub(crate) fn due_header(header: &[u8]) -> (Bytes, Option<FieldTable>) {
-    let content = ContentHeader {
-        class_id: CLASS_ID_BASIC,
-        body_bytes: 0,
-        raw: Bytes::copy_from_slice(header),
-    };
-    let Ok(mut properties) = content.properties() else {
-        return (content.raw, None);
-    };
-    let Some(headers) = &mut properties.headers else {
-        return (content.raw, None);
-    };
-    if let Some(delay) = delay_ms(Some(headers)).and_then(|delay| i64::try_from(delay).ok()) {
-        let negated = match i32::try_from(-delay) {
-            Ok(delay) => FieldValue::LongInt(delay),
-            Err(_) => FieldValue::LongLongInt(-delay),
-        };
-        headers.insert(ShortString::from_static(DELAY_HEADER), negated);
+    /// Half of what is near becomes far, the later one.
+    fn pull_horizon_in(&mut self) {
+        let mut all: Vec<Waiting> = std::mem::take(&mut self.near)
+            .into_iter()
+            .map(|Reverse(waiting)| waiting)
+            .collect();
+        let middle = all.len() / 2;
+        let (_, first_far, _) = all.select_nth_unstable(middle);
+        self.horizon = Some(first_far.key());
+        let far = all.split_off(middle);
+        for waiting in &far {
+            if let Some(message) = self.held.remove(&waiting.lsn) {
+                self.held_bytes -= message.memory_bytes();
+                if let BodyRef::Payload(payload) = message.body() {
+                    self.payloads.insert(waiting.lsn, payload.clone());
+                }
+            }
+        }
+        self.buffer.extend(far);
+        self.near = all.into_iter().map(Reverse).collect();
     }
-    let negated = headers.clone();
-    (properties.encode(), Some(negated))
+
+    fn take_due(&mut self, unix_ms: u64, count_max: usize, due: &mut Vec<Due>) {
+        while due.len() < count_max {
+            match self.near.peek() {
+                Some(Reverse(first)) if first.due_unix_ms <= unix_ms => {}
+                Some(_) | None => break,
+            }
+            let Some(Reverse(first)) = self.near.pop() else {
+                break;
+            };
+            let message = self.held.remove(&first.lsn);
+            self.held_bytes -= message.as_ref().map_or(0, Message::memory_bytes);
+            due.push(Due {
+                lsn: match self.number_last {
+                    0 => first.lsn,
+                    _ => Lsn::ZERO,
+                },
+                location: first.location,
+                message,
+                payload: self.payloads.remove(&first.lsn),
+            });
+        }
+        if self.near.is_empty() && self.held.capacity() > 1_024 {
+            self.held.shrink_to_fit();
+            self.near.shrink_to_fit();
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::message::{Body, MessageTraits, Persistence};
-    use super::*;
-
-    fn headers(delay: impl Into<FieldValue>) -> FieldTable {
-        FieldTable::from([
-            ("before", FieldValue::from(1)),
-            (DELAY_HEADER, delay.into()),
-            ("after", FieldValue::from("x")),
-        ])
-    }
-
-    #[test]
-    fn a_delay_is_a_positive_number_of_milliseconds() {
-        for (delay, expected) in [
-            (FieldValue::from(1), Some(1)),
-            (FieldValue::from(0), None),
-            (FieldValue::from(-5), None),
-            (FieldValue::from("1500"), Some(1_500)),
-            (FieldValue::from("soon"), None),
-            (FieldValue::Double(2.9), Some(2)),
-            (FieldValue::Double(f64::NAN), None),
-            (FieldValue::LongLongInt(4_294_967_295), Some(4_294_967_295)),
-            (FieldValue::LongLongInt(4_294_967_296), None),
-            (FieldValue::LongLongInt(i64::MIN), None),
-            (FieldValue::from(true), None),
-            (FieldValue::Void, None),
-        ] {
-            assert_eq!(
-                delay_ms(Some(&headers(delay.clone()))),
-                expected,
-                "{delay:?}"
-            );
-        }
-        assert_eq!(delay_ms(None), None);
-        assert_eq!(delay_ms(Some(&FieldTable::EMPTY)), None);
-    }
-
-    #[test]
-    fn a_due_message_carries_its_delay_negated_in_its_place() {
-        for (delay, expected) in [
-            (FieldValue::from(500), FieldValue::LongInt(-500)),
-            (FieldValue::from("500"), FieldValue::LongInt(-500)),
-            (
-                FieldValue::LongLongInt(4_000_000_000),
-                FieldValue::LongLongInt(-4_000_000_000),
-            ),
-            (
-                FieldValue::LongLongInt(i64::MIN),
-                FieldValue::LongLongInt(i64::MIN),
-            ),
-            (FieldValue::from("soon"), FieldValue::from("soon")),
-        ] {
-            let properties = crate::amqp::header::Properties {
-                headers: Some(headers(delay)),
-                delivery_mode: Some(2),
-                ..crate::amqp::header::Properties::default()
-            };
-            let (raw, table) = due_header(&properties.encode());
-            let table = table.expect("it has headers");
-            assert_eq!(table, headers(expected));
-            assert_eq!(delay_ms(Some(&table)), None, "it is not delayed again");
-            let content = ContentHeader {
-                class_id: CLASS_ID_BASIC,
-                body_bytes: 0,
-                raw,
-            };
-            let read = content.properties().expect("just written");
-            assert_eq!(read.headers, Some(table));
-            assert_eq!(read.delivery_mode, Some(2));
-        }
-    }
-
-    fn message() -> Message {
-        let traits = MessageTraits {
-            persistence: Persistence::Transient,
-            priority: 0,
-            expiration: None,
-        };
-        let body = Body::Inline(Bytes::from(vec![0; 100_000]));
-        Message::new(b"x", b"k", &[0, 0], traits, body)
-    }
-
-    /// Messages come out by due time, those of one time in the order of their publish; the journal's are
-    /// kept whole only as long as there is room.
-    #[test]
-    fn messages_come_out_in_order_and_memory_is_bounded() {
-        let delays = Delays::new(QueueId(1), None);
-        for due in [30, 10, 20, 10] {
-            assert!(delays.add(due, Appended::NONE, &message()));
-        }
-        assert_eq!(delays.first_due(), Some(10));
-        assert_eq!(delays.take_due(9, 10).len(), 0);
-        let due = delays.take_due(20, 2);
-        assert_eq!(due.len(), 2);
-        assert!(due.iter().all(|due| due.message.is_some()));
-        assert_eq!(delays.take_due(20, 2).len(), 1);
-        assert_eq!((delays.len(), delays.first_due()), (1, Some(30)));
-
-        let delays = Delays::new(QueueId(1), None);
-        for number in 1..=200 {
-            let record = Appended {
-                lsn: Lsn(number),
-                location: Location {
-                    segment: 1,
-                    offset: 0,
-                },
-            };
-            assert!(delays.add(number, record, &message()));
-        }
-        assert!(delays.state.lock().held_bytes <= DELAYED_HELD_BYTES_MAX);
-        let due = delays.take_due(200, 200);
-        assert_eq!(due.len(), 200);
-        assert!(due.iter().any(|due| due.message.is_none()));
-        let state = delays.state.lock();
-        assert_eq!((state.held_bytes, state.held.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_deleted_exchange_takes_no_more() {
-        let delays = Delays::new(QueueId(1), None);
-        assert!(delays.add(1, Appended::NONE, &message()));
-        assert_eq!(delays.clear(), None);
-        assert!(!delays.add(1, Appended::NONE, &message()));
-        assert_eq!(delays.len(), 0);
-    }
-}
+mod tests;

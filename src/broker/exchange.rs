@@ -38,6 +38,7 @@ use super::error::Error;
 use super::message::Message;
 use super::name::Name;
 use super::queue::Durability;
+use super::spill::Spill;
 
 use consistent_hash::ConsistentHashTable;
 use destinations::Destination;
@@ -76,6 +77,8 @@ pub(crate) struct ExchangeSpec {
 #[derive(Clone, Debug)]
 pub(crate) struct ExchangeLogs {
     pub(crate) journal: Option<Journal>,
+    /// Where the order of messages lies that wait long.
+    pub(crate) spill: Option<Arc<Spill>>,
     /// Messages that wait.
     pub(crate) delays: QueueId,
     /// Keys of messages that came through.
@@ -156,7 +159,7 @@ impl Exchange {
         let delays = spec
             .settings
             .delays
-            .then(|| Delays::new(logs.delays, logs.journal.clone()));
+            .then(|| Delays::new(logs.delays, logs.journal.clone(), logs.spill.as_ref()));
         let dedup = spec.settings.dedup.clone().map(|dedup| {
             let log = logs.journal.clone().map(|journal| (journal, logs.keys));
             DedupCache::new(dedup, log)

@@ -39,6 +39,13 @@ pub const DELAY_MS_MAX: u64 = 4_294_967_295;
 /// the journal when their time has come.
 pub const DELAYED_HELD_BYTES_MAX: usize = 8 * 1_024 * 1_024;
 
+/// Messages of one delayed exchange whose order is in memory, the next ones, at 24 bytes each; those that are due
+/// later lie on disk, and as many wait to be written there.
+pub const DELAYED_NEAR_COUNT_MAX: usize = 65_536;
+/// The same where `queue.memory` leaves less.
+pub const DELAYED_NEAR_COUNT_MIN: usize = 16;
+/// Delayed messages in one page of the spill directory, at 24 bytes each.
+pub const DELAYED_PAGE_COUNT: usize = 2_048;
 /// Delayed messages that go out in one go, before others have their turn.
 pub const DELAYED_AT_ONCE_MAX: usize = 256;
 
@@ -56,6 +63,8 @@ pub const DEDUP_QUEUE_KEYS_DEFAULT: usize = 1_000_000;
 /// Most keys that one exchange or queue may remember, about 100 bytes each; beyond it 406.
 pub const DEDUP_KEYS_MAX: usize = 10_000_000;
 
+/// What one look at a queue's messages gives, in bytes, unless it asks for another bound.
+pub const PEEK_BYTES_DEFAULT: usize = 16 * 1_024 * 1_024;
 /// Routes that one channel remembers.
 pub const ROUTE_CACHE_SLOTS: usize = 32;
 

@@ -324,6 +324,26 @@ impl Message {
         )
     }
 
+    /// The message with no more than so many bytes of its body; a payload stays a reference.
+    pub(crate) fn cut(self, body_bytes_max: usize) -> Self {
+        let body = match self.body() {
+            BodyRef::Inline(body) => body.get(..body_bytes_max).map(Bytes::copy_from_slice),
+            BodyRef::Payload(_) => None,
+        };
+        let Some(body) = body.filter(|body| (body.len() as u64) < self.size_bytes()) else {
+            return self;
+        };
+        let hidden_keys: Vec<_> = self.hidden_keys().map(Name::new).collect();
+        Self::with_hidden_keys(
+            self.exchange(),
+            self.routing_key(),
+            self.header(),
+            self.traits(),
+            Body::Inline(body),
+            &hidden_keys,
+        )
+    }
+
     /// The body to be put into another message: shared if it is long, by reference if it is a payload.
     pub(crate) fn owned_body(&self) -> Body {
         match &self.0 {

@@ -87,7 +87,8 @@ pub use parameters::{Parameter, Parameters};
 pub use payloads::{PayloadBody, PayloadReferences};
 pub use queue::arguments::{Overflow, QueueKind, QueueSettings};
 pub use queue::{
-    Activity, ConsumerState, Durability, Got, MessageSeq, Queue, QueueCounts, QueueDepth, Settle,
+    Activity, ConsumerState, Durability, Got, MessageSeq, Peek, Peeked, Queue, QueueCounts,
+    QueueDepth, Settle,
 };
 pub use recovery::OpenError;
 pub use replies::{REPLY_QUEUE, ReplyConsumer, is_reply_queue};

@@ -28,6 +28,7 @@ mod feed;
 mod intake;
 mod overflow;
 mod paging;
+mod peek;
 mod priorities;
 mod quorum;
 mod ready;
@@ -66,6 +67,7 @@ pub use consumers::{Activity, ConsumerState};
 use consumers::{Consumers, Unsettled};
 use expiry::{Clockwork, Deadline};
 pub(crate) use paging::{LoadOutcome, Paging};
+pub use peek::{Peek, Peeked};
 use priorities::Priorities;
 use quorum::Place;
 use ready::Front;
@@ -158,6 +160,8 @@ struct State {
     deleted: bool,
     /// What the arguments and the policies in effect mean.
     settings: Arc<QueueSettings>,
+    /// See [`Queue::apply_settings`].
+    settings_version: u64,
     clockwork: Clockwork,
     seq_next: u64,
     ready: Priorities,
@@ -177,6 +181,7 @@ impl Queue {
         let state = State {
             deleted: false,
             settings: Arc::new(spec.settings.clone()),
+            settings_version: 0,
             clockwork: Clockwork::default(),
             stream_timer: None,
             truncated: None,
@@ -268,16 +273,25 @@ impl Queue {
     /// Lengths act at once. A TTL acts on what comes from now on; what waits has its deadline already
     /// (RabbitMQ). The time of an unused queue begins again.
     // req: TTL-7
-    pub fn apply_settings(
+    ///
+    /// `version` counts the changes of the vhost's policies: settings that were made out before others that
+    /// hold already come too late.
+    // req: POLICY-5
+    pub(crate) fn apply_settings(
         self: &Arc<Self>,
         settings: Arc<QueueSettings>,
+        version: u64,
         now: Instant,
         wakes: &mut Wakes,
     ) {
         let mut after = After::default();
         let earliest = {
             let mut state = self.lock();
-            if state.deleted || state.settings == settings {
+            if state.deleted || version < state.settings_version {
+                return;
+            }
+            state.settings_version = version;
+            if state.settings == settings {
                 return;
             }
             let expires_before = state.settings.expires;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::amqp::field::{FieldError, FieldTable};
-use crate::journal::{Journal, JournalError, Lsn, QueueId, Recovered};
+use crate::journal::{JournalError, Lsn, QueueId, Recovered, RecoveredQueue};
 
 use super::Broker;
 use super::definitions::{
@@ -136,7 +136,7 @@ impl Broker {
         for (id, found) in recovered.queues {
             match by_id.get(&id) {
                 Some(home) if home.queue.kind() == QueueKind::Stream => {
-                    restore_stream(&journal, home, stream_bases.get(&id.0))?;
+                    restore_stream(home, stream_bases.get(&id.0), &found)?;
                 }
                 Some(home) => {
                     home.queue.restore(&found)?;
@@ -246,15 +246,11 @@ impl Broker {
     }
 }
 
-/// Messages read from the journal in one go, and the bytes of their bodies.
-const READ_COUNT_MAX: usize = 4_096;
-const READ_BYTES_MAX: usize = 1 << 20;
-
-/// Puts back a stream: its index and its newest messages stay in memory, the others on disk.
+/// Puts back a stream: where its offsets lie; its messages stay on disk.
 fn restore_stream(
-    journal: &Journal,
     home: &Home,
     base: Option<&StreamBaseRecord>,
+    found: &RecoveredQueue,
 ) -> Result<(), OpenError> {
     let queue = &home.queue;
     let mut after = Lsn::ZERO;
@@ -264,18 +260,7 @@ fn restore_stream(
         // A crash may have come before all of them were noted as gone.
         home.vhost.ack_up_to(queue, after)?;
     }
-    loop {
-        let found = journal.read_backlog(queue.id(), after, READ_COUNT_MAX, READ_BYTES_MAX)?;
-        let Some(last) = found.last() else {
-            return Ok(());
-        };
-        after = last.lsn;
-        for found in found {
-            let unix_ms = found.message.time_unix_ms;
-            let message = home.vhost.stored_message(found.message);
-            queue.restore_to_stream(message, found.lsn, unix_ms);
-        }
-    }
+    Ok(queue.restore_stream(after, &found.payloads)?)
 }
 
 fn table(elements: &[u8]) -> Result<FieldTable, FieldError> {

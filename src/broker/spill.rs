@@ -99,6 +99,11 @@ impl Spill {
         }
     }
 
+    /// What one queue may hold in memory, in bytes, however much all of them hold.
+    pub(crate) fn queue_bytes_max(&self) -> usize {
+        self.settings.queue_bytes_max
+    }
+
     /// Notes that a list holds `now` bytes after it had reported `before`.
     pub(crate) fn report(&self, before: usize, now: usize) {
         if now >= before {
@@ -169,6 +174,12 @@ impl Spill {
                 Ok(()) | Err(_) => {}
             }
         }
+    }
+
+    /// Closes all files, as if others had been read since.
+    #[cfg(test)]
+    pub(crate) fn close_all(&self) {
+        self.open.lock().clear();
     }
 
     fn wrote(&self, result: &io::Result<()>) {

@@ -150,6 +150,8 @@ impl fmt::Debug for Timers {
 mod tests {
     #![allow(clippy::disallowed_methods)]
 
+    use std::collections::VecDeque;
+
     use super::*;
 
     fn kind() -> TimerKind {
@@ -175,5 +177,109 @@ mod tests {
         assert_eq!(due(second(8)), None);
         assert_eq!(due(second(9)), Some(late));
         assert_eq!(timers.next(), None);
+    }
+
+    /// What the model of the one that waits does next: see below.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    enum Waiter {
+        Looks,
+        /// It has seen this deadline, and does not wait yet.
+        Saw(Option<u64>),
+        Waits(Option<u64>),
+    }
+
+    /// What somebody else does next.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    enum Other {
+        /// Arms at this second, in the place of the timer that it armed before.
+        Arms(u64),
+        Wakes,
+    }
+
+    /// One order of steps, until nobody has a step left; `choices` says whose turn it is, and grows where a
+    /// new choice must be made.
+    fn run(plans: &[&[u64]], choices: &mut Vec<(usize, usize)>) {
+        let start = Instant::now();
+        let timers = Timers::new(start);
+        let second = |count| start + Duration::from_secs(count);
+        let seconds = |at: Instant| at.duration_since(start).as_secs();
+        let mut others: Vec<VecDeque<Other>> = plans
+            .iter()
+            .map(|plan| plan.iter().map(|at| Other::Arms(*at)).collect())
+            .collect();
+        let mut armed: Vec<Option<TimerKey>> = vec![None; others.len()];
+        let mut waiter = Waiter::Looks;
+        // As tokio's `Notify`: one wake-up is remembered.
+        let mut is_notified = false;
+        let mut depth = 0;
+        loop {
+            let has_step = |actor: usize| match actor.checked_sub(1) {
+                Some(other) => !others[other].is_empty(),
+                None => is_notified || !matches!(waiter, Waiter::Waits(_)),
+            };
+            let ready: Vec<usize> = (0..=others.len())
+                .filter(|actor| has_step(*actor))
+                .collect();
+            if ready.is_empty() {
+                break;
+            }
+            if depth == choices.len() {
+                choices.push((0, ready.len()));
+            }
+            let actor = ready[choices[depth].0];
+            depth += 1;
+            match (actor.checked_sub(1), waiter) {
+                (None, Waiter::Looks) => waiter = Waiter::Saw(timers.next().map(seconds)),
+                (None, Waiter::Saw(at)) => waiter = Waiter::Waits(at),
+                (None, Waiter::Waits(_)) => (waiter, is_notified) = (Waiter::Looks, false),
+                (Some(other), _) => match others[other].pop_front() {
+                    Some(Other::Arms(at)) => {
+                        if let Some(before) = armed[other].take() {
+                            timers.disarm(before);
+                        }
+                        let (key, earliest) = timers.arm(second(at), kind());
+                        armed[other] = Some(key);
+                        if earliest == Earliest::Yes {
+                            others[other].push_front(Other::Wakes);
+                        }
+                    }
+                    Some(Other::Wakes) => is_notified = true,
+                    None => {}
+                },
+            }
+        }
+        let Waiter::Waits(until) = waiter else {
+            panic!("it waits when nothing is left to do");
+        };
+        let next = timers.next().map(seconds);
+        assert!(
+            until.is_some_and(|until| next.is_some_and(|next| until <= next)),
+            "it waits until {until:?}, and {next:?} is due: {choices:?}"
+        );
+    }
+
+    /// Whoever waits for the next deadline never waits beyond it, however looking, waiting, arming, moving
+    /// and waking come in between each other: every order of the steps is tried.
+    #[test]
+    fn no_order_of_steps_loses_a_wake_up() {
+        for plans in [
+            &[&[5, 3][..], &[4]][..],
+            &[&[3, 5], &[4, 2]],
+            &[&[2], &[2, 1]],
+            &[&[3], &[2], &[1]],
+        ] {
+            let mut choices: Vec<(usize, usize)> = Vec::new();
+            loop {
+                run(plans, &mut choices);
+                // The next order: the last choice that has another way takes it.
+                while choices.last().is_some_and(|(at, count)| at + 1 == *count) {
+                    choices.pop();
+                }
+                match choices.last_mut() {
+                    Some((at, _)) => *at += 1,
+                    None => break,
+                }
+            }
+        }
     }
 }

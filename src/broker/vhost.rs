@@ -237,6 +237,8 @@ pub struct Vhost {
     queues: DashMap<Name, Arc<Queue>>,
     topology: Mutex<Bindings>,
     policies: RwLock<Policies>,
+    /// Counts changes of the policies; changed under the topology lock only.
+    settings_version: AtomicU64,
     details: Mutex<Arc<VhostDetails>>,
     usage: Arc<Usage>,
     replies: Replies,
@@ -262,6 +264,7 @@ impl Vhost {
             queues: DashMap::new(),
             topology: Mutex::default(),
             policies: RwLock::default(),
+            settings_version: AtomicU64::new(0),
             details: Mutex::default(),
             usage: Arc::default(),
             replies: Replies::default(),

@@ -7,11 +7,14 @@
 //! never waiting while somebody may have it; counts agree; whoever has something to send is woken; what
 //! stands first is gone when its time is over, on a made-up clock; what dies is dead-lettered once, with
 //! its reason, from the queue that it died in; priorities decide what is first, and where one consumer is
-//! served alone, it is the right one.
+//! served alone, it is the right one; a queue that drops duplicates has each key once; a look at a queue
+//! shows what waits.
 //! Panics at the first difference, with what was expected.
 
+mod model;
+
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,13 +24,14 @@ use bytes::Bytes;
 use crate::amqp::field::{FieldTable, FieldValue, ShortString};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, Properties};
 use crate::broker::{
-    AckMode, Body, BodyRef, Broker, BrokerLimits, BrokerSettings, ChannelLimiter, Connection,
-    Consume, Consumer, Delivery, Error, Get, Message, MessageSeq, Origin, OutboxItem, Prefetch,
-    Publish, PublishOutcome, Publisher, Queue, QueueDeclare, QueueDelete, Settle, SpillSettings,
-    Waker, Wakes,
+    AckMode, Body, BodyRef, Broker, BrokerLimits, BrokerSettings, Connection, Consume, Consumer,
+    Delivery, Error, Get, Message, Origin, OutboxItem, Peek, Prefetch, Publish, PublishOutcome,
+    Publisher, Queue, QueueDeclare, QueueDelete, Settle, SpillSettings, Waker, Wakes,
 };
 
 use super::disk::SimDisk;
+
+use model::{Bound, ModelChannel, ModelConsumer, ModelQueue, Outstanding, Waiting};
 
 const QUEUE_NAMES: [&[u8]; 2] = [b"one", b"two"];
 /// Where dead letters go, if the run has them.
@@ -88,6 +92,7 @@ pub fn run(input: &[u8], now: Instant) {
         ttl_ms: ttls[at],
         priority_max: kinds[at].0,
         is_single_active: kinds[at].1,
+        has_keys: second / 3 % 2 == 1 && at == 0,
         ..ModelQueue::default()
     };
     let queues = [queue(0), queue(1)];
@@ -119,138 +124,6 @@ impl Waker for WokenFlag {
     fn wake(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
-}
-
-/// What a queue does when [`LENGTH_COUNT_MAX`] messages wait.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Bound {
-    DropHead,
-    RejectPublish,
-    RejectPublishDlx,
-}
-
-/// One queue as it must be.
-#[derive(Debug, Default)]
-struct ModelQueue {
-    bound: Option<Bound>,
-    ttl_ms: Option<u64>,
-    priority_max: Option<u8>,
-    is_single_active: bool,
-    /// Who is served, if it is one alone.
-    active: Option<usize>,
-    /// What waits, in the order in which it goes.
-    ready: BTreeMap<Rank, Waiting>,
-    /// What died and was not compared yet: reason and number.
-    dead: Vec<(&'static str, u64)>,
-    published_count: u64,
-    /// Counts deletions, so that what was out before one is told from what came after.
-    life: u32,
-}
-
-/// Where a message stands: higher priorities first, then lower numbers.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Rank {
-    priority: Reverse<u8>,
-    number: u64,
-}
-
-/// A message that waits.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Waiting {
-    redelivered: bool,
-    /// In milliseconds since the start.
-    deadline_ms: Option<u64>,
-    /// It goes to a consumer before its time counts.
-    goes_at_once: bool,
-}
-
-impl ModelQueue {
-    fn rank(&self, priority: u8, number: u64) -> Rank {
-        Rank {
-            priority: Reverse(self.priority_max.map_or(0, |max| priority.min(max))),
-            number,
-        }
-    }
-
-    fn drop_excess(&mut self) {
-        while self.bound == Some(Bound::DropHead) && self.ready.len() > LENGTH_COUNT_MAX {
-            if let Some((rank, _)) = self.ready.pop_first() {
-                self.dead.push(("maxlen", rank.number));
-            }
-        }
-    }
-
-    fn refuses(&self) -> bool {
-        let refuses = matches!(
-            self.bound,
-            Some(Bound::RejectPublish | Bound::RejectPublishDlx)
-        );
-        refuses && self.ready.len() >= LENGTH_COUNT_MAX
-    }
-
-    /// Lets what stands first die if its time is over.
-    fn expire(&mut self, now_ms: u64) {
-        while let Some(first) = self.ready.first_entry() {
-            let waiting = first.get();
-            if waiting.goes_at_once || waiting.deadline_ms.is_none_or(|at| at > now_ms) {
-                return;
-            }
-            let (rank, _) = first.remove_entry();
-            self.dead.push(("expired", rank.number));
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Outstanding {
-    queue: usize,
-    life: u32,
-    rank: Rank,
-    deadline_ms: Option<u64>,
-    handle: Arc<Queue>,
-    seq: MessageSeq,
-    consumer: Option<usize>,
-}
-
-impl Outstanding {
-    /// As it waits when it has come back.
-    fn back(&self) -> Waiting {
-        Waiting {
-            redelivered: true,
-            deadline_ms: self.deadline_ms,
-            goes_at_once: false,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct ModelChannel {
-    limiter: Arc<ChannelLimiter>,
-    count_max: u32,
-    outstanding: Vec<Outstanding>,
-}
-
-impl ModelChannel {
-    fn has_room(&self) -> bool {
-        let used = self
-            .outstanding
-            .iter()
-            .filter(|out| out.consumer.is_some())
-            .count();
-        self.count_max == 0 || used < self.count_max as usize
-    }
-}
-
-#[derive(Debug)]
-struct ModelConsumer {
-    handle: Arc<Consumer>,
-    queue: usize,
-    channel: usize,
-    ack_mode: AckMode,
-    exclusive: bool,
-    prefetch_count_max: usize,
-    priority: i64,
-    is_alive: bool,
 }
 
 struct Run {
@@ -346,6 +219,9 @@ impl Run {
         if self.queues[queue].is_single_active {
             arguments.push(("x-single-active-consumer", FieldValue::from(true)));
         }
+        if self.queues[queue].has_keys {
+            arguments.push(("x-message-deduplication", FieldValue::from(true)));
+        }
         if self.has_dead_letters {
             arguments.push(("x-dead-letter-exchange", FieldValue::from("")));
             arguments.push(("x-dead-letter-routing-key", FieldValue::from("dead")));
@@ -429,12 +305,20 @@ impl Run {
         let priority = (c / 4 % 4) as u8;
         let expiration_ms = c.is_multiple_of(4).then_some(c as u64 % 30);
         let lives_ms = [model.ttl_ms, expiration_ms].into_iter().flatten().min();
-        let is_refused = model.refuses();
+        let key = (c / 16 % 4) as u8;
+        let is_duplicate = self.has_key(queue, key);
+        let model = &mut self.queues[queue];
+        if model.has_keys && key > 0 && !is_duplicate {
+            model.keys.insert(number, key);
+        }
+        let is_refused = !is_duplicate && model.refuses();
         let expected = match is_refused {
             true => PublishOutcome::Rejected,
             false => PublishOutcome::Routed { wait_for: None },
         };
-        if !is_refused {
+        if is_duplicate {
+            // It is nowhere.
+        } else if !is_refused {
             let waiting = Waiting {
                 redelivered: false,
                 deadline_ms: lives_ms.map(|lives_ms| now_ms + lives_ms),
@@ -445,13 +329,17 @@ impl Run {
         } else if model.bound == Some(Bound::RejectPublishDlx) {
             model.dead.push(("maxlen", number));
         }
-        if !goes_at_once {
+        if !goes_at_once && !is_duplicate {
             model.drop_excess();
             model.expire(now_ms);
         }
         let properties = Properties {
             expiration: expiration_ms.map(|ms| ShortString::truncated(ms.to_string())),
             priority: Some(priority),
+            headers: (key > 0).then(|| {
+                let key = FieldValue::from(i64::from(key));
+                FieldTable::from([("x-deduplication-header", key)])
+            }),
             ..Properties::default()
         };
         let content = ContentHeader::new(8, &properties);
@@ -471,6 +359,20 @@ impl Run {
             &mut self.wakes,
         );
         assert_eq!(published.expect("the default exchange").outcome, expected);
+    }
+
+    /// Whether a message with this key waits or is out in a queue that drops duplicates.
+    fn has_key(&self, queue: usize, key: u8) -> bool {
+        let model = &self.queues[queue];
+        let out = self
+            .channels
+            .iter()
+            .flat_map(|channel| &channel.outstanding);
+        let out = out
+            .filter(|out| out.queue == queue && out.life == model.life)
+            .map(|out| out.rank.number);
+        let mut there = model.ready.keys().map(|rank| rank.number).chain(out);
+        there.any(|number| model.keys.get(&number) == Some(&key))
     }
 
     fn consume(&mut self, queue: usize, channel: usize, mode: usize, c: usize) {
@@ -702,6 +604,7 @@ impl Run {
         let expected = std::mem::take(&mut model.ready).len();
         model.life += 1;
         model.published_count = 0;
+        model.keys.clear();
         model.active = None;
         for (at, consumer) in self.consumers.iter_mut().enumerate() {
             if consumer.queue == queue && consumer.is_alive {
@@ -888,11 +791,34 @@ impl Run {
                     "a message waits for a consumer that waits for it"
                 );
             }
-            let peeked = queue.peek(0, usize::MAX);
-            let peeked: Vec<_> = peeked.iter().map(number_of).collect();
-            let waiting = model.ready.keys().map(|rank| rank.number);
-            assert!(peeked.into_iter().eq(waiting));
+            self.check_peek(&queue, model);
         }
+    }
+
+    /// Compares what a look at the queue shows: all of it, and a part with its bodies cut.
+    fn check_peek(&self, queue: &Queue, model: &ModelQueue) {
+        let waiting = model.ready.iter();
+        let waiting: Vec<_> = waiting
+            .map(|(rank, waiting)| (rank.number, waiting.redelivered))
+            .collect();
+        let peeked = queue.peek(Peek::new(0, usize::MAX));
+        let peeked = peeked.iter();
+        let peeked = peeked.map(|peeked| (number_of(&peeked.message), peeked.redelivered));
+        assert!(
+            peeked.eq(waiting.iter().copied()),
+            "a look shows what waits"
+        );
+        let part = Peek {
+            body_bytes_max: 3,
+            ..Peek::new(waiting.len() / 3, 2)
+        };
+        let peeked = queue.peek(part);
+        let shown = peeked.iter().map(|peeked| match peeked.message.body() {
+            BodyRef::Inline(body) => (body.len(), peeked.size_bytes, peeked.redelivered),
+            BodyRef::Payload(_) => panic!("only short bodies were published"),
+        });
+        let expected = waiting.iter().skip(part.offset).take(part.count);
+        assert!(shown.eq(expected.map(|(_, redelivered)| (3, 8, *redelivered))));
     }
 
     /// Compares what died in this step with the dead letters, which are taken out.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader};
 use crate::broker::{
-    AckMode, Body, BodyRef, Get, Message, Publish, PublishOutcome, Publisher, Settle,
+    AckMode, Body, BodyRef, Get, Message, Peek, Publish, PublishOutcome, Publisher, Settle,
 };
 
 use super::call::{Call, text};
@@ -192,6 +192,9 @@ fn count(object: &Map<String, Value>) -> Result<usize, ApiError> {
 
 fn get(call: &Call) -> Answer {
     let object = call.object_with(&["ackmode", "count", "encoding"])?;
+    if text(&object, "ackmode")? == "peek" {
+        return peek(call);
+    }
     let (ack_mode, settle) = match text(&object, "ackmode")? {
         "ack_requeue_true" => (AckMode::Manual, Some(Settle::Requeue)),
         "reject_requeue_true" => (AckMode::Manual, Some(Settle::Requeue)),
@@ -237,10 +240,18 @@ fn peek(call: &Call) -> Answer {
     let connection = call.connect()?;
     vhost.check_read(&connection, queue.name().as_bytes())?;
     let waiting_count = queue.depth().ready_count;
-    let peeked = queue.peek(offset, count);
-    let shown = peeked.iter().enumerate().map(|(index, message)| {
+    let peeked = queue.peek(Peek {
+        body_bytes_max: shown.truncate_bytes,
+        answer_bytes_max: usize::try_from(ANSWER_BYTES_MAX).unwrap_or(usize::MAX),
+        ..Peek::new(offset, count)
+    });
+    let shown = peeked.iter().enumerate().map(|(index, peeked)| {
         let behind_count = waiting_count.saturating_sub(offset.saturating_add(index + 1));
-        shown.message(message, false, behind_count)
+        let mut object = shown.message(&peeked.message, peeked.redelivered, behind_count);
+        if let Some(object) = object.as_object_mut() {
+            object.insert("payload_bytes".to_owned(), peeked.size_bytes.into());
+        }
+        object
     });
     Ok(Reply::Json(shown.collect()))
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
-use crate::journal::{Appended, Lsn};
+use crate::journal::{Appended, JournalError, Lsn, PayloadRecord};
 
 use super::super::consumer::ConsumerId;
 use super::super::limits::{
@@ -23,6 +23,7 @@ use super::super::outbox::{Delivery, Pushed, Wakes};
 use super::super::stamp::STREAM_OFFSET;
 use super::super::timers::{Earliest, TimerKey, TimerKind};
 use super::consumers::Unsettled;
+use super::peek::{Answer, Peeked};
 use super::stream::{Kept, Next, PageRead, Stream};
 use super::{After, MessageSeq, Queue, Releases, State, note_release};
 
@@ -184,35 +185,29 @@ impl Queue {
 
     fn read_page(&self, read: &PageRead) -> VecDeque<Kept> {
         let mut page = VecDeque::new();
-        let (mut after, mut skip_count) = (read.after, read.skip_count);
+        let mut after = read.after;
         let (Some(journal), Some(vhost)) = (&self.spec.journal, self.spec.home.upgrade()) else {
             return page;
         };
-        while page.is_empty() {
-            let skipped = usize::try_from(skip_count).unwrap_or(usize::MAX);
-            let count_max = STREAM_PAGE_COUNT_MAX.saturating_add(skipped);
-            let found = journal.read_backlog(self.spec.id, after, count_max, STREAM_PAGE_BYTES_MAX);
-            let found = match found {
-                Ok(found) => found,
+        if let Some(passed) = read.skip_count.checked_sub(1) {
+            match journal.nth_message_behind(self.spec.id, after, passed) {
+                Ok(Some(last)) => after = last,
+                Ok(None) => return page,
                 Err(error) => {
-                    tracing::debug!(queue = %self.spec.name, %error, "a page was not read");
+                    tracing::debug!(queue = %self.spec.name, %error, "a page was not found");
                     return page;
                 }
-            };
-            let Some(last) = found.last() else {
-                return page;
-            };
-            after = last.lsn;
-            for found in found {
-                if skip_count > 0 {
-                    skip_count -= 1;
-                    continue;
-                }
-                page.push_back(Kept {
-                    lsn: found.lsn,
-                    unix_ms: found.message.time_unix_ms,
-                    message: vhost.stored_message(found.message),
-                });
+            }
+        }
+        let (count_max, bytes_max) = (STREAM_PAGE_COUNT_MAX, STREAM_PAGE_BYTES_MAX);
+        match journal.read_backlog(self.spec.id, after, count_max, bytes_max) {
+            Ok(found) => page.extend(found.into_iter().map(|found| Kept {
+                lsn: found.lsn,
+                unix_ms: found.message.time_unix_ms,
+                message: vhost.stored_message(found.message),
+            })),
+            Err(error) => {
+                tracing::debug!(queue = %self.spec.name, %error, "a page was not read");
             }
         }
         page
@@ -278,19 +273,41 @@ impl Queue {
         after.wake_timers |= earliest == Earliest::Yes;
     }
 
-    /// Puts back a message of a stream that recovery found, in the order of the journal.
-    pub(crate) fn restore_to_stream(&self, message: Message, lsn: Lsn, unix_ms: u64) {
-        let mut state = self.state.lock();
-        let segment_bytes = state.settings.segment_bytes;
-        if let Some(stream) = &mut state.stream {
-            let kept = Kept {
-                lsn,
-                unix_ms,
-                message,
-            };
-            stream.push(kept, segment_bytes);
-            stream.trim_tail(lsn);
+    /// Puts back what the journal has of a stream behind a number: its offsets, not its messages. `payloads`
+    /// are those among them whose body is in the payload store, in order. Blocks on the disk.
+    ///
+    /// Segments are as they were only if retention needs them so; otherwise one of the journal, which is
+    /// larger than nothing, counts as a whole.
+    // req: STREAM-8
+    pub(crate) fn restore_stream(
+        &self,
+        after: Lsn,
+        payloads: &[(Lsn, PayloadRecord)],
+    ) -> Result<(), JournalError> {
+        let Some(journal) = &self.spec.journal else {
+            return Ok(());
+        };
+        let settings = self.settings();
+        let has_retention = settings.length_bytes_max.is_some() || settings.age_max.is_some();
+        let bytes_max = match has_retention {
+            true => settings.segment_bytes,
+            false => u64::MAX,
+        };
+        for span in journal.spans(self.spec.id, after, bytes_max)? {
+            let before = Lsn(span.last.0.saturating_sub(1));
+            let newest = journal.read_backlog(self.spec.id, before, 1, 1)?;
+            let newest = newest.first().map_or(0, |found| found.message.time_unix_ms);
+            let behind = payloads.partition_point(|(lsn, _)| *lsn < span.first);
+            let payloads = payloads.iter().skip(behind);
+            let payloads = payloads.take_while(|(lsn, _)| *lsn <= span.last);
+            let held = payloads.map(|(lsn, payload)| (*lsn, self.hold_payload(payload)));
+            let held: Vec<_> = held.collect();
+            let mut state = self.state.lock();
+            if let Some(stream) = &mut state.stream {
+                stream.restore(span, newest, held, settings.segment_bytes);
+            }
         }
+        Ok(())
     }
 
     /// Sets the offset of the first message, before any is put back.
@@ -302,28 +319,28 @@ impl Queue {
     }
 
     /// Looks at a stream's messages from the `offset`th on that is kept.
-    pub(super) fn peek_stream(&self, offset: usize, count: usize) -> Vec<Message> {
+    pub(super) fn peek_stream(&self, offset: usize, answer: &mut Answer) {
         let (mut at, mut place) = {
             let state = self.state.lock();
             let Some(stream) = &state.stream else {
-                return Vec::new();
+                return;
             };
             let at = stream.first().saturating_add(offset as u64);
             (at, stream.place_of(at))
         };
-        let mut peeked = Vec::new();
-        while peeked.len() < count {
+        let shown = |at, kept: &Kept| {
+            let message = kept.message.with_number(STREAM_OFFSET, at);
+            Peeked::new(message, false)
+        };
+        while answer.missing_count() > 0 {
             let in_memory = {
                 let state = self.state.lock();
                 let stream = state.stream.as_ref();
-                stream.and_then(|stream| stream.peek_tail(at, count - peeked.len()))
+                stream.and_then(|stream| stream.peek_tail(at, answer.missing_count()))
             };
             let found: Vec<_> = match (in_memory, place) {
                 (Some(kept), _) => {
-                    peeked.extend(
-                        kept.into_iter()
-                            .map(|(at, kept)| kept.message.with_number(STREAM_OFFSET, at)),
-                    );
+                    answer.extend(kept.iter().map(|(at, kept)| shown(*at, kept)));
                     break;
                 }
                 (None, None) => break,
@@ -339,12 +356,10 @@ impl Queue {
             };
             let Some(last) = found.last() else { break };
             place = Some((last.lsn, 0));
-            for kept in found.iter().take(count - peeked.len()) {
-                peeked.push(kept.message.with_number(STREAM_OFFSET, at));
-                at += 1;
-            }
+            let offsets = at..;
+            answer.extend(offsets.zip(&found).map(|(at, kept)| shown(at, kept)));
+            at += found.len() as u64;
         }
-        peeked
     }
 
     pub(super) fn unix_ms(&self, now: Instant) -> u64 {

@@ -3,14 +3,14 @@
 //! Owns: the order of the decisions: gone, refused, handed over, kept, dropped, expired.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::journal::Appended;
 
 use super::super::dead_letter::{Dead, DeathReason};
 use super::super::message::Message;
 use super::super::outbox::Wakes;
-use super::arguments::Overflow;
+use super::arguments::{Overflow, QueueKind, QueueSettings};
 use super::expiry::Deadline;
 use super::{After, Enqueued, Entry, MessageSeq, Queue, State, overflow};
 
@@ -80,6 +80,10 @@ impl Queue {
             false => Some(entry),
         };
         let Some(entry) = kept else { return };
+        if is_for_now_only(&state.settings) {
+            state.counts.expired += 1;
+            return after.leave(self, entry.lsn, &entry.message);
+        }
         drop(entry.message);
         message.detach();
         let message = message.clone();
@@ -115,4 +119,14 @@ impl Queue {
         };
         after.bury(self, &state.settings, entry, DeathReason::MaxLength);
     }
+}
+
+/// Whether a message that nobody takes at once is not kept, wherever it would stand: a TTL of 0 and no
+/// dead-letter exchange. A quorum queue looks at its front only (RabbitMQ).
+// req: TTL-8
+#[inline]
+fn is_for_now_only(settings: &QueueSettings) -> bool {
+    settings.message_ttl == Some(Duration::ZERO)
+        && settings.dead_letter_exchange.is_none()
+        && settings.kind == QueueKind::Classic
 }

@@ -29,10 +29,9 @@ use super::super::pager::Pager;
 use super::super::payloads::{PayloadBody, PayloadReferences};
 use super::super::spill::page::{self, Content};
 use super::super::spill::{Area, Spill};
-use super::arguments::QueueKind;
 use super::expiry::KeptDeadlines;
 use super::priorities::Priorities;
-use super::ready::{Batch, Load, Loaded, Outline, Outlined, Page, Piece, RecoveredZone, Source};
+use super::ready::{Batch, Load, Loaded, Outline, Outlined, Page, RecoveredZone, Source};
 use super::{After, Entry, MessageSeq, Queue, State};
 
 /// Messages that are read from a backlog in one go.
@@ -236,7 +235,7 @@ impl Queue {
         self.lock().ready.retry_stalled();
     }
 
-    fn read(&self, load: &Load) -> Result<Loaded, Unreadable> {
+    pub(super) fn read(&self, load: &Load) -> Result<Loaded, Unreadable> {
         match &load.source {
             Source::Returned(page) | Source::Page(page) => {
                 self.read_spilled(load, page).map(Loaded::Page)
@@ -434,7 +433,7 @@ impl Queue {
         Message::from_stored(stored, |payload| self.hold_payload(payload))
     }
 
-    fn hold_payload(&self, payload: &PayloadRecord) -> PayloadBody {
+    pub(super) fn hold_payload(&self, payload: &PayloadRecord) -> PayloadBody {
         PayloadBody::hold(
             self.spec.paging.payloads.clone(),
             ScopeId::new(payload.scope),
@@ -558,84 +557,6 @@ impl Queue {
             }
         }
         result
-    }
-
-    /// Looks at waiting messages without taking them: `count` from `offset` on. Blocks on the disk if
-    /// they lie there; what cannot be read is left out.
-    #[must_use]
-    pub fn peek(&self, offset: usize, count: usize) -> Vec<Message> {
-        if self.kind() == QueueKind::Stream {
-            return self.peek_stream(offset, count);
-        }
-        let view = self.state.lock().ready.view(offset, count);
-        let mut found = Vec::new();
-        for piece in view {
-            match piece {
-                Piece::Messages(messages) => found.extend(messages),
-                Piece::Returned {
-                    mut known,
-                    loads,
-                    skip,
-                    take,
-                } => {
-                    for (first, load) in loads {
-                        if known.range(..first).count() >= skip.saturating_add(take) {
-                            break;
-                        }
-                        match self.read(&load) {
-                            Ok(Loaded::Page(page)) => {
-                                known.extend(
-                                    page.into_iter().map(|(seq, entry)| (seq, entry.message)),
-                                );
-                            }
-                            Ok(Loaded::Recovered(_)) => {}
-                            Err(error) => self.cannot_show(&error),
-                        }
-                    }
-                    found.extend(known.into_values().skip(skip).take(take));
-                }
-                Piece::Load { load, skip, take } => {
-                    if let Err(error) = self.look(load, skip, take, &mut found) {
-                        self.cannot_show(&error);
-                    }
-                }
-            }
-        }
-        found
-    }
-
-    fn cannot_show(&self, error: &Unreadable) {
-        tracing::warn!(queue = %self.spec.name, %error, "some waiting messages cannot be shown");
-    }
-
-    fn look(
-        &self,
-        mut load: Load,
-        mut skip: usize,
-        mut take: usize,
-        found: &mut Vec<Message>,
-    ) -> Result<(), Unreadable> {
-        while take > 0 {
-            let loaded = self.read(&load)?;
-            // A page is read whole; of what recovery found there may be more.
-            let last = match (&mut load.source, &loaded) {
-                (Source::Recovered { after, .. }, Loaded::Recovered(entries)) => {
-                    entries.back().map(|last| *after = last.lsn)
-                }
-                (Source::Returned(_) | Source::Page(_) | Source::Recovered { .. }, _) => None,
-            };
-            let before = found.len();
-            let mut messages = loaded.into_messages();
-            while skip > 0 && messages.next().is_some() {
-                skip -= 1;
-            }
-            found.extend(messages.take(take));
-            take -= found.len() - before;
-            if last.is_none() {
-                break;
-            }
-        }
-        Ok(())
     }
 }
 

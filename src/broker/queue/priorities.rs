@@ -385,7 +385,7 @@ mod tests {
             let Piece::Messages(messages) = piece else {
                 panic!("all of it is in memory");
             };
-            seen.extend(messages.iter().map(|message| message.traits().priority));
+            seen.extend(messages.iter().map(|seen| seen.message.traits().priority));
         }
         assert_eq!(seen, [100, 0]);
         assert_eq!(drained(&mut waiting), [2, 1, 0]);

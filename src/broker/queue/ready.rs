@@ -24,9 +24,8 @@ use std::sync::Arc;
 
 use crate::journal::{Lsn, QueueId};
 
-use super::super::message::Message;
 use super::super::spill::{Area, Extent, Spill};
-use super::{Entry, MessageSeq};
+use super::{Entry, MessageSeq, Peeked};
 
 use deep::{Deep, Look};
 use line::{ENTRY_BYTES, Line, cost_bytes};
@@ -548,11 +547,11 @@ pub(crate) struct View {
 /// Messages of a view, or where they are.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    Messages(Vec<Message>),
+    Messages(Vec<Peeked>),
     /// Messages that came back: those of the pages stand among those that are known, by their numbers,
     /// and none before the first of its page.
     Returned {
-        known: BTreeMap<MessageSeq, Message>,
+        known: BTreeMap<MessageSeq, Peeked>,
         loads: Vec<(MessageSeq, Load)>,
         skip: usize,
         take: usize,
@@ -579,7 +578,7 @@ impl View {
         let (skip, take) = self.next(count);
         if take > 0 {
             let messages = entries.skip(skip).take(take);
-            let messages = messages.map(|entry| entry.message.clone());
+            let messages = messages.map(Peeked::of);
             self.pieces.push(Piece::Messages(messages.collect()));
         }
     }
@@ -591,7 +590,7 @@ impl View {
         if take == 0 {
             return;
         }
-        let copy = |(seq, entry): (MessageSeq, &Entry)| (seq, entry.message.clone());
+        let copy = |(seq, entry): (MessageSeq, &Entry)| (seq, Peeked::of(entry));
         let in_memory = in_memory.iter().map(|(seq, entry)| (*seq, entry));
         let mut known: BTreeMap<_, _> = in_memory.map(copy).collect();
         let mut loads = Vec::new();

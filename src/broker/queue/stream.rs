@@ -6,7 +6,8 @@
 //! Order: offsets are given in the order of the journal's numbers, so that a restart finds them again; who
 //! publishes to a stream holds its order from the append to the enqueue ([`Queue::order`](super::Queue)).
 //! Bounds: the newest messages up to [`STREAM_TAIL_BYTES_MAX`], longer only while they are not on
-//! disk; one mark for each [`MARK_EVERY`] messages; a page for each consumer that reads behind the tail.
+//! disk; one mark for each [`MARK_EVERY`] messages, or for each segment of the journal that a start found;
+//! a page for each consumer that reads behind the tail.
 //! Without a journal everything is in memory.
 //! Spec: RabbitMQ's streams as AMQP 0-9-1 sees them; `spec/amqp.md`.
 
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::journal::Lsn;
+use crate::journal::{Lsn, Span};
 
 use super::super::consumer::{Consumer, ConsumerId};
 use super::super::limits::{STREAM_TAIL_BYTES_MAX, STREAM_TAIL_ITEM_BYTES};
@@ -29,7 +30,7 @@ pub(crate) use reader::Filter;
 pub(super) use reader::{Next, PageRead, Reader};
 pub(crate) use retention::Truncated;
 
-/// A message has an entry in the index if its offset in its segment is a multiple of this.
+/// Of so many messages that come, one has an entry in the index.
 pub(super) const MARK_EVERY: u64 = 256;
 
 /// A message of a stream in memory.
@@ -44,7 +45,10 @@ pub(super) struct Kept {
 /// Where a message of the index lies.
 #[derive(Clone, Copy, Debug)]
 struct Mark {
+    /// How many messages of its segment come before it.
+    within: u64,
     lsn: Lsn,
+    /// When it was published; of one that a start found, a time at which none before it is younger.
     unix_ms: u64,
 }
 
@@ -125,7 +129,8 @@ impl Stream {
                 || kept.lsn == Lsn::ZERO,
             "offsets are given in the order of the journal"
         );
-        let mark = Mark {
+        let mut mark = Mark {
+            within: 0,
             lsn: kept.lsn,
             unix_ms: kept.unix_ms,
         };
@@ -144,7 +149,9 @@ impl Stream {
             });
         }
         if let Some(last) = self.segments.back_mut() {
-            if last.count.is_multiple_of(MARK_EVERY) {
+            mark.within = last.count;
+            let marked = last.marks.last().map(|mark| mark.within + MARK_EVERY);
+            if marked.is_none_or(|next| mark.within >= next) {
                 last.marks.push(mark);
             }
             last.count += 1;
@@ -155,6 +162,53 @@ impl Stream {
         self.next += 1;
         self.tail_bytes += tail_cost(&kept);
         self.tail.push_back(kept);
+    }
+
+    /// Adds messages that a start found, which stay on disk; `newest_unix_ms` is when the last of them was
+    /// published, and `payloads` are the bodies among them that are in the payload store.
+    pub(super) fn restore(
+        &mut self,
+        span: Span,
+        newest_unix_ms: u64,
+        payloads: impl IntoIterator<Item = (Lsn, PayloadBody)>,
+        segment_bytes: u64,
+    ) {
+        debug_assert!(self.tail.is_empty(), "nothing was published before");
+        let before = self.segments.back().map_or(0, |last| last.newest.unix_ms);
+        let mut size_bytes = span.body_bytes;
+        for (lsn, payload) in payloads {
+            size_bytes = size_bytes.saturating_add(payload.size_bytes());
+            self.payloads.insert(lsn, payload);
+        }
+        let mut newest = Mark {
+            within: span.count - 1,
+            lsn: span.last,
+            unix_ms: newest_unix_ms.max(before),
+        };
+        let mut first = Mark {
+            within: 0,
+            lsn: span.first,
+            unix_ms: before,
+        };
+        self.bytes = self.bytes.saturating_add(size_bytes);
+        match self.segments.back_mut() {
+            Some(last) if last.bytes < segment_bytes => {
+                first.within = last.count;
+                newest.within += last.count;
+                last.marks.push(first);
+                last.count += span.count;
+                last.bytes = last.bytes.saturating_add(size_bytes);
+                last.newest = newest;
+            }
+            Some(_) | None => self.segments.push_back(Segment {
+                first: self.next,
+                count: span.count,
+                bytes: size_bytes,
+                marks: vec![first],
+                newest,
+            }),
+        }
+        self.next += span.count;
     }
 
     /// Lets go of what the tail need not hold: what is on disk, beyond the bound.
@@ -192,9 +246,10 @@ impl Stream {
             .partition_point(|segment| segment.first <= offset);
         let segment = self.segments.get(behind.checked_sub(1)?)?;
         let within = offset - segment.first;
-        let at = usize::try_from(within / MARK_EVERY).ok()?;
-        let mark = segment.marks.get(at)?;
-        Some((Lsn(mark.lsn.0.saturating_sub(1)), within % MARK_EVERY))
+        let marks = &segment.marks;
+        let behind = marks.partition_point(|mark| mark.within <= within);
+        let mark = marks.get(behind.checked_sub(1)?)?;
+        Some((Lsn(mark.lsn.0.saturating_sub(1)), within - mark.within))
     }
 
     /// Where to look for what was published at `unix_ms` or later, and that time. What is published
@@ -206,11 +261,11 @@ impl Stream {
         let Some(segment) = self.segments.get(behind) else {
             return (self.next, 0);
         };
-        let marks = segment
-            .marks
-            .partition_point(|mark| mark.unix_ms < unix_ms)
-            .saturating_sub(1);
-        (segment.first + marks as u64 * MARK_EVERY, unix_ms)
+        let marks = &segment.marks;
+        let behind = marks.partition_point(|mark| mark.unix_ms < unix_ms);
+        let mark = marks.get(behind.saturating_sub(1));
+        let within = mark.map_or(0, |mark| mark.within);
+        (segment.first + within, unix_ms)
     }
 
     /// Adds a consumer that begins at `offset`; `now_unix_ms` is the time now.

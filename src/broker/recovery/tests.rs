@@ -18,6 +18,7 @@ use super::*;
 
 mod exchange_logs;
 mod queue_keys;
+mod streams;
 
 /// Counts references, as the payload store does.
 #[derive(Debug, Default)]

@@ -314,7 +314,7 @@ fn settings_change_while_the_queue_lives() {
     let queue = clocked.client.queue("q");
     let apply = |clocked: &mut Clocked, settings: QueueSettings| {
         let now = clocked.client.now;
-        queue.apply_settings(Arc::new(settings), now, &mut clocked.client.wakes);
+        queue.apply_settings(Arc::new(settings), 1, now, &mut clocked.client.wakes);
     };
     let with_ttl = |ttl: u64| QueueSettings {
         message_ttl: Some(ms(ttl)),
@@ -351,4 +351,72 @@ fn settings_change_while_the_queue_lives() {
     assert!(clocked.exists("q"), "its time begins with the policy");
     clocked.pass(ms(1));
     assert!(!clocked.exists("q"));
+}
+
+/// With a TTL of 0 and no dead-letter exchange, what nobody takes at once is not kept, also behind what
+/// came before the policy.
+// req: TTL-8
+#[test]
+fn a_ttl_of_nothing_keeps_nothing_that_waits() {
+    let mut clocked = Clocked::new();
+    clocked.declare("q", &[]);
+    clocked.publish("q", "before", None);
+    let queue = clocked.client.queue("q");
+    let settings = QueueSettings {
+        message_ttl: Some(Duration::ZERO),
+        ..QueueSettings::default()
+    };
+    let now = clocked.client.now;
+    queue.apply_settings(
+        Arc::new(settings.clone()),
+        1,
+        now,
+        &mut clocked.client.wakes,
+    );
+    clocked.publish("q", "nobody", None);
+    assert_eq!(queue.depth().ready_count, 1);
+    assert_eq!(queue.counts().expired, 1);
+    clocked.client.consume("q", "tag", 0).unwrap();
+    clocked.publish("q", "somebody", None);
+    assert_eq!(clocked.client.drain_texts(), ["tag:before", "tag:somebody"]);
+    let letters = QueueSettings {
+        dead_letter_exchange: Some(Name::from("")),
+        dead_letter_routing_key: Some(Name::from("dead")),
+        ..settings
+    };
+    clocked.declare("other", &[]);
+    clocked.declare("dead", &[]);
+    clocked.publish("other", "before", None);
+    let other = clocked.client.queue("other");
+    other.apply_settings(Arc::new(letters), 1, now, &mut clocked.client.wakes);
+    clocked.publish("other", "waits for its turn", None);
+    assert_eq!(other.depth().ready_count, 2, "only the front expires");
+    clocked.client.take("other").unwrap();
+    assert_eq!(clocked.client.take_all("dead"), ["waits for its turn"]);
+}
+
+/// Settings that were made out earlier and come later do not win.
+// req: POLICY-5
+#[test]
+fn older_settings_come_too_late() {
+    let mut clocked = Clocked::new();
+    clocked.declare("q", &[]);
+    let queue = clocked.client.queue("q");
+    let now = clocked.client.now;
+    let with_length = |length: u64| {
+        Arc::new(QueueSettings {
+            length_count_max: Some(length),
+            ..QueueSettings::default()
+        })
+    };
+    let mut apply = |settings, version| {
+        queue.apply_settings(settings, version, now, &mut clocked.client.wakes);
+        queue.settings().length_count_max
+    };
+    assert_eq!(apply(with_length(2), 2), Some(2));
+    assert_eq!(apply(with_length(1), 1), Some(2));
+    // Also where the newer ones were what held already.
+    assert_eq!(apply(with_length(2), 4), Some(2));
+    assert_eq!(apply(with_length(3), 3), Some(2));
+    assert_eq!(apply(with_length(5), 5), Some(5));
 }

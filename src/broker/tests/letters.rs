@@ -210,7 +210,7 @@ fn a_long_history_has_the_order_of_rabbitmq() {
     ];
     for (at, expected) in expected.iter().enumerate() {
         let queue = ["m1", "m2", "m3"][at % 3];
-        let message = &client.queue(queue).peek(0, 1)[0];
+        let message = &client.queue(queue).peek(Peek::new(0, 1))[0].message;
         let expected: Vec<_> = expected.iter().map(|of| format!("rejected {of}")).collect();
         assert_eq!(deaths(message), expected);
         settle(&mut client, queue, Settle::Discard);
@@ -246,7 +246,10 @@ fn a_queue_may_bury_in_itself() {
     declare(&client, "q", "", None, &[("x-max-length", 1)]);
     client.publish("", "q", "x");
     settle(&mut client, "q", Settle::Discard);
-    assert_eq!(deaths(&client.queue("q").peek(0, 1)[0]), ["rejected q 1"]);
+    assert_eq!(
+        deaths(&client.queue("q").peek(Peek::new(0, 1))[0].message),
+        ["rejected q 1"]
+    );
     client.publish("", "q", "y");
     assert_eq!(client.take_all("q"), ["y"]);
 }

@@ -1,5 +1,6 @@
 //! What the tests of the broker's parts share, and tests of the whole.
 
+mod delays;
 mod events;
 mod exchange_types;
 mod expiry;

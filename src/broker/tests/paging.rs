@@ -19,11 +19,11 @@ const QUEUE_BYTES_MAX: usize = 1_000;
 const COUNT: usize = 300;
 
 /// A broker with a journal, whose spill lies on a disk of its own.
-struct Paged {
-    broker: Arc<Broker>,
+pub(super) struct Paged {
+    pub(super) broker: Arc<Broker>,
     journal: Journal,
     disk: SimDisk,
-    spill: SimDisk,
+    pub(super) spill: SimDisk,
 }
 
 impl Paged {
@@ -55,7 +55,7 @@ impl Paged {
         }
     }
 
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let paged = Self::on(SimDisk::new());
         let client = paged.client();
         client.declare("durable", &[Flag::Durable]).unwrap();
@@ -63,7 +63,7 @@ impl Paged {
         paged
     }
 
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client::new(&self.broker)
     }
 
@@ -72,14 +72,14 @@ impl Paged {
     }
 
     /// Stops as a server does, and starts again.
-    fn restart(self) -> Self {
+    pub(super) fn restart(self) -> Self {
         self.broker.note_delivered().unwrap();
         self.journal.close().unwrap();
         Self::on(self.disk)
     }
 
     /// Waits for what was written so far, loses the power, and starts again.
-    fn crash(self) -> Self {
+    pub(super) fn crash(self) -> Self {
         let last = self.journal.put_definition(b"none", None).unwrap();
         self.journal.wait_durable(last).unwrap();
         Self::on(self.disk.crash(CrashVariant::LoseAll, 1))
@@ -149,15 +149,48 @@ fn a_look_reads_what_is_on_disk() {
     let paged = Paged::new();
     let mut client = paged.client();
     let expected = publish(&mut client, "durable", COUNT);
-    let seen = client.queue("durable").peek(150, 20);
-    let seen: Vec<_> = seen.iter().map(text).collect();
+    let seen = client.queue("durable").peek(Peek::new(150, 20));
+    let seen: Vec<_> = seen.iter().map(|seen| text(&seen.message)).collect();
     assert_eq!(seen, expected[150..170]);
     let paged = paged.restart();
     let client = paged.client();
-    let seen = client.queue("durable").peek(150, 20);
-    let seen: Vec<_> = seen.iter().map(text).collect();
+    let seen = client.queue("durable").peek(Peek::new(150, 20));
+    let seen: Vec<_> = seen.iter().map(|seen| text(&seen.message)).collect();
     assert_eq!(seen, expected[150..170]);
     assert_eq!(client.take_all("durable"), expected);
+}
+
+/// A look shows who was delivered before, cuts bodies and says their sizes, ends when it is long enough, and
+/// changes nothing.
+// req: PEEK-1
+#[test]
+fn a_look_shows_no_more_than_was_asked_for() {
+    let paged = Paged::new();
+    let mut client = paged.client();
+    publish(&mut client, "durable", 30);
+    let queue = client.queue("durable");
+    let got = client.get("durable", AckMode::Manual).expect("it waits");
+    queue.settle(&[got.seq], Settle::Requeue, client.now, &mut client.wakes);
+    let before = (queue.depth(), queue.counts());
+    let whole = queue.peek(Peek::new(0, 3));
+    let cut = queue.peek(Peek {
+        body_bytes_max: 1,
+        ..Peek::new(0, 3)
+    });
+    for (whole, cut) in whole.iter().zip(&cut) {
+        assert_eq!(text(&cut.message), &text(&whole.message)[..1]);
+        assert_eq!(cut.size_bytes, whole.message.size_bytes());
+        assert_eq!(cut.message.header(), whole.message.header());
+    }
+    let redelivered: Vec<bool> = whole.iter().map(|peeked| peeked.redelivered).collect();
+    assert_eq!(redelivered, [true, false, false]);
+    let short = queue.peek(Peek {
+        answer_bytes_max: 1,
+        ..Peek::new(5, 20)
+    });
+    assert_eq!(short.len(), 1, "the first one is more than enough");
+    assert!(queue.peek(Peek::new(30, 5)).is_empty());
+    assert_eq!((queue.depth(), queue.counts()), before);
 }
 
 /// After a start a backlog is counted and not read; then it is read as it is needed, after a clean stop

@@ -230,23 +230,23 @@ impl Vhost {
 
     /// Arms the exchange's timer for its first message, unless one comes up early enough.
     pub(crate) fn arm_delays(&self, exchange: &Arc<Exchange>, delays: &Delays) {
-        let Some(first) = delays.first_due() else {
-            return;
-        };
-        let at = self.shared.clock.instant(first);
-        if delays.timer().is_some_and(|timer| timer.at() <= at) {
-            return;
-        }
-        let kind = TimerKind::Delayed {
-            vhost: self.this.clone(),
-            exchange: Arc::downgrade(exchange),
-        };
-        let timers = &self.shared.timers;
-        let (timer, earliest) = timers.arm(at, kind);
-        if let Some(before) = delays.replace_timer(Some(timer)) {
-            timers.disarm(before);
-        }
-        if earliest == Earliest::Yes {
+        let (clock, timers) = (self.shared.clock, &self.shared.timers);
+        let armed = delays.arm(|first, armed| {
+            let at = clock.instant(first);
+            if armed.is_some_and(|timer| timer.at() <= at) {
+                return None;
+            }
+            let kind = TimerKind::Delayed {
+                vhost: self.this.clone(),
+                exchange: Arc::downgrade(exchange),
+            };
+            let (timer, earliest) = timers.arm(at, kind);
+            if let Some(later) = armed {
+                timers.disarm(later);
+            }
+            Some((timer, earliest))
+        });
+        if armed == Some(Earliest::Yes) {
             timers.wake();
         }
     }
@@ -289,7 +289,9 @@ impl Vhost {
         let Some(delays) = exchange.delays() else {
             return;
         };
-        delays.replace_timer(None);
+        if let Some(armed) = delays.take_timer() {
+            self.shared.timers.disarm(armed);
+        }
         let unix_ms = self.shared.clock.unix_ms(now);
         for due in delays.take_due(unix_ms, DELAYED_AT_ONCE_MAX) {
             if let Err(error) = self.publish_waiting(exchange, delays, &due, now, wakes) {

@@ -184,6 +184,7 @@ impl Vhost {
                 seed: 0,
                 logs: ExchangeLogs {
                     journal: None,
+                    spill: None,
                     delays: QueueId(0),
                     keys: QueueId(0),
                 },
@@ -238,6 +239,7 @@ impl Vhost {
     pub(crate) fn exchange_logs(&self) -> ExchangeLogs {
         ExchangeLogs {
             journal: self.shared.journal.clone(),
+            spill: self.shared.paging.spill.clone(),
             delays: self.shared.queue_id(),
             keys: self.shared.queue_id(),
         }

@@ -5,6 +5,7 @@
 //! Spec: RabbitMQ, "Policies".
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::amqp::field::FieldTable;
@@ -25,6 +26,14 @@ pub enum Put {
     Created,
     /// It was, and is replaced.
     Replaced,
+}
+
+/// What holds after a change of the policies. It is applied without the topology lock, since dead letters
+/// are published then; so the next change may be faster.
+struct Changed {
+    /// Higher than that of any change before.
+    version: u64,
+    settings: Vec<(Arc<Queue>, QueueSettings)>,
 }
 
 impl Vhost {
@@ -70,7 +79,7 @@ impl Vhost {
             policies.insert(policy);
             put
         };
-        let changed = self.changed_queues();
+        let changed = self.settings_of_all();
         drop(topology);
         self.apply_settings(changed, now, wakes);
         Ok(put)
@@ -100,7 +109,7 @@ impl Vhost {
             self.policy_went(policy.name().as_bytes(), is_operator);
             policies.remove(kind, name);
         }
-        let changed = self.changed_queues();
+        let changed = self.settings_of_all();
         drop(topology);
         self.apply_settings(changed, now, wakes);
         Ok(true)
@@ -164,8 +173,9 @@ impl Vhost {
     }
 
     // req: POLICY-3
-    /// Under the topology lock: changes exchanges, and says which queues have other settings now.
-    fn changed_queues(&self) -> Vec<(Arc<Queue>, QueueSettings)> {
+    /// Under the topology lock: changes exchanges, and says what holds for each queue now. Also for those
+    /// where it holds already: something older may be about to be applied to them.
+    fn settings_of_all(&self) -> Changed {
         let mut rerouted = false;
         for exchange in self.exchanges() {
             let alternate = self.alternate_by_policy(exchange.name());
@@ -179,19 +189,18 @@ impl Vhost {
             // Its arguments were checked when it was declared.
             let declared = QueueSettings::from_arguments(queue.arguments(), &resource).ok()?;
             let settings = self.settings_with_policy(queue.name(), declared, queue.arguments());
-            (settings != *queue.settings()).then_some((queue, settings))
+            Some((queue, settings))
         };
-        self.queues().into_iter().filter_map(settings).collect()
+        Changed {
+            version: self.settings_version.fetch_add(1, Ordering::Relaxed) + 1,
+            settings: self.queues().into_iter().filter_map(settings).collect(),
+        }
     }
 
-    fn apply_settings(
-        &self,
-        changed: Vec<(Arc<Queue>, QueueSettings)>,
-        now: Instant,
-        wakes: &mut Wakes,
-    ) {
-        for (queue, settings) in changed {
-            queue.apply_settings(Arc::new(settings), now, wakes);
+    fn apply_settings(&self, changed: Changed, now: Instant, wakes: &mut Wakes) {
+        let Changed { version, settings } = changed;
+        for (queue, settings) in settings {
+            queue.apply_settings(Arc::new(settings), version, now, wakes);
         }
     }
 }

@@ -18,7 +18,7 @@ proptest! {
     #[test]
     fn a_queue_does_what_the_model_says(
         settings in 0..KIND_COUNT,
-        spill in 0..3_u8,
+        spill in 0..6_u8,
         commands in prop::collection::vec(any::<[u8; COMMAND_BYTES]>(), 1..=200),
     ) {
         run(&[&[settings, spill], commands.as_flattened()].concat(), Instant::now());

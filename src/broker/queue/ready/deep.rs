@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use crate::journal::Lsn;
 
-use super::super::super::message::Message;
 use super::super::super::payloads::PayloadBody;
 use super::super::super::spill::{Area, Extent};
 use super::super::{Entry, MessageSeq};
@@ -112,13 +111,13 @@ pub(crate) enum Loaded {
 
 impl Loaded {
     /// The messages in order.
-    pub(crate) fn into_messages(self) -> impl Iterator<Item = Message> {
+    pub(crate) fn into_entries(self) -> impl Iterator<Item = Entry> {
         let (page, recovered) = match self {
             Self::Page(entries) => (entries, VecDeque::new()),
             Self::Recovered(entries) => (VecDeque::new(), entries),
         };
-        let page = page.into_iter().map(|(_, entry)| entry.message);
-        page.chain(recovered.into_iter().map(|entry| entry.message))
+        let page = page.into_iter().map(|(_, entry)| entry);
+        page.chain(recovered)
     }
 }
 

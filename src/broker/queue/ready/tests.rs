@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::super::message::{Body, MessageTraits, Persistence};
+use super::super::super::message::{Body, Message, MessageTraits, Persistence};
 use super::super::super::spill::{QUEUE_BYTES_LEAST, SpillSettings, page};
 use super::super::expiry::Deadline;
 use super::*;

@@ -210,6 +210,32 @@ fn what_waits_goes_with_its_exchange() {
     assert!(client.vhost().exchange(b"later").is_none());
 }
 
+/// However many publish at once, the timer comes up for the first message: two that arm it at once must
+/// not leave the later one.
+#[test]
+fn the_timer_is_for_the_first_message_whoever_armed_it() {
+    let broker = Broker::open(settings(), None, None).expect("nothing to recover");
+    let client = Client::new(&broker);
+    topology(&client);
+    for round in 0..200 {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let mut client = Client::new(&broker);
+                scope.spawn(move || {
+                    for number in 0..3 {
+                        let ms = 1_000_000 - round * 100 - (thread * 7 + number * 11) % 30;
+                        publish(&mut client, "a", delay(ms), "m");
+                    }
+                });
+            }
+        });
+        let exchange = client.vhost().exchange(b"later").expect("declared");
+        let first = exchange.delays().and_then(|delays| delays.first_due());
+        let first = first.map(|first| broker.shared.clock.instant(first));
+        assert_eq!(broker.poll_timeout(), first);
+    }
+}
+
 fn dedup_topology(client: &Client, more: &[(&'static str, FieldValue)], queue: FieldTable) {
     let mut arguments = FieldTable::from([("x-cache-size", FieldValue::from(3))]);
     for (name, value) in more {
