@@ -8,13 +8,15 @@
 //!
 //! # The order of locks
 //! A lock may be taken only while locks of smaller number are held, and never two of one number:
+//! 0. the gate of duplicates at exchanges, then the orders of queues that have one, by their ids: held from
+//!    before the journal until the queues have the message
 //! 1. users, parameters, or the broker's list of vhosts
 //! 2. a vhost's topology, then its policies or its details
 //! 3. a shard of a vhost's exchanges or queues; released before anything else is called
 //! 4. an exchange's table
 //! 5. a queue's state
 //! 6. an outbox
-//! 7. a channel's limiter
+//! 7. a channel's limiter; the keys of duplicates; what waits in a delayed exchange, its files' lock first
 //! 8. the timers
 //!
 //! The pager's and the spill's own locks, and the journal's, come after all of them: they call nothing back. [`Waker`]s are called with no

@@ -106,7 +106,7 @@ impl Vhost {
             return Ok(Passed {
                 spread,
                 is_kept: is_duplicate,
-                wait_for: spread.wait_for(record),
+                wait_for: self.wait_for(&spread, record),
             });
         }
         let noted = self.note(message, sifted.route(&route), &aside, unix_ms)?;
@@ -134,10 +134,10 @@ impl Vhost {
         Ok(Passed {
             spread,
             is_kept: !delays.is_empty() || duplicate_of.is_some() || is_duplicate,
-            wait_for: noted
-                .wait_for
-                .max(duplicate_of.max(spread.duplicate_of))
-                .filter(|lsn| *lsn != Lsn::ZERO),
+            wait_for: match duplicate_of.max(spread.duplicate_of) {
+                None => noted.wait_for,
+                first => self.not_durable_yet(noted.wait_for.max(first)),
+            },
         })
     }
 

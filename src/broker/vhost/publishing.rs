@@ -81,14 +81,6 @@ pub(crate) struct Spread {
     pub(crate) duplicate_of: Option<Lsn>,
 }
 
-impl Spread {
-    /// What a confirm waits for, if anything: `record` is where the journal has the message.
-    pub(crate) fn wait_for(&self, record: Appended) -> Option<Lsn> {
-        let last = self.duplicate_of.unwrap_or(Lsn::ZERO).max(record.lsn);
-        (last != Lsn::ZERO).then_some(last)
-    }
-}
-
 impl Vhost {
     /// Publishes a message: to consumers, into queues, and to the journal if it must survive.
     ///
@@ -261,10 +253,27 @@ impl Vhost {
                 PublishOutcome::Unroutable
             }
             (0, _) => PublishOutcome::Routed {
-                wait_for: spread.wait_for(record),
+                wait_for: self.wait_for(&spread, record),
             },
             (_, _) => PublishOutcome::Rejected,
         }
+    }
+
+    /// What a confirm waits for, if anything: `record` is where the journal has the message.
+    pub(super) fn wait_for(&self, spread: &Spread, record: Appended) -> Option<Lsn> {
+        let own = Some(record.lsn).filter(|lsn| *lsn != Lsn::ZERO);
+        match spread.duplicate_of {
+            None => own,
+            first => self.not_durable_yet(own.max(first)),
+        }
+    }
+
+    /// What is still to be waited for: nothing, if the journal is that far. Whoever waits hears of changes
+    /// only, and the first message of a duplicate may have been safe for long.
+    // req: DEDUP-8
+    pub(super) fn not_durable_yet(&self, wait_for: Option<Lsn>) -> Option<Lsn> {
+        let journal = self.shared.journal.as_ref()?;
+        wait_for.filter(|lsn| *lsn > journal.durable_lsn().lsn())
     }
 
     /// Puts a message into the journal if any queue of the route needs it there: before it is in any of

@@ -229,7 +229,7 @@ impl Vhost {
             // Taken, and not looked at (RabbitMQ).
             QueueKind::Stream => DeleteConditions::default(),
         };
-        self.delete_queue(&queue, conditions, wakes)
+        self.delete_queue_as(&queue, conditions, by.user.name().as_bytes(), wakes)
     }
 
     /// Deletes a queue with its bindings, whoever asks for it.

@@ -48,7 +48,11 @@ fn a_queue_has_each_key_once_until_its_message_leaves() {
     let mut client = durable.client();
     declare(&client, "q", &[]);
     assert!(is_journalled(send(&mut client, "1", "a")));
-    assert!(is_journalled(send(&mut client, "1", "b")), "as the first");
+    let again = send(&mut client, "1", "b");
+    assert!(
+        matches!(again, PublishOutcome::Routed { .. }),
+        "as the first"
+    );
     client.publish("", "q", "no key");
     client.publish("", "q", "no key");
     assert_eq!(client.queue("q").depth().ready_count, 3);
@@ -119,10 +123,12 @@ fn each_queue_of_a_route_looks_for_itself() {
     }
     let all = |client: &mut Client, key| publish(client, "amq.fanout", "", key, key);
     assert!(is_journalled(all(&mut client, "1")));
-    assert!(is_journalled(all(&mut client, "1")));
+    let again = all(&mut client, "1");
+    assert!(matches!(again, PublishOutcome::Routed { .. }));
     assert_eq!(all(&mut client, "2"), PublishOutcome::Rejected);
     assert_eq!(client.take_all("short"), ["1"]);
-    assert!(is_journalled(all(&mut client, "2")));
+    let again = all(&mut client, "2");
+    assert!(matches!(again, PublishOutcome::Routed { .. }));
     assert_eq!(client.take_all("short"), ["2"]);
     assert_eq!(client.take_all("q"), ["1", "2"]);
     assert_eq!(client.take_all("plain"), ["1", "1", "2", "2"]);
@@ -249,4 +255,36 @@ fn a_queue_knows_messages_by_content_and_for_a_time() {
     assert_eq!(client.take_all("q"), ["1", "2", "3", "1", "3"]);
     let refused = client.declare_with("r", &[], arguments(&[("x-cache-size", 0.into())]));
     assert_eq!(refused.expect_err("no size").reply_code().number(), 406);
+}
+
+/// What is on the disk already is not waited for: who waits hears of changes only.
+// req: DEDUP-8
+#[test]
+fn a_duplicate_of_what_is_safe_is_confirmed_at_once() {
+    let durable = Durable::new();
+    let mut client = durable.client();
+    declare(&client, "q", &[]);
+    let size = FieldTable::from([("x-cache-size", FieldValue::from(10))]);
+    client
+        .exchange("once", "x-message-deduplication", &[Flag::Durable], size)
+        .expect("a new exchange");
+    client.bind("once", "q", "").expect("both there");
+    for exchange in ["", "once"] {
+        let key = format!("key of {exchange}");
+        let outcome = publish(&mut client, exchange, "q", &key, "first");
+        let PublishOutcome::Routed {
+            wait_for: Some(lsn),
+        } = outcome
+        else {
+            panic!("{outcome:?}");
+        };
+        durable
+            .journal
+            .wait_durable(lsn)
+            .expect("a disk that works");
+        assert_eq!(
+            publish(&mut client, exchange, "q", &key, "second"),
+            PublishOutcome::Routed { wait_for: None }
+        );
+    }
 }
