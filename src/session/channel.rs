@@ -152,6 +152,12 @@ impl Channel {
         };
         match method {
             Method::BasicPublish(publish) => {
+                // What left a queue that drops duplicates makes room for what comes behind it.
+                // req: DEDUP-6
+                let pending = self.settling.of.as_ref();
+                if pending.is_some_and(|(queue, _)| queue.drops_duplicates()) {
+                    self.flush_settled(cx);
+                }
                 self.content = Content::Header { publish };
                 return Ok(());
             }

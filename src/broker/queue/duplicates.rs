@@ -25,6 +25,12 @@ impl Queue {
         self.keys.as_ref()
     }
 
+    /// Whether a message is not taken while its like is there (`x-message-deduplication`).
+    #[must_use]
+    pub fn drops_duplicates(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// What a message is known by, if the queue drops duplicates and the message has a key.
     #[inline]
     pub(super) fn key_of(&self, message: &Message) -> Option<DedupKey> {
