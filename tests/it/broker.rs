@@ -110,6 +110,8 @@ impl Own {
         let address = http.tls_addr().expect("TLS is on");
         RUNTIME.spawn(http.serve(CancellationToken::new()));
         address
+    }
+
     /// Turns the firehose of vhost `/` on or off.
     pub(crate) fn set_tracing(&self, is_on: bool) {
         let vhost = self.server().broker().vhost(b"/").expect("the first vhost");
