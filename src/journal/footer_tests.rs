@@ -273,7 +273,7 @@ fn nth_message_is_found() {
         assert_eq!(behind.unwrap(), None);
         let behind = journal.nth_message_behind(QueueId(9), stream[10], 20);
         assert_eq!(behind.unwrap(), Some(stream[31]));
-        // req: JOURNAL-36
+        // req: JOURNAL-37
         for bytes_max in [1, 2_000, u64::MAX] {
             let spans = journal.spans(QueueId(9), stream[2], bytes_max).unwrap();
             let mut at = 3;

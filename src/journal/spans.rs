@@ -3,7 +3,7 @@
 //! Owns: the sum of each segment's share, where the shares are whole and apart from each other; elsewhere
 //! their lists are gone through, a few bytes for each message. No message is read.
 //! Bound: a span for each segment, or for each `bytes_max` of bodies.
-//! Spec: `spec/journal.md`, "Reading", JOURNAL-36.
+//! Spec: `spec/journal.md`, "Reading", JOURNAL-37.
 
 use super::backlog::Merge;
 use super::books::Books;
@@ -23,7 +23,7 @@ struct Part {
 }
 
 /// The live messages behind a number, in order. Spec: [`super::Journal::spans`].
-// req: JOURNAL-36
+// req: JOURNAL-37
 pub(crate) fn spans(
     books: &Books,
     queue: QueueId,

@@ -534,7 +534,7 @@ pub(crate) fn found(journal: &Journal, recovered: &Recovered) -> Result<State, S
 }
 
 /// Spans of any length are the queue's messages, in order.
-// req: JOURNAL-36
+// req: JOURNAL-37
 fn check_spans(
     journal: &Journal,
     queue: QueueId,
