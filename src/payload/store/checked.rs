@@ -127,9 +127,10 @@ impl CheckedFile {
 }
 
 #[cfg(test)]
-// The other name of a file is made and written to past the store.
-#[allow(clippy::disallowed_methods)]
 mod tests {
+    // The other name of a file is made and written to past the store.
+    #![allow(clippy::disallowed_methods)]
+
     use std::fs;
     use std::time::SystemTime;
 
