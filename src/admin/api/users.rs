@@ -148,17 +148,21 @@ fn password(call: &Call, object: &Map<String, Value>) -> Result<Password, ApiErr
     if encoded.is_empty() {
         return Ok(Password::None);
     }
+    let engine = base64::engine::general_purpose::STANDARD;
+    let bytes = engine
+        .decode(encoded)
+        .map_err(|_| ApiError::bad_request("password_hash is not base64"))?;
     let algorithm = match object.get("hashing_algorithm").and_then(Value::as_str) {
-        None => Some(HashAlgorithm::Sha256),
+        // RabbitMQ takes it for one of its own; ours is told by its length.
+        None => match PasswordHash::from_bytes(&bytes).algorithm() {
+            HashAlgorithm::Argon2id => Some(HashAlgorithm::Argon2id),
+            HashAlgorithm::Sha256 | HashAlgorithm::Sha512 => Some(HashAlgorithm::Sha256),
+        },
         Some("rabbit_password_hashing_md5") => None,
         Some(name) => Some(HashAlgorithm::from_module_name(name).ok_or_else(|| {
             ApiError::bad_request(format!("hashing algorithm {name} is not supported"))
         })?),
     };
-    let engine = base64::engine::general_purpose::STANDARD;
-    let bytes = engine
-        .decode(encoded)
-        .map_err(|_| ApiError::bad_request("password_hash is not base64"))?;
     let hash = algorithm.and_then(|algorithm| PasswordHash::imported(&bytes, algorithm));
     // As RabbitMQ does: a user whose hash is of no use still comes along with its rights.
     Ok(Password::Given(hash.unwrap_or_else(|| {
