@@ -40,6 +40,7 @@ def work_queue():
     channel.queue_declare(queue, durable=True)
 
     done, lock, all_done = [], threading.Lock(), threading.Event()
+    left = threading.Event()
 
     def worker(name):
         connection = connect()
@@ -56,12 +57,16 @@ def work_queue():
             if name == "leaves" and seen == 3:
                 # Dies with this one in its hands: it must come again, marked.
                 break
+            if name == "stays" and seen == 20:
+                # However slow the other one is, some are left for it.
+                assert left.wait(30)
             with lock:
                 done.append((body, method.redelivered))
                 if len(done) == 40:
                     all_done.set()
             work.basic_ack(method.delivery_tag)
         connection.close()
+        left.set()
 
     threads = [threading.Thread(target=worker, args=(name,)) for name in ("leaves", "stays")]
     for thread in threads:

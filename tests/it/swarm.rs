@@ -292,14 +292,6 @@ async fn corrupting_peer_is_dropped_and_the_payload_completes() {
     let bytes = content(5_000_000);
     let source = node(&folder.path().join("origin")).await;
     let (manifest, _served) = origin(&source, &bytes).await;
-    let honest = node(&folder.path().join("honest")).await;
-    let first = honest
-        .swarm
-        .fetch(ScopeId::NODE, &manifest)
-        .await
-        .expect("begun");
-    finish(&first).await;
-
     let proxy = corrupting_proxy(source.swarm.local_addr().expect("listening")).await;
     let only_bad = manifest.with_peers(vec![proxy.to_string()]).expect("valid");
     let victim = node(&folder.path().join("victim")).await;
@@ -316,6 +308,14 @@ async fn corrupting_peer_is_dropped_and_the_payload_completes() {
     tokio::time::timeout(PATIENCE, bad)
         .await
         .expect("a bad piece came");
+    // Only now, or the victim would hear of it and have no need of the bad one.
+    let honest = node(&folder.path().join("honest")).await;
+    let first = honest
+        .swarm
+        .fetch(ScopeId::NODE, &manifest)
+        .await
+        .expect("begun");
+    finish(&first).await;
     transfer.add_peer(honest.swarm.local_addr().expect("listening"));
     finish(&transfer).await;
     assert_holds(&victim, manifest.id(), &bytes);
