@@ -3,7 +3,7 @@
 //! Owns: one configuration for all TLS listeners of a server, read from PEM files and replaced as a whole at
 //! a reload: connections that stand go on with the old one.
 //! Bounds: [`HANDSHAKE_COUNT_MAX`] HTTP handshakes at once (AMQP's are bounded by the admission); files of
-//! [`FILE_BYTES_MAX`]; a handshake's messages by the TLS library, 64 KiB; its time by a setting.
+//! `FILE_BYTES_MAX`; a handshake's messages by the TLS library, 64 KiB; its time by a setting.
 //! Sessions are not resumed: a client's certificate is looked at with each connection.
 
 mod certificate;
