@@ -112,7 +112,6 @@ pub(crate) struct Entry {
     /// Its number in the journal, [`Lsn::ZERO`] if it is not there.
     pub(crate) lsn: Lsn,
     /// Where the journal has it; of no meaning without a number.
-    #[allow(dead_code)] // for long queues, whose order will lie on disk
     pub(crate) location: Location,
     pub(crate) redelivered: bool,
     /// How often it came back; counted by quorum queues only.
