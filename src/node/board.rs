@@ -250,6 +250,7 @@ mod tests {
                 version: String::new(),
                 free_bytes: 0,
                 fetching: 0,
+                swarm_id: String::new(),
                 files: Vec::new(),
             };
             board.take_presence(&presence, now);
@@ -275,6 +276,10 @@ mod tests {
             pieces_done: 0,
             piece_count: 4,
             reason: None,
+            attempt: 0,
+            size_bytes: 0,
+            at_unix_ms: None,
+            message_id: None,
         }
     }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::fetch::Fetches;
-use super::message::{Group, NodeName, Receipt};
+use super::message::{FileState, Group, NodeName, Receipt};
 use super::place::{Inbox, PlaceError};
 use super::state::{NodeState, Record, StateError};
 use super::{unix_ms, upstream};
@@ -75,9 +75,9 @@ pub enum NodeError {
     Swarm(#[from] SwarmError),
 }
 
-/// A progress receipt on its way.
+/// A receipt on its way that may be lost.
 pub(super) struct Hint {
-    pub(super) reply_to: ShortString,
+    pub(super) reply_to: Option<ShortString>,
     pub(super) correlation_id: Option<ShortString>,
     pub(super) receipt: Receipt,
 }
@@ -105,11 +105,13 @@ pub(super) struct Receipts {
 }
 
 impl Shared {
-    /// Sends a progress receipt if there is room for it and somebody who wants it.
+    /// Sends a receipt that is not final if there is room for it and somebody who wants it.
     pub(super) fn hint(&self, record: &Record, receipt: Receipt) {
-        let Some(reply_to) = short(record.reply_to.as_ref()) else {
+        let reply_to = short(record.reply_to.as_ref());
+        // Who looks on hears of progress by reports.
+        if reply_to.is_none() && receipt.state == FileState::Fetching {
             return;
-        };
+        }
         let correlation_id = short(record.message_id.as_ref());
         let _ = self.hints.try_send(Hint {
             reply_to,
@@ -121,17 +123,14 @@ impl Shared {
     /// Writes what became of a piece of work and has it reported. Blocks on the disk.
     // req: CONTROL-12
     pub(super) fn finish(&self, key: [u8; 32], mut record: Record) {
-        record.is_receipt_due = record.reply_to.is_some();
+        record.is_receipt_due = true;
         record.updated_unix_ms = unix_ms();
-        let is_due = record.is_receipt_due;
         if let Err(error) = self.state.put(key, &record, None) {
             // It stays journaled as unfinished and is done again at the next start.
             tracing::error!(%error, name = record.name, "cannot record what became of a file");
             return;
         }
-        if is_due {
-            let _ = self.due.send(key);
-        }
+        let _ = self.due.send(key);
     }
 }
 

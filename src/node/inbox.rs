@@ -95,6 +95,7 @@ fn new_record(properties: &Properties, id: &PayloadId, name: String, size_bytes:
         reply_to: text(&properties.reply_to),
         message_id: text(&properties.message_id),
         updated_unix_ms: unix_ms(),
+        attempt: 0,
         is_receipt_due: false,
     }
 }
@@ -198,15 +199,26 @@ async fn handle_file(
             fetch::fail(&shared, Work { key, record }, &reason);
             return;
         }
-        let outcome = LeafName::new(&record.name)
-            .map_err(|error| format!("the name is not safe: {error}"))
-            .and_then(|leaf| {
-                let placed = shared.inbox.place_bytes(&leaf, *id.as_bytes(), &body);
-                placed.map_err(|error| error.to_string())
-            });
-        fetch::finish(&shared, Work { key, record }, outcome);
+        place_small(&shared, Work { key, record }, JournaledMessage { properties, body });
     })
     .await
+}
+
+/// Places a small file whose bytes are right, or keeps its message and says why it cannot be placed. Blocks on
+/// the disk.
+pub(super) fn place_small(shared: &Shared, work: Work, message: JournaledMessage) {
+    let leaf = match LeafName::new(&work.record.name) {
+        Ok(leaf) => leaf,
+        Err(error) => return fetch::fail(shared, work, &format!("the name is not safe: {error}")),
+    };
+    let id = blake3::hash(&message.body);
+    let placed = shared.inbox.place_bytes(&leaf, *id.as_bytes(), &message.body);
+    if placed.is_err()
+        && let Err(error) = shared.state.put(work.key, &work.record, Some(&message))
+    {
+        tracing::warn!(%error, name = ?work.record.name, "a file that is not placed cannot be kept to try it again");
+    }
+    fetch::finish(shared, work, placed.map_err(|error| error.to_string()));
 }
 
 /// Why the message's id is not that of its body, if so.

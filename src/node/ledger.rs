@@ -202,6 +202,10 @@ mod tests {
             pieces_done: 0,
             piece_count: 0,
             reason: None,
+            attempt: 0,
+            size_bytes: 0,
+            at_unix_ms: None,
+            message_id: None,
         }
     }
 

@@ -228,6 +228,18 @@ pub struct Receipt {
     /// Why it failed.
     #[serde(default)]
     pub reason: Option<String>,
+    /// How often the node was asked to try it again; what it says of a later attempt counts more.
+    #[serde(default)]
+    pub attempt: u32,
+    /// Its length in bytes.
+    #[serde(default)]
+    pub size_bytes: u64,
+    /// When it came to this, in milliseconds since 1970.
+    #[serde(default)]
+    pub at_unix_ms: Option<u64>,
+    /// The id of the file's message, where the receipt is no message of its own.
+    #[serde(default)]
+    pub message_id: Option<String>,
 }
 
 /// Why a presence message was sent.
@@ -263,6 +275,9 @@ pub struct Presence {
     /// Files that it is fetching.
     #[serde(default)]
     pub fetching: u32,
+    /// Its id in swarms, 64 hexadecimal digits.
+    #[serde(default)]
+    pub swarm_id: String,
     /// Its latest files, only in the answer to a request.
     #[serde(default)]
     pub files: Vec<Receipt>,
@@ -569,6 +584,10 @@ mod tests {
             pieces_done: 17,
             piece_count: 763,
             reason: None,
+            attempt: 0,
+            size_bytes: 0,
+            at_unix_ms: None,
+            message_id: None,
         };
         let (properties, body) = encode(&receipt);
         assert_eq!(decode::<Receipt>(&properties, &body), Some(receipt));

@@ -20,6 +20,8 @@ pub mod place;
 pub mod presence;
 mod receipt;
 mod registry;
+pub mod report;
+mod retry;
 pub mod send;
 pub mod state;
 pub mod status;

@@ -1,17 +1,23 @@
-//! Presence: a node tells that it is there, at an interval, when it comes and goes, and when asked.
+//! Presence: a node tells that it is there, at an interval, when it comes and goes, and when asked; and, while
+//! somebody looks on, how its transfers stand.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::edge::Shared;
 use super::message::{
-    CONTROL_BYTES_MAX, CONTROL_EXCHANGE, PRESENCE_KEY, Presence, PresenceEvent, REQUEST_KEY, encode,
+    CONTROL_BYTES_MAX, CONTROL_EXCHANGE, ControlMessage, NodeName, PRESENCE_KEY, Presence,
+    PresenceEvent, REQUEST_KEY, decode, encode,
+};
+use super::report::{
+    Machine, MachineRole, REPORT_KEY, Reporter, Retry, WATCH_KEY, WATCH_TIME, Watch, swarm_id,
 };
 use crate::amqp::field::ShortString;
-use crate::client::{Channel, ClientError, ConsumeSettings, Publish, QueueSettings};
+use crate::client::{Channel, ClientError, ConsumeSettings, Delivery, Publish, QueueSettings};
 use crate::disk::{Disk as _, OsDisk};
 
 /// How often a node tells that it is there.
@@ -20,7 +26,10 @@ pub const PRESENCE_INTERVAL: Duration = Duration::from_secs(10);
 pub const GONE_AFTER: Duration = Duration::from_secs(60);
 
 /// A queue of this connection's own that gets requests for presence.
-pub(super) async fn request_queue(channel: &Channel) -> Result<ShortString, ClientError> {
+pub(super) async fn request_queue(
+    channel: &Channel,
+    node: &NodeName,
+) -> Result<ShortString, ClientError> {
     let own = QueueSettings {
         exclusive: true,
         auto_delete: true,
@@ -30,9 +39,9 @@ pub(super) async fn request_queue(channel: &Channel) -> Result<ShortString, Clie
         .declare_queue(&ShortString::EMPTY, &own)
         .await?
         .queue;
-    channel
-        .bind_queue(&queue, &CONTROL_EXCHANGE, &REQUEST_KEY)
-        .await?;
+    for key in [REQUEST_KEY, WATCH_KEY, Retry::key(node)] {
+        channel.bind_queue(&queue, &CONTROL_EXCHANGE, &key).await?;
+    }
     Ok(queue)
 }
 
@@ -42,6 +51,15 @@ pub(super) struct Announcer<'a> {
     channel: Channel,
     /// This node's address on the way to the broker.
     local: IpAddr,
+    reporter: Reporter,
+    watched: Option<Watched>,
+}
+
+/// Somebody looks on.
+struct Watched {
+    until: Instant,
+    next: Instant,
+    interval: Duration,
 }
 
 impl<'a> Announcer<'a> {
@@ -50,6 +68,8 @@ impl<'a> Announcer<'a> {
             shared,
             channel,
             local,
+            reporter: Reporter::default(),
+            watched: None,
         }
     }
 
@@ -60,13 +80,13 @@ impl<'a> Announcer<'a> {
             .await
     }
 
-    async fn send(
+    async fn send<M: ControlMessage>(
         &self,
         exchange: ShortString,
         routing_key: ShortString,
-        presence: &Presence,
+        message: &M,
     ) -> Result<(), ClientError> {
-        let (properties, body) = encode(presence);
+        let (properties, body) = encode(message);
         let publish = Publish {
             exchange,
             routing_key,
@@ -87,21 +107,85 @@ impl<'a> Announcer<'a> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
         loop {
+            let report = async {
+                match &self.watched {
+                    Some(watched) => sleep_until(watched.next.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = ticks.tick() => self.announce(PresenceEvent::Alive).await?,
+                () = report => self.report().await?,
                 request = consumer.next() => {
                     let request = request?;
                     let tag = request.delivery_tag;
-                    let reply_to = request.properties().and_then(|properties| properties.reply_to);
-                    // Read over a body, if there is one, before the next call.
-                    drop(request.body.whole(CONTROL_BYTES_MAX).await);
-                    if let Some(reply_to) = reply_to {
-                        self.answer(reply_to).await?;
-                    }
+                    self.handle(request).await?;
                     self.channel.ack(tag).await?;
                 }
             }
         }
+    }
+
+    /// Answers a request: for presence, for reports, or to try a file again.
+    async fn handle(&mut self, request: Delivery) -> Result<(), ClientError> {
+        let properties = request.properties().unwrap_or_default();
+        // Read over a body, if there is one, before the next call.
+        let body = request.body.whole(CONTROL_BYTES_MAX).await;
+        let body = body.unwrap_or_default();
+        if let Some(watch) = decode::<Watch>(&properties, &body) {
+            self.watch(watch, Instant::now());
+        } else if let Some(retry) = decode::<Retry>(&properties, &body) {
+            let shared = Arc::clone(self.shared);
+            let retrying = spawn_blocking(move || super::retry::retry(&shared, &retry));
+            if let Err(error) = retrying.await {
+                tracing::error!(%error, "trying a file again was cut off");
+            }
+        } else if let Some(reply_to) = properties.reply_to {
+            self.answer(reply_to).await?;
+        }
+        Ok(())
+    }
+
+    // req: CONTROL-22
+    fn watch(&mut self, watch: Watch, now: Instant) {
+        let interval = watch.interval();
+        let next = match &self.watched {
+            Some(watched) => watched.next.min(now + interval),
+            None => now,
+        };
+        self.watched = Some(Watched {
+            until: now + WATCH_TIME,
+            next,
+            interval,
+        });
+    }
+
+    /// Tells who looks on how the transfers stand.
+    // req: CONTROL-23
+    async fn report(&mut self) -> Result<(), ClientError> {
+        let now = Instant::now();
+        let swarm = &self.shared.swarm;
+        let machine = Machine {
+            name: self.shared.settings.name.clone(),
+            role: MachineRole::Node,
+            swarm_id: swarm.node(),
+            address: self.address().map(|address| address.to_string()),
+        };
+        let report = self.reporter.report(&machine, &swarm.stats(), now);
+        match &mut self.watched {
+            Some(watched) if now < watched.until => watched.next = now + watched.interval,
+            Some(_) | None => {
+                self.watched = None;
+                self.reporter = Reporter::default();
+            }
+        }
+        self.send(CONTROL_EXCHANGE, REPORT_KEY, &report).await
+    }
+
+    /// Where peers reach this node.
+    fn address(&self) -> Option<SocketAddr> {
+        let listener = self.shared.swarm.local_addr();
+        listener.map(|address| reachable(address, self.local))
     }
 
     // req: CONTROL-15
@@ -124,22 +208,19 @@ impl<'a> Announcer<'a> {
 
     fn presence(&self, event: PresenceEvent) -> Presence {
         let settings = &self.shared.settings;
-        let peers = self
-            .shared
-            .swarm
-            .local_addr()
-            .map(|address| reachable(address, self.local));
         Presence {
             node: settings.name.clone(),
             event,
             groups: settings.groups.clone(),
-            peers: peers
+            peers: self
+                .address()
                 .into_iter()
                 .map(|address| address.to_string())
                 .collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             free_bytes: OsDisk.free_bytes(&settings.inbox).unwrap_or(0),
             fetching: u32::try_from(self.shared.fetches.count()).unwrap_or(u32::MAX),
+            swarm_id: swarm_id(&self.shared.swarm.node()),
             files: Vec::new(),
         }
     }

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use super::edge::{Hint, Receipts, Shared, short};
-use super::message::{Receipt, encode};
+use super::message::{CONTROL_EXCHANGE, FileState, Receipt, encode};
+use super::report::RECEIPT_KEY;
 use super::state::Record;
 use crate::amqp::field::ShortString;
 use crate::client::{Channel, ClientError, Publish};
+
+/// The exchange that leads to the queue of the key's name.
+const DEFAULT: ShortString = ShortString::EMPTY;
 
 /// Sends what is due from earlier, then whatever comes, until the connection ends.
 // req: CONTROL-12
@@ -33,8 +37,12 @@ pub(super) async fn run(shared: &Arc<Shared>, out: &Channel) -> Result<(), Clien
             }
             Some(hint) = hints.recv() => {
                 let Hint { reply_to, correlation_id, receipt } = hint;
-                let confirm = publish(out, reply_to, correlation_id, &receipt).await?;
-                drop(confirm);
+                if receipt.state != FileState::Fetching {
+                    copy(out, correlation_id.clone(), &receipt).await?;
+                }
+                if let Some(reply_to) = reply_to {
+                    drop(publish(out, DEFAULT, reply_to, correlation_id, &receipt).await?);
+                }
             }
         }
     }
@@ -46,9 +54,11 @@ async fn send_final(
     key: [u8; 32],
     record: &Record,
 ) -> Result<(), ClientError> {
+    let receipt = record.receipt(&shared.settings.name);
+    let message_id = short(record.message_id.as_ref());
+    copy(out, message_id.clone(), &receipt).await?;
     if let Some(reply_to) = short(record.reply_to.as_ref()) {
-        let receipt = record.receipt(&shared.settings.name);
-        let confirm = publish(out, reply_to, short(record.message_id.as_ref()), &receipt).await?;
+        let confirm = publish(out, DEFAULT, reply_to, message_id, &receipt).await?;
         match confirm.wait().await {
             // A reply queue that is gone has nobody who waits.
             Ok(()) => {}
@@ -67,18 +77,30 @@ async fn send_final(
     Ok(())
 }
 
+/// Tells those who look on.
+// req: CONTROL-24
+async fn copy(
+    out: &Channel,
+    message_id: Option<ShortString>,
+    receipt: &Receipt,
+) -> Result<(), ClientError> {
+    let copied = publish(out, CONTROL_EXCHANGE, RECEIPT_KEY, message_id, receipt);
+    copied.await.map(drop)
+}
+
 // req: CONTROL-11
 async fn publish(
     out: &Channel,
-    reply_to: ShortString,
+    exchange: ShortString,
+    routing_key: ShortString,
     correlation_id: Option<ShortString>,
     receipt: &Receipt,
 ) -> Result<crate::client::Confirm, ClientError> {
     let (mut properties, body) = encode(receipt);
     properties.correlation_id = correlation_id;
     let publish = Publish {
-        exchange: ShortString::EMPTY,
-        routing_key: reply_to,
+        exchange,
+        routing_key,
         mandatory: false,
         properties,
     };

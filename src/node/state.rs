@@ -18,6 +18,8 @@ use crate::amqp::header::{ContentHeader, Properties};
 
 /// Most records; beyond it a tenth of them goes, oldest first, of those that are done.
 pub const RECORDS_MAX: u64 = 10_000;
+/// Most messages of failed files that are kept, to try them again; the oldest goes.
+const FAILED_MESSAGES_MAX: usize = 64;
 /// Latest files that an answer to a presence request tells.
 pub const LATEST_MAX: usize = 256;
 
@@ -59,6 +61,9 @@ pub struct Record {
     pub reply_to: Option<String>,
     /// The message's id, the correlation id of its receipts.
     pub message_id: Option<String>,
+    /// How often it was tried again when somebody asked for that.
+    #[serde(default)]
+    pub attempt: u32,
     /// When this was written, in milliseconds since 1970.
     pub updated_unix_ms: u64,
     /// Whether the final receipt is still to be confirmed by the broker.
@@ -78,6 +83,10 @@ impl Record {
             pieces_done: if is_complete { self.piece_count } else { 0 },
             piece_count: self.piece_count,
             reason: self.reason.clone(),
+            attempt: self.attempt,
+            size_bytes: self.size_bytes,
+            at_unix_ms: Some(self.updated_unix_ms),
+            message_id: self.message_id.clone(),
         }
     }
 }
@@ -140,8 +149,10 @@ impl NodeState {
                     .insert(key, bytes.as_slice())
                     .map_err(StateError::new)?;
             }
-            if record.state.is_final() {
-                manifests.remove(key).map_err(StateError::new)?;
+            match record.state {
+                FileState::Complete => drop(manifests.remove(key).map_err(StateError::new)?),
+                FileState::Failed => forget_failed(&records, &mut manifests)?,
+                FileState::Announced | FileState::Accepted | FileState::Fetching => {}
             }
         }
         write.commit().map_err(StateError::new)
@@ -171,14 +182,37 @@ impl NodeState {
             let (key, message) = entry.map_err(StateError::new)?;
             let key = key.value();
             let record = records.get(key).map_err(StateError::new)?;
-            let record =
-                record.and_then(|bytes| serde_json::from_slice::<Record>(bytes.value()).ok());
+            let record = record.and_then(|bytes| read_record(bytes.value()));
+            let record = record.filter(|record| !record.state.is_final());
             if let (Some(record), Some(message)) = (record, decode_message(message.value())) {
                 found.push((key, record, message));
             }
         }
         found.sort_by_key(|(_, record, _)| record.updated_unix_ms);
         Ok(found)
+    }
+
+    /// The latest failed work for a file, and its message if it is kept still.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    // req: CONTROL-26
+    pub fn failed(
+        &self,
+        is_meant: impl Fn(&Record) -> bool,
+    ) -> Result<Option<([u8; 32], Record, Option<JournaledMessage>)>, StateError> {
+        let failed = self
+            .all()?
+            .into_iter()
+            .filter(|(_, record)| record.state == FileState::Failed && is_meant(record));
+        let Some((key, record)) = failed.max_by_key(|(_, record)| record.updated_unix_ms) else {
+            return Ok(None);
+        };
+        let read = self.database.begin_read().map_err(StateError::new)?;
+        let manifests = read.open_table(MANIFESTS).map_err(StateError::new)?;
+        let message = manifests.get(key).map_err(StateError::new)?;
+        let message = message.and_then(|message| decode_message(message.value()));
+        Ok(Some((key, record, message)))
     }
 
     /// Work whose final receipt the broker has not confirmed yet.
@@ -283,6 +317,39 @@ fn forget_oldest(records: &mut redb::Table<'_, [u8; 32], &[u8]>) -> Result<(), S
     Ok(())
 }
 
+fn read_record(bytes: &[u8]) -> Option<Record> {
+    serde_json::from_slice(bytes).ok()
+}
+
+/// Lets go of the messages of failed work beyond [`FAILED_MESSAGES_MAX`], oldest first.
+fn forget_failed(
+    records: &redb::Table<'_, [u8; 32], &[u8]>,
+    messages: &mut redb::Table<'_, [u8; 32], &[u8]>,
+) -> Result<(), StateError> {
+    if messages.len().map_err(StateError::new)? <= FAILED_MESSAGES_MAX as u64 {
+        return Ok(());
+    }
+    let mut failed = Vec::new();
+    for entry in messages.iter().map_err(StateError::new)? {
+        let (key, _) = entry.map_err(StateError::new)?;
+        let record = records.get(key.value()).map_err(StateError::new)?;
+        match record.and_then(|bytes| read_record(bytes.value())) {
+            Some(record) if record.state.is_final() => {
+                failed.push((record.updated_unix_ms, key.value()));
+            }
+            Some(_) => {}
+            // Its record was among the oldest that went.
+            None => failed.push((0, key.value())),
+        }
+    }
+    failed.sort_unstable();
+    let spare_count = failed.len().saturating_sub(FAILED_MESSAGES_MAX);
+    for (_, key) in failed.into_iter().take(spare_count) {
+        messages.remove(key).map_err(StateError::new)?;
+    }
+    Ok(())
+}
+
 fn encode_message(message: &JournaledMessage) -> Vec<u8> {
     let raw = message.properties.encode();
     let mut bytes = Vec::with_capacity(4 + raw.len() + message.body.len());
@@ -322,6 +389,7 @@ mod tests {
             path: None,
             reply_to: None,
             message_id: None,
+            attempt: 0,
             updated_unix_ms,
             is_receipt_due: state.is_final(),
         }

@@ -128,7 +128,7 @@ async fn serve(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Clie
     let files = connection.channel().await?;
     let queue = bind(shared, &files).await?;
     let control = connection.channel().await?;
-    let requests = presence::request_queue(&control).await?;
+    let requests = presence::request_queue(&control, &shared.settings.name).await?;
     let out = connection.channel().await?;
     out.select_confirms().await?;
     let mut consumer = files.consume(&queue, &inbox::consume_settings()).await?;

@@ -248,6 +248,10 @@ impl Watching<'_> {
                     pieces_done: on_node.pieces_done,
                     piece_count: on_node.piece_count,
                     reason: on_node.reason.clone(),
+                    attempt: 0,
+                    size_bytes: file.size_bytes,
+                    at_unix_ms: None,
+                    message_id: None,
                 });
                 (file.message_id.clone(), receipts.collect())
             }

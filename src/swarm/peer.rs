@@ -336,6 +336,17 @@ pub struct PeerCounts {
     pub stalls: u32,
 }
 
+impl PeerCounts {
+    /// Adds what the same node did on another connection.
+    pub fn add(&mut self, other: &Self) {
+        self.down_bytes = self.down_bytes.saturating_add(other.down_bytes);
+        self.up_bytes = self.up_bytes.saturating_add(other.up_bytes);
+        self.pieces = self.pieces.saturating_add(other.pieces);
+        self.duplicate_bytes = self.duplicate_bytes.saturating_add(other.duplicate_bytes);
+        self.stalls = self.stalls.saturating_add(other.stalls);
+    }
+}
+
 /// One proven peer of one payload.
 #[derive(Debug)]
 pub(crate) struct Member {

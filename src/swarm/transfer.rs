@@ -17,7 +17,7 @@ use crate::swarm::addresses::AddressBook;
 use crate::swarm::availability::Availability;
 use crate::swarm::engine::{Action, Want};
 use crate::swarm::limits::{HAVE_DELAY_MIN, Settings};
-use crate::swarm::peer::Member;
+use crate::swarm::peer::{Member, PeerCounts};
 use crate::swarm::picker::{Giver, Order};
 use crate::swarm::proof::Random;
 use crate::swarm::rate::Rate;
@@ -91,6 +91,10 @@ pub(crate) struct Transfer {
     /// Nodes that sent a bad piece of this payload, or stalled twice: they do not come back.
     pub(crate) excluded: BTreeSet<NodeId>,
     pub(crate) counts: TransferCounts,
+    /// What earlier connections of each node did, for figures of who served whom.
+    pub(crate) past: BTreeMap<NodeId, PeerCounts>,
+    /// This node gave the payload to the swarm.
+    pub(crate) is_origin: bool,
     pub(crate) up_rate: Rate,
     pub(crate) down_rate: Rate,
     /// Bytes asked for a second time in the endgame, as long as the first copy was missing.
@@ -102,6 +106,8 @@ pub(crate) struct Transfer {
 
 /// Nodes that may be excluded from one swarm; beyond it the least is forgotten.
 const EXCLUDED_MAX: usize = 1024;
+/// Nodes whose earlier connections are counted; those that come beyond it are not.
+const PAST_MAX: usize = 256;
 
 impl Transfer {
     pub(crate) fn new(id: TransferId, want: Want, salt: u64, now: Instant) -> Self {
@@ -133,6 +139,8 @@ impl Transfer {
             book: AddressBook::default(),
             excluded: BTreeSet::new(),
             counts: TransferCounts::default(),
+            past: BTreeMap::new(),
+            is_origin: want.origin,
             up_rate: Rate::new(now),
             down_rate: Rate::new(now),
             duplicate_asked_bytes: 0,
@@ -207,10 +215,21 @@ impl Transfer {
             giver.lost(conn, |piece| availability.holders(piece) > 0);
         }
         shared.uploads.drain(self.id, conn);
+        self.remember(&member);
         if let Some(address) = member.dialled {
             self.book.left(address, now);
         }
         Some(member)
+    }
+
+    /// Adds what a peer that is gone did to what its node did before.
+    fn remember(&mut self, member: &Member) {
+        let counts = &member.counts;
+        let is_known = self.past.contains_key(&member.node);
+        let has_served = counts.up_bytes + counts.down_bytes > 0;
+        if has_served && (is_known || self.past.len() < PAST_MAX) {
+            self.past.entry(member.node).or_default().add(counts);
+        }
     }
 
     /// The node's own invariants; for tests and simulations.

@@ -19,6 +19,10 @@ pub struct TransferStats {
     pub payload: PayloadId,
     /// Its size in bytes.
     pub size_bytes: u64,
+    /// Bytes of each piece but the last.
+    pub piece_bytes: u32,
+    /// Whether this node gave the payload to the swarm.
+    pub is_origin: bool,
     /// What it is in now.
     pub state: TransferState,
     /// Pieces held.
@@ -35,6 +39,8 @@ pub struct TransferStats {
     pub up_bytes_per_second: u64,
     /// The peers that take part now.
     pub peers: Vec<PeerStats>,
+    /// What connections that are gone did, by node; some of these nodes may be among the peers again.
+    pub past: Vec<(NodeId, PeerCounts)>,
 }
 
 /// One peer's figures in one swarm.
@@ -76,6 +82,8 @@ impl Engine {
             transfer: id,
             payload: transfer.payload,
             size_bytes: transfer.geometry.size_bytes(),
+            piece_bytes: transfer.geometry.piece_bytes().get(),
+            is_origin: transfer.is_origin,
             state: transfer.state,
             pieces_held: transfer.have.held_count(),
             piece_count: transfer.geometry.piece_count(),
@@ -84,6 +92,11 @@ impl Engine {
             down_bytes_per_second: transfer.down_rate.bytes_per_second(now),
             up_bytes_per_second: transfer.up_rate.bytes_per_second(now),
             peers: peers.collect(),
+            past: transfer
+                .past
+                .iter()
+                .map(|(node, counts)| (*node, *counts))
+                .collect(),
         })
     }
 

@@ -699,3 +699,21 @@ fn resumed_pieces_are_not_asked_and_failures_stay_with_their_payload() {
     );
     scripted.engine.check().expect("invariants hold");
 }
+
+/// What a connection brought is known after it is gone, as its node's.
+#[test]
+fn bytes_of_gone_connections_are_remembered_by_node() {
+    let mut scripted = Scripted::member(none(), false);
+    scripted.bitfield(&full());
+    let asked = scripted.serve(3);
+    assert_eq!(asked.len(), 3);
+    let before = scripted.engine.stats(scripted.now).remove(0);
+    assert!(before.past.is_empty());
+    let brought = before.peers[0].counts;
+    assert!(brought.down_bytes > 0);
+    scripted.engine.handle_disconnected(NEAR, scripted.now);
+    let after = scripted.engine.stats(scripted.now).remove(0);
+    assert!(after.peers.is_empty());
+    assert_eq!(after.past, [(Scripted::us(), brought)]);
+    assert!(!after.is_origin);
+}
