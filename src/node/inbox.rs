@@ -199,7 +199,11 @@ async fn handle_file(
             fetch::fail(&shared, Work { key, record }, &reason);
             return;
         }
-        place_small(&shared, Work { key, record }, JournaledMessage { properties, body });
+        place_small(
+            &shared,
+            Work { key, record },
+            JournaledMessage { properties, body },
+        );
     })
     .await
 }
@@ -212,7 +216,9 @@ pub(super) fn place_small(shared: &Shared, work: Work, message: JournaledMessage
         Err(error) => return fetch::fail(shared, work, &format!("the name is not safe: {error}")),
     };
     let id = blake3::hash(&message.body);
-    let placed = shared.inbox.place_bytes(&leaf, *id.as_bytes(), &message.body);
+    let placed = shared
+        .inbox
+        .place_bytes(&leaf, *id.as_bytes(), &message.body);
     if placed.is_err()
         && let Err(error) = shared.state.put(work.key, &work.record, Some(&message))
     {

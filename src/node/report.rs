@@ -301,7 +301,12 @@ impl Reporter {
     // req: CONTROL-23
     pub fn report(&mut self, machine: &Machine, stats: &[TransferStats], now: Instant) -> Report {
         let mut chosen: Vec<&TransferStats> = stats.iter().collect();
-        chosen.sort_by_key(|stats| (stats.state != TransferState::Fetching, stats.peers.is_empty()));
+        chosen.sort_by_key(|stats| {
+            (
+                stats.state != TransferState::Fetching,
+                stats.peers.is_empty(),
+            )
+        });
         chosen.truncate(TRANSFERS_MAX);
         let mut counts = HashMap::new();
         let transfers = chosen
@@ -356,7 +361,12 @@ impl Reporter {
             report
         });
         let mut peers: Vec<PeerReport> = peers.collect();
-        peers.sort_by_key(|peer| (!peer.connected, u64::MAX - peer.down_bytes.max(peer.up_bytes)));
+        peers.sort_by_key(|peer| {
+            (
+                !peer.connected,
+                u64::MAX - peer.down_bytes.max(peer.up_bytes),
+            )
+        });
         peers.truncate(PEERS_MAX);
         TransferReport {
             payload_id: stats.payload.to_string(),
@@ -418,8 +428,7 @@ mod tests {
 
     fn stats(number: u8, pieces: u32, down_bytes: u64) -> TransferStats {
         let piece_bytes = PieceBytes::new(16 * 1024).expect("valid");
-        let geometry =
-            Geometry::new(u64::from(pieces) * 16 * 1024, piece_bytes).expect("valid");
+        let geometry = Geometry::new(u64::from(pieces) * 16 * 1024, piece_bytes).expect("valid");
         TransferStats {
             transfer: TransferId(number.into()),
             payload: PayloadId::from_bytes([number; 32]),
