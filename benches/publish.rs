@@ -134,11 +134,12 @@ impl Client {
         let mut sent_bytes = 0;
         let mut queue = None;
         for item in self.items.drain(..) {
-            if let OutboxItem::Deliver(delivery) = item {
-                sent_bytes += delivery.cost_bytes();
-                if delivery.consumer.ack_mode() == AckMode::Manual {
-                    self.seqs.push(delivery.seq);
-                    queue.get_or_insert_with(|| Arc::clone(delivery.queue()));
+            if let OutboxItem::Deliver(deliveries) = item {
+                sent_bytes += deliveries.cost_bytes();
+                if deliveries.consumer.ack_mode() == AckMode::Manual {
+                    let messages = deliveries.messages.iter();
+                    self.seqs.extend(messages.map(|delivery| delivery.seq));
+                    queue.get_or_insert_with(|| Arc::clone(deliveries.queue()));
                 }
             }
         }

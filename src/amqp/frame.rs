@@ -16,8 +16,8 @@ use crate::amqp::limits::{
 };
 
 pub use encode::{
-    put_body, put_body_frames, put_content, put_frame_head, put_header, put_heartbeat, put_method,
-    put_method_with_content,
+    frame_head, put_body, put_body_frames, put_content, put_frame_head, put_header, put_heartbeat,
+    put_method, put_method_with_content,
 };
 pub(super) use error::write_numbers;
 pub use error::{FrameError, OctetSnippet};

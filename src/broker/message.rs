@@ -243,6 +243,27 @@ impl Message {
         }
     }
 
+    /// What is kept in one piece with the body in front of it, and the body; none if they are apart, or if
+    /// something is between.
+    pub(crate) fn head_and_body(&self) -> Option<(&[u8], &[u8])> {
+        match &self.0 {
+            Form::Packed(all) if all.first()? & FLAG_HIDDEN_KEYS == 0 => {
+                all.split_at_checked(self.hidden_at(all))
+            }
+            Form::Packed(_) | Form::Split(_) => None,
+        }
+    }
+
+    /// The body, if what is in front of it is the same as this, which another message's
+    /// [`head_and_body`](Self::head_and_body) gave; and so all that it says.
+    #[inline]
+    pub(crate) fn body_behind(&self, head: &[u8]) -> Option<&[u8]> {
+        match &self.0 {
+            Form::Packed(all) if !head.is_empty() => all.strip_prefix(head),
+            Form::Packed(_) | Form::Split(_) => None,
+        }
+    }
+
     /// The inline body as a shared slice, if it is long enough to be kept apart: sending it then needs
     /// no copy. `None` for short bodies and payloads.
     #[must_use]
@@ -507,6 +528,58 @@ impl Message {
     }
 }
 
+/// What messages have in common that differ in their bodies only: where they were published, and the header.
+#[derive(Debug)]
+pub struct Template {
+    /// The head, and behind it the body of the message that was made last.
+    packed: Vec<u8>,
+    head_bytes: usize,
+    header_bytes: usize,
+}
+
+impl Template {
+    /// Of such messages.
+    #[must_use]
+    pub fn new(exchange: &[u8], routing_key: &[u8], header: &[u8], traits: MessageTraits) -> Self {
+        let mut head = Scratch::new();
+        put_head(&mut head, exchange, routing_key, header, traits, &[]);
+        Self {
+            head_bytes: head.len(),
+            header_bytes: header.len(),
+            packed: head.into_vec(),
+        }
+    }
+
+    /// The message with this body, which lies in `owner`.
+    #[inline]
+    pub(crate) fn message(&mut self, owner: &Bytes, body: &[u8]) -> Message {
+        self.packed.truncate(self.head_bytes);
+        if body.len() <= self.packed_body_bytes_max() {
+            self.packed.extend_from_slice(body);
+            return Message(Form::Packed(Arc::from(self.packed.as_slice())));
+        }
+        Message(Form::Split(Arc::new(Split {
+            head: Box::from(self.packed.as_slice()),
+            body: Body::Inline(owner.slice_ref(body)),
+        })))
+    }
+
+    /// The longest body that is kept in one piece with all else, in bytes.
+    pub(crate) fn packed_body_bytes_max(&self) -> usize {
+        PACKED_BYTES_MAX.saturating_sub(self.header_bytes)
+    }
+
+    /// The exchange they are published to.
+    pub(crate) fn exchange(&self) -> &[u8] {
+        short(&self.packed, ROUTE_AT)
+    }
+
+    /// Their routing key.
+    pub(crate) fn routing_key(&self) -> &[u8] {
+        short(&self.packed, ROUTE_AT + 1 + self.exchange().len())
+    }
+}
+
 impl fmt::Debug for Message {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -673,6 +746,21 @@ mod tests {
     #[test]
     fn a_message_takes_sixteen_bytes_where_it_is_held() {
         assert_eq!(size_of::<Message>(), 16);
+    }
+
+    #[test]
+    fn a_template_makes_the_same_messages() {
+        let mut template = Template::new(b"logs", b"a.b", &[0, 0], TRAITS);
+        assert_eq!(
+            (template.exchange(), template.routing_key()),
+            (&b"logs"[..], &b"a.b"[..])
+        );
+        for body_bytes in [1, PACKED_BYTES_MAX - 2, PACKED_BYTES_MAX - 1, 100, 10_000] {
+            let body = Bytes::from(vec![b'x'; body_bytes]);
+            let made = template.message(&body, &body);
+            check_accessors(&made, body_bytes);
+            assert_eq!(made.image(), message(body_bytes).image());
+        }
     }
 
     #[test]

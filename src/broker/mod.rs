@@ -81,9 +81,9 @@ pub use events::EventHeaders;
 pub use exchange::{Exchange, ExchangeKind};
 pub use ids::ConnectionId;
 pub use limits::BrokerLimits;
-pub use message::{Body, BodyRef, Message, MessageTraits, Persistence};
+pub use message::{Body, BodyRef, Message, MessageTraits, Persistence, Template};
 pub use name::Name;
-pub use outbox::{Delivery, Outbox, OutboxItem, Reply, Waker, Wakes};
+pub use outbox::{Deliveries, Delivery, Outbox, OutboxItem, Reply, Waker, Wakes};
 pub use pager::Pager;
 pub use parameters::{Parameter, Parameters};
 pub use payloads::{PayloadBody, PayloadReferences};
@@ -102,6 +102,9 @@ pub use vhost::{
     Publish, PublishOutcome, Published, Put, QueueDeclare, QueueDeclared, QueueDelete, Settlements,
     TracedDelivery, Vhost, VhostDetails, is_whole,
 };
+
+pub(crate) use route::may_have_more_keys;
+pub(crate) use vhost::RunOutcome;
 
 use definitions::{DefinitionStore, VhostRecord};
 use events::{EVENT_VHOST, Events};

@@ -11,8 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
-use smallvec::SmallVec;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::{SmallVec, smallvec};
 
 use super::consumer::{AckMode, Consumer};
 use super::limits::{OUTBOX_ITEM_BYTES, REPLY_BYTES_MAX};
@@ -26,11 +26,18 @@ pub trait Waker: Send + Sync {
     fn wake(&self);
 }
 
+/// Messages on their way to one consumer, in order.
+#[derive(Debug)]
+pub struct Deliveries {
+    /// Who gets them; knows its queue, channel, tag and whether it acknowledges.
+    pub consumer: Arc<Consumer>,
+    /// One at least.
+    pub messages: SmallVec<[Delivery; 1]>,
+}
+
 /// One message on its way to one consumer.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Who gets it; knows its queue, channel, tag and whether it acknowledges.
-    pub consumer: Arc<Consumer>,
     /// The message.
     pub message: Message,
     /// Its number in the queue, for [`Queue::settle`]; of no use to a consumer that does not acknowledge.
@@ -43,14 +50,23 @@ impl Delivery {
     /// What it counts in the outbox, in bytes. The session gives it back with [`Outbox::released`] once
     /// the delivery left for the socket, or was dropped.
     #[must_use]
+    #[inline]
     pub fn cost_bytes(&self) -> usize {
         cost_bytes(&self.message)
     }
+}
 
-    /// The queue it came from.
+impl Deliveries {
+    /// The queue they came from.
     #[must_use]
     pub fn queue(&self) -> &Arc<Queue> {
         self.consumer.queue()
+    }
+
+    /// What they count in the outbox together, in bytes.
+    #[must_use]
+    pub fn cost_bytes(&self) -> usize {
+        self.messages.iter().map(Delivery::cost_bytes).sum()
     }
 }
 
@@ -74,8 +90,8 @@ impl Reply {
 /// What a session finds in its outbox.
 #[derive(Debug)]
 pub enum OutboxItem {
-    /// A message for one of the connection's consumers.
-    Deliver(Delivery),
+    /// Messages for one of the connection's consumers.
+    Deliver(Deliveries),
     /// An answer by direct reply-to for one of the connection's channels.
     Reply(Reply),
     /// The queue is gone, and the consumer with it: `basic.cancel` to the client, if it wants to know.
@@ -109,6 +125,53 @@ pub(crate) enum Pushed {
     Stalled(Delivery),
     /// The connection is gone.
     Closed(Delivery),
+}
+
+/// An outbox that is held for deliveries to one of its consumers: what is paid once for all of them.
+pub(crate) struct Handing<'a> {
+    outbox: &'a Arc<Outbox>,
+    consumer: &'a Arc<Consumer>,
+    state: MutexGuard<'a, State>,
+}
+
+impl<'a> Handing<'a> {
+    /// Who gets what is pushed.
+    pub(crate) fn consumer(&self) -> &'a Arc<Consumer> {
+        self.consumer
+    }
+
+    /// Takes a delivery, unless it is full. One larger than the bound passes when nothing else waits.
+    #[inline]
+    pub(crate) fn push(&mut self, delivery: Delivery, wakes: &mut Wakes) -> Pushed {
+        let (consumer, state) = (self.consumer, &mut *self.state);
+        if state.closed {
+            return Pushed::Closed(delivery);
+        }
+        if state.bytes >= self.outbox.bytes_max {
+            state.stalled.push(Arc::clone(consumer));
+            return Pushed::Stalled(delivery);
+        }
+        // Under the outbox's lock, so that nothing is counted that is not taken.
+        if consumer.ack_mode == AckMode::Manual && !consumer.acquire(delivery.message.size_bytes())
+        {
+            return Pushed::Stalled(delivery);
+        }
+        state.bytes += delivery.cost_bytes();
+        match state.items.back_mut() {
+            Some(OutboxItem::Deliver(last)) if Arc::ptr_eq(&last.consumer, consumer) => {
+                last.messages.push(delivery);
+            }
+            _ => {
+                let deliveries = Deliveries {
+                    consumer: Arc::clone(consumer),
+                    messages: smallvec![delivery],
+                };
+                state.items.push_back(OutboxItem::Deliver(deliveries));
+                self.outbox.notify(state, wakes);
+            }
+        }
+        Pushed::Taken
+    }
 }
 
 impl Outbox {
@@ -156,26 +219,14 @@ impl Outbox {
         self.state.lock().bytes
     }
 
-    /// Takes a delivery, unless it is full. One larger than the bound passes when nothing else waits.
-    pub(crate) fn push_delivery(self: &Arc<Self>, delivery: Delivery, wakes: &mut Wakes) -> Pushed {
-        let mut state = self.state.lock();
-        if state.closed {
-            return Pushed::Closed(delivery);
+    /// Holds the outbox for deliveries to one of its consumers.
+    #[inline]
+    pub(crate) fn begin<'a>(self: &'a Arc<Self>, consumer: &'a Arc<Consumer>) -> Handing<'a> {
+        Handing {
+            outbox: self,
+            consumer,
+            state: self.state.lock(),
         }
-        if state.bytes >= self.bytes_max {
-            state.stalled.push(Arc::clone(&delivery.consumer));
-            return Pushed::Stalled(delivery);
-        }
-        // Under the outbox's lock, so that nothing is counted that is not taken.
-        if delivery.consumer.ack_mode == AckMode::Manual
-            && !delivery.consumer.acquire(delivery.message.size_bytes())
-        {
-            return Pushed::Stalled(delivery);
-        }
-        state.bytes += delivery.cost_bytes();
-        state.items.push_back(OutboxItem::Deliver(delivery));
-        self.notify(&mut state, wakes);
-        Pushed::Taken
     }
 
     /// Takes an answer; false if the connection is gone or has not taken too many before it.
@@ -217,13 +268,13 @@ impl Outbox {
 
     /// Takes out what waits for one channel, which is closed. Its deliveries are given back; their bytes
     /// stay counted until [`Outbox::released`].
-    pub(crate) fn withdraw(&self, channel: u16) -> Vec<Delivery> {
+    pub(crate) fn withdraw(&self, channel: u16) -> Vec<Deliveries> {
         let mut state = self.state.lock();
         let mut withdrawn = Vec::new();
         for item in std::mem::take(&mut state.items) {
             match item {
-                OutboxItem::Deliver(delivery) if delivery.consumer.channel == channel => {
-                    withdrawn.push(delivery);
+                OutboxItem::Deliver(deliveries) if deliveries.consumer.channel == channel => {
+                    withdrawn.push(deliveries);
                 }
                 OutboxItem::ConsumerCancelled(consumer) if consumer.channel == channel => {}
                 OutboxItem::Reply(reply) if reply.consumer.channel() == channel => {

@@ -55,7 +55,7 @@ use super::ids::ConnectionId;
 use super::limits::EXPIRED_AT_ONCE_MAX;
 use super::message::{Message, Persistence};
 use super::name::Name;
-use super::outbox::{Delivery, Pushed, Wakes};
+use super::outbox::{Delivery, Handing, Pushed, Wakes};
 use super::stamp::DELIVERY_COUNT;
 use super::timers::{Earliest, TimerKey, Timers};
 use super::vhost::Vhost;
@@ -66,6 +66,7 @@ use arguments::{QueueKind, QueueSettings};
 pub use consumers::{Activity, ConsumerState};
 use consumers::{Consumers, Unsettled};
 use expiry::{Clockwork, Deadline};
+pub(crate) use intake::Run;
 pub(crate) use paging::{LoadOutcome, Paging};
 pub use peek::{Peek, Peeked};
 use priorities::Priorities;
@@ -651,33 +652,78 @@ impl Queue {
         if state.stream.is_some() {
             return self.feed(state, after, wakes);
         }
-        while state.consumers.front().is_some() {
+        let next = |state: &mut State, after: &mut After| loop {
             if after.expired_count >= EXPIRED_AT_ONCE_MAX {
-                break;
+                return None;
             }
             let Front::Message(seq, entry) = state.ready.pop_front() else {
-                break;
+                return None;
             };
-            if entry.deadline.has_come(now, &self.spec.timers) {
-                self.expired(state, entry, after);
-                continue;
+            if !entry.deadline.has_come(now, &self.spec.timers) {
+                return Some((seq, entry));
             }
-            if let Some(entry) = self.hand_over(state, seq, entry, after, wakes) {
-                state.ready.untake(seq, entry);
-                break;
-            }
+            self.expired(state, entry, after);
+        };
+        if let Some((seq, entry)) = self.hand_over(state, next, after, wakes) {
+            state.ready.untake(seq, entry);
         }
         if !state.ready.is_empty() {
             self.expire(state, after, now);
         }
     }
 
-    /// Gives a message to whose turn it is; gives it back if nobody can take it.
+    /// Gives messages to whose turn it is, as long as somebody can take them and `next` has one; gives back
+    /// the one that nobody could take.
+    ///
+    /// An outbox is held for as long as its consumer has the turn. A queue that drops duplicates lets go of it
+    /// for each message, since what leaves makes room for its next of the same key.
     fn hand_over(
         self: &Arc<Self>,
         state: &mut State,
+        mut next: impl FnMut(&mut State, &mut After) -> Option<(MessageSeq, Entry)>,
+        after: &mut After,
+        wakes: &mut Wakes,
+    ) -> Option<(MessageSeq, Entry)> {
+        let mut left = None;
+        while let Some(consumer) = state.consumers.front() {
+            let consumer = Arc::clone(consumer);
+            let (mut seq, mut entry) = match left.take() {
+                Some(left) => left,
+                None => next(state, after)?,
+            };
+            let mut handing = consumer.outbox.begin(&consumer);
+            loop {
+                let key_to_forget = match consumer.ack_mode {
+                    AckMode::Automatic => self.key_of(&entry.message),
+                    AckMode::Manual => None,
+                };
+                if let Some(entry) = self.hand_to(&mut handing, state, seq, entry, after, wakes) {
+                    state.consumers.front_stalled();
+                    left = Some((seq, entry));
+                    break;
+                }
+                if self.keys.is_some() {
+                    drop(handing);
+                    self.forget(key_to_forget);
+                    break;
+                }
+                if !state.consumers.is_front(&consumer) {
+                    break;
+                }
+                (seq, entry) = next(state, after)?;
+            }
+        }
+        left
+    }
+
+    /// Gives a message to a consumer whose outbox is held; gives it back if it cannot take it.
+    #[inline]
+    fn hand_to(
+        &self,
+        handing: &mut Handing<'_>,
+        state: &mut State,
         seq: MessageSeq,
-        entry: Entry,
+        mut entry: Entry,
         after: &mut After,
         wakes: &mut Wakes,
     ) -> Option<Entry> {
@@ -686,59 +732,49 @@ impl Queue {
             QueueKind::Quorum if entry.return_count > 0 => Some(entry.return_count),
             QueueKind::Quorum | QueueKind::Classic | QueueKind::Stream => None,
         };
-        let mut entry = entry;
-        while let Some(consumer) = state.consumers.front() {
-            let consumer = Arc::clone(consumer);
-            let key_to_forget = match consumer.ack_mode {
-                AckMode::Automatic => self.key_of(&entry.message),
-                AckMode::Manual => None,
-            };
-            let (message, kept) = match (number, consumer.ack_mode) {
-                (Some(count), _) => {
-                    let stamped = entry.message.with_number(DELIVERY_COUNT, count.into());
-                    (stamped, Some(entry.message))
-                }
-                (None, AckMode::Manual) => (entry.message.clone(), Some(entry.message)),
-                (None, AckMode::Automatic) => {
-                    after.hold(&entry.message);
-                    (entry.message, None)
-                }
-            };
-            let delivery = Delivery {
-                consumer: Arc::clone(&consumer),
-                message,
-                seq,
-                redelivered: entry.redelivered,
-            };
-            match consumer.outbox.push_delivery(delivery, wakes) {
-                Pushed::Taken => {
-                    state.counts.redelivered += u64::from(entry.redelivered);
-                    match (consumer.ack_mode, kept) {
-                        (AckMode::Manual, Some(message)) => {
-                            state.counts.delivered += 1;
-                            state.consumers.front_took(Unsettled::Counts);
-                            let consumer = Some(consumer);
-                            let entry = Entry { message, ..entry };
-                            state.unacked.insert(seq, Out { entry, consumer });
-                        }
-                        (AckMode::Automatic, _) | (AckMode::Manual, None) => {
-                            state.counts.delivered_no_ack += 1;
-                            state.consumers.front_took(Unsettled::Free);
-                            self.forget(key_to_forget);
-                            after
-                                .left
-                                .extend(Some(entry.lsn).filter(|lsn| *lsn != Lsn::ZERO));
-                        }
+        let consumer = handing.consumer();
+        let (message, kept) = match (number, consumer.ack_mode) {
+            (Some(count), _) => {
+                let stamped = entry.message.with_number(DELIVERY_COUNT, count.into());
+                (stamped, Some(entry.message))
+            }
+            (None, AckMode::Manual) => (entry.message.clone(), Some(entry.message)),
+            (None, AckMode::Automatic) => {
+                after.hold(&entry.message);
+                (entry.message, None)
+            }
+        };
+        let delivery = Delivery {
+            message,
+            seq,
+            redelivered: entry.redelivered,
+        };
+        match handing.push(delivery, wakes) {
+            Pushed::Taken => {
+                state.counts.redelivered += u64::from(entry.redelivered);
+                match (consumer.ack_mode, kept) {
+                    (AckMode::Manual, Some(message)) => {
+                        state.counts.delivered += 1;
+                        state.consumers.front_took(Unsettled::Counts);
+                        let consumer = Some(Arc::clone(consumer));
+                        let entry = Entry { message, ..entry };
+                        state.unacked.insert(seq, Out { entry, consumer });
                     }
-                    return None;
+                    (AckMode::Automatic, _) | (AckMode::Manual, None) => {
+                        state.counts.delivered_no_ack += 1;
+                        state.consumers.front_took(Unsettled::Free);
+                        after
+                            .left
+                            .extend(Some(entry.lsn).filter(|lsn| *lsn != Lsn::ZERO));
+                    }
                 }
-                Pushed::Stalled(delivery) | Pushed::Closed(delivery) => {
-                    state.consumers.front_stalled();
-                    entry.message = kept.unwrap_or(delivery.message);
-                }
+                None
+            }
+            Pushed::Stalled(delivery) | Pushed::Closed(delivery) => {
+                entry.message = kept.unwrap_or(delivery.message);
+                Some(entry)
             }
         }
-        Some(entry)
     }
 
     /// Notes in the journal how often messages came back, so that a restart does not forget it.

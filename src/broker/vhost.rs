@@ -58,6 +58,7 @@ pub use consuming::{Consume, Get};
 pub use details::VhostDetails;
 pub use exchanges::{ExchangeDeclare, ExchangeDelete};
 pub use policies::Put;
+pub(crate) use publishing::RunOutcome;
 pub(crate) use publishing::split_bcc;
 pub use publishing::{Publish, PublishOutcome, Published};
 pub use queues::{QueueDeclare, QueueDeclared, QueueDelete};

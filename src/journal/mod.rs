@@ -192,6 +192,26 @@ impl Journal {
         Ok(Appended { lsn, location })
     }
 
+    /// Appends messages in a row, as [`Self::append_message`] does for each, and adds where they are to `appended`:
+    /// for all that could be appended before the first that could not.
+    pub fn append_messages<'a>(
+        &self,
+        messages: impl Iterator<Item = NewMessage<'a>>,
+        appended: &mut Vec<Appended>,
+    ) -> Result<(), JournalError> {
+        self.shared().append(|appender| {
+            for message in messages {
+                let body_bytes = self.check_message(&message)?;
+                let bytes = record_bytes(body_bytes);
+                let (lsn, location) = appender.append(bytes, |out, lsn| {
+                    record::encode_message(out, lsn, false, &message, body_bytes);
+                });
+                appended.push(Appended { lsn, location });
+            }
+            Ok(())
+        })?
+    }
+
     fn check_message(&self, message: &NewMessage<'_>) -> Result<usize, JournalError> {
         let max_bytes = u64::from(self.shared().settings.segment_bytes / 2);
         let body_bytes =

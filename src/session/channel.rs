@@ -7,7 +7,9 @@
 
 mod consuming;
 mod content_id;
+mod delivered;
 mod publishing;
+mod repeating;
 mod replies;
 mod topology;
 mod transactions;
@@ -39,6 +41,8 @@ use super::unsettled::Unsettled;
 use super::view::ChannelView;
 use super::{Action, UploadId};
 
+use delivered::Delivered;
+pub(super) use repeating::Repeats;
 use topology::id_of;
 
 /// What a channel needs of its session while it handles something.
@@ -70,6 +74,7 @@ pub(super) struct Channel {
     publisher: Publisher,
     mode: Mode,
     last_tag: u64,
+    delivered: Delivered,
     unsettled: Unsettled,
     settling: Settling,
     /// The queue last declared here, which an empty queue name means.
@@ -122,6 +127,7 @@ impl Channel {
             publisher: Publisher::on_channel(number),
             mode: Mode::Plain,
             last_tag: 0,
+            delivered: Delivered::default(),
             unsettled: Unsettled::default(),
             settling: Settling::default(),
             last_queue: ShortString::EMPTY,

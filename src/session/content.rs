@@ -137,6 +137,18 @@ pub(super) struct SizeRules {
     pub(super) counts_prefetch_size: bool,
 }
 
+impl SizeRules {
+    /// The longest body that goes to the broker in memory, in bytes.
+    #[inline]
+    pub(super) fn inline_bytes_max(self) -> usize {
+        let below_threshold = self
+            .payload_threshold_bytes
+            .map(|least| least.saturating_sub(1));
+        let max = below_threshold.into_iter().chain(self.message_bytes_max);
+        usize::try_from(max.min().unwrap_or(u64::MAX)).unwrap_or(usize::MAX)
+    }
+}
+
 impl Content {
     /// Whether a method may come.
     #[inline]

@@ -8,14 +8,15 @@ use std::time::Instant;
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::amqp::frame::{self, FrameError, FrameKind, FrameRef};
-use crate::amqp::method::{Method, channel as channel_method, connection};
+use crate::amqp::limits::FRAME_HEADER_BYTES;
+use crate::amqp::method::{Method, basic, channel as channel_method, connection};
 use crate::amqp::reply::ReplyCode;
 
 use super::channel::Channel;
 use super::failure::{Failure, MethodId};
 use super::qos::ChannelQos;
 use super::{
-    Action, CLOSE_OK_FRAME, Frames, Session, Slot, State, UNSENT_BYTES_MAX, events, id_of,
+    Action, CLOSE_OK_FRAME, Frames, Session, Slot, State, UNSENT_BYTES_MAX, context, events, id_of,
 };
 
 impl Session {
@@ -78,20 +79,24 @@ impl Session {
                 }
                 State::Opening(_) | State::Closed => return,
             }
-            let frame = match frame::parse(rest, frame_bytes_max) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => return,
-                Err(error) => {
-                    self.lose_frames(error, now);
-                    if holds_close_ok(rest) {
-                        self.state = State::Closed;
+            let known_bytes = self.publish_known(frames, rest, now);
+            start += known_bytes;
+            if known_bytes == 0 {
+                let frame = match frame::parse(rest, frame_bytes_max) {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => return,
+                    Err(error) => {
+                        self.lose_frames(error, now);
+                        if holds_close_ok(rest) {
+                            self.state = State::Closed;
+                        }
+                        return;
                     }
-                    return;
+                };
+                start += frame.frame_bytes;
+                if let Err(failure) = self.handle_frame(frames, &frame, now) {
+                    self.fail(frame.channel, failure, now);
                 }
-            };
-            start += frame.frame_bytes;
-            if let Err(failure) = self.handle_frame(frames, &frame, now) {
-                self.fail(frame.channel, failure, now);
             }
             if self.transmit.unsent_bytes() >= UNSENT_BYTES_MAX {
                 self.choked = true;
@@ -101,6 +106,49 @@ impl Session {
                 return;
             }
         }
+    }
+
+    /// Publishes what `rest`, a part of `frames`, begins with, if it is like what came before; gives how many
+    /// octets that took.
+    #[inline]
+    fn publish_known(&mut self, frames: &Bytes, rest: &[u8], now: Instant) -> usize {
+        if !begins_with_publish(rest) || self.broker.alarms().is_any_on() {
+            return 0;
+        }
+        let State::Running(connection) = &self.state else {
+            return 0;
+        };
+        let number = match self.repeats.knows(rest) {
+            true => self.repeats.channel(),
+            false => {
+                let frame_bytes_max = self.frame_bytes_max();
+                let user = connection.user();
+                self.repeats.learn(frames, rest, frame_bytes_max, user)
+            }
+        };
+        let Some(number) = number else { return 0 };
+        let Some(Slot::Open(channel)) = self.channels.get_mut(&number) else {
+            return 0;
+        };
+        let cx = context(
+            &self.state,
+            &self.settings,
+            &mut self.wakes,
+            &mut self.transmit,
+            &mut self.actions,
+            &mut self.upload_next,
+            now,
+        );
+        let Some(mut cx) = cx else { return 0 };
+        let (bytes, result) = channel.publish_known(frames, rest, &mut self.repeats, &mut cx);
+        if bytes > 0 {
+            self.touch(number);
+            self.block_if_short();
+        }
+        if let Err(failure) = result {
+            self.fail(number, failure, now);
+        }
+        bytes
     }
 
     /// Looks for the answer to `connection.close` and drops all else.
@@ -342,6 +390,19 @@ impl Session {
         );
         Ok(())
     }
+}
+
+/// Whether the first frame is a `basic.publish`.
+#[inline]
+fn begins_with_publish(rest: &[u8]) -> bool {
+    const IDS: [u8; 4] = [
+        0,
+        basic::Publish::CLASS_ID as u8,
+        0,
+        basic::Publish::METHOD_ID as u8,
+    ];
+    rest.first() == Some(&FrameKind::Method.number())
+        && rest.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + IDS.len()) == Some(&IDS)
 }
 
 /// Whether the answer to `connection.close` is somewhere in these octets.

@@ -52,7 +52,7 @@ use crate::config::{AdmissionSettings, ConnectionSettings};
 use crate::journal::Lsn;
 use crate::payload::{PayloadId, ScopeId};
 
-use channel::{Channel, Context, Reply};
+use channel::{Channel, Context, Repeats, Reply};
 use content::SizeRules;
 use failure::{Failure, MethodId, Reach};
 use handshake::{Client, Handshake};
@@ -212,6 +212,7 @@ pub struct Session {
     /// The opening must be done by then.
     opening_deadline: Instant,
     channels: Channels,
+    repeats: Repeats,
     /// Channels with acknowledgements to pass on or confirms to send.
     touched: Vec<u16>,
     transmit: Transmit,
@@ -268,6 +269,7 @@ impl Session {
             login_refused: false,
             opening_deadline,
             channels: Channels::default(),
+            repeats: Repeats::default(),
             touched: Vec::new(),
             transmit: Transmit::new(),
             encoded_cost_bytes: 0,
@@ -663,13 +665,12 @@ impl Session {
         };
         for item in items.drain(..) {
             match item {
-                OutboxItem::Deliver(delivery) => {
-                    let number = delivery.consumer.channel();
-                    let cost_bytes = delivery.cost_bytes();
+                OutboxItem::Deliver(deliveries) => {
+                    let number = deliveries.consumer.channel();
+                    self.encoded_cost_bytes += deliveries.cost_bytes();
                     if let Some((channel, mut cx)) = self.channel(number, now) {
-                        channel.deliver(delivery, &mut cx);
+                        channel.deliver(deliveries, &mut cx);
                     }
-                    self.encoded_cost_bytes += cost_bytes;
                 }
                 OutboxItem::Reply(reply) => {
                     let cost_bytes = reply.cost_bytes();

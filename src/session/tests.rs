@@ -18,6 +18,7 @@ use crate::payload::PayloadId;
 
 mod anonymous;
 mod blocked;
+mod repeating;
 mod replies;
 mod timeouts;
 mod transactions;

@@ -13,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::amqp::frame::{self, FrameKind};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, HeaderError};
-use crate::amqp::limits::{FRAME_BYTES_MIN, FRAME_END, FRAME_OVERHEAD_BYTES};
+use crate::amqp::limits::{FRAME_BYTES_MIN, FRAME_END, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES};
 use crate::broker::PayloadBody;
 use crate::journal::Lsn;
 use crate::payload::Manifest;
@@ -207,6 +207,12 @@ impl Transmit {
             Some(Held::Frames(frames)) => frames,
             Some(Held::Content(_)) | None => &mut self.tail,
         }
+    }
+
+    /// Whether a body of this length goes in one frame.
+    #[inline]
+    pub(super) fn takes_whole(&self, body_bytes: u32) -> bool {
+        body_bytes <= self.frame_payload_bytes_max
     }
 
     /// Lets the frames of `channel` from now on wait until the journal is durable up to `lsn`.
@@ -428,7 +434,7 @@ fn behind<'a>(
 
 /// A content header frame from raw property octets.
 #[inline]
-fn put_header(output: &mut BytesMut, channel: u16, header: &[u8], body_bytes: u64) {
+pub(super) fn put_header(output: &mut BytesMut, channel: u16, header: &[u8], body_bytes: u64) {
     let payload_bytes = CONTENT_HEADER_BYTES + header.len();
     let payload_size = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
     output.reserve(payload_bytes + FRAME_OVERHEAD_BYTES as usize);
@@ -439,6 +445,9 @@ fn put_header(output: &mut BytesMut, channel: u16, header: &[u8], body_bytes: u6
     output.put_slice(header);
     output.put_u8(FRAME_END);
 }
+
+/// Where a content header frame has the body's size, in bytes from its beginning.
+pub(super) const BODY_SIZE_AT: usize = FRAME_HEADER_BYTES + 4;
 
 /// Class, weight and body size in front of the properties, in bytes.
 const CONTENT_HEADER_BYTES: usize = 12;

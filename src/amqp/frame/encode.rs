@@ -9,11 +9,19 @@ use crate::amqp::header::ContentHeader;
 use crate::amqp::limits::{FRAME_BYTES_MIN, FRAME_END, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES};
 use crate::amqp::method::Encode;
 
-/// Appends `type u8 | channel u16 | size u32`; the payload and [`FRAME_END`] must follow.
-pub fn put_frame_head(output: &mut BytesMut, kind: FrameKind, channel: u16, payload_bytes: u32) {
+/// How a frame begins: `type u8 | channel u16 | size u32`.
+#[must_use]
+#[inline]
+pub fn frame_head(kind: FrameKind, channel: u16, payload_bytes: u32) -> [u8; FRAME_HEADER_BYTES] {
     let [c1, c0] = channel.to_be_bytes();
     let [s3, s2, s1, s0] = payload_bytes.to_be_bytes();
-    output.put_slice(&[kind.number(), c1, c0, s3, s2, s1, s0]);
+    [kind.number(), c1, c0, s3, s2, s1, s0]
+}
+
+/// Appends [`frame_head`]; the payload and [`FRAME_END`] must follow.
+#[inline]
+pub fn put_frame_head(output: &mut BytesMut, kind: FrameKind, channel: u16, payload_bytes: u32) {
+    output.put_slice(&frame_head(kind, channel, payload_bytes));
 }
 
 /// Appends a method frame.

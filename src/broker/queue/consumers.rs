@@ -105,6 +105,11 @@ impl Consumers {
         self.count
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Whether one of them wants the queue to itself.
     pub(crate) fn has_exclusive(&self) -> bool {
         self.exclusive
@@ -194,6 +199,13 @@ impl Consumers {
     /// Whose turn it is, if anybody can take a message.
     pub(crate) fn front(&self) -> Option<&Arc<Consumer>> {
         self.slot(self.front_index()?).map(|slot| &slot.consumer)
+    }
+
+    /// Whether it is this one's turn.
+    #[inline]
+    pub(crate) fn is_front(&self, consumer: &Arc<Consumer>) -> bool {
+        self.front()
+            .is_some_and(|front| Arc::ptr_eq(front, consumer))
     }
 
     fn front_index(&self) -> Option<u32> {

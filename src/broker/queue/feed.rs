@@ -122,12 +122,11 @@ impl Queue {
             let seq = MessageSeq(state.seq_next);
             let bytes = message.size_bytes();
             let delivery = Delivery {
-                consumer: Arc::clone(&consumer),
                 message: message.with_number(STREAM_OFFSET, offset),
                 seq,
                 redelivered: false,
             };
-            match consumer.outbox.push_delivery(delivery, wakes) {
+            match consumer.outbox.begin(&consumer).push(delivery, wakes) {
                 Pushed::Taken => {
                     state.seq_next += 1;
                     state.counts.delivered += 1;

@@ -29,7 +29,9 @@ pub(super) fn refuses(settings: &QueueSettings, ready: &Priorities, size_bytes: 
 // req: LENGTH-1
 #[inline]
 pub(super) fn is_excessive(settings: &QueueSettings, ready: &Priorities) -> bool {
-    settings.overflow == Overflow::DropHead && is_over(settings, ready.len() as u64, ready.bytes())
+    settings.overflow == Overflow::DropHead
+        && (settings.length_count_max.is_some() || settings.length_bytes_max.is_some())
+        && is_over(settings, ready.len() as u64, ready.bytes())
 }
 
 #[inline]

@@ -261,6 +261,9 @@ impl Priorities {
     }
 
     fn level_of(&mut self, entry: &Entry) -> &mut Ready {
+        if self.levels == Levels::One {
+            return &mut self.lowest;
+        }
         let level = match self.levels.of(entry.message.traits().priority) {
             0 => return &mut self.lowest,
             level => level,

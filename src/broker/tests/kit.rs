@@ -270,7 +270,7 @@ impl Client {
         let outbox = Arc::clone(self.connection.outbox());
         outbox.take(&mut items);
         let sent = items.iter().map(|item| match item {
-            OutboxItem::Deliver(delivery) => delivery.cost_bytes(),
+            OutboxItem::Deliver(deliveries) => deliveries.cost_bytes(),
             OutboxItem::Reply(reply) => reply.cost_bytes(),
             OutboxItem::ConsumerCancelled(_) => 0,
         });
@@ -281,17 +281,39 @@ impl Client {
     /// What is in the outbox, as `tag:body` or `tag cancelled`.
     pub(crate) fn drain_texts(&mut self) -> Vec<String> {
         let items = self.drain();
-        let texts = items.iter().map(|item| match item {
-            OutboxItem::Deliver(delivery) => {
-                format!("{}:{}", delivery.consumer.tag(), text(&delivery.message))
-            }
-            OutboxItem::Reply(reply) => {
-                format!("{}:{}", reply.consumer.tag(), text(&reply.message))
-            }
-            OutboxItem::ConsumerCancelled(consumer) => format!("{} cancelled", consumer.tag()),
-        });
-        texts.collect()
+        items.iter().flat_map(texts_of).collect()
     }
+}
+
+/// What an item of an outbox says, as `tag:body` or `tag cancelled`.
+pub(crate) fn texts_of(item: &OutboxItem) -> Vec<String> {
+    match item {
+        OutboxItem::Deliver(deliveries) => {
+            let tag = deliveries.consumer.tag();
+            let messages = deliveries.messages.iter();
+            messages
+                .map(|delivery| format!("{tag}:{}", text(&delivery.message)))
+                .collect()
+        }
+        OutboxItem::Reply(reply) => {
+            vec![format!("{}:{}", reply.consumer.tag(), text(&reply.message))]
+        }
+        OutboxItem::ConsumerCancelled(consumer) => vec![format!("{} cancelled", consumer.tag())],
+    }
+}
+
+/// The deliveries among the items of an outbox, to be settled.
+pub(crate) fn owed(items: &[OutboxItem]) -> Vec<(Arc<Queue>, MessageSeq)> {
+    let deliveries = items.iter().filter_map(|item| match item {
+        OutboxItem::Deliver(deliveries) => Some(deliveries),
+        OutboxItem::Reply(_) | OutboxItem::ConsumerCancelled(_) => None,
+    });
+    deliveries
+        .flat_map(|deliveries| {
+            let messages = deliveries.messages.iter();
+            messages.map(|delivery| (Arc::clone(deliveries.queue()), delivery.seq))
+        })
+        .collect()
 }
 
 pub(crate) fn inline(body: &str) -> Body {

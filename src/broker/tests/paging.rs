@@ -119,11 +119,13 @@ fn a_consumer_gets_all_of_a_long_queue_in_order() {
             paged.turn(&client);
             let mut seqs = Vec::new();
             for item in client.drain() {
-                let OutboxItem::Deliver(delivery) = item else {
+                let OutboxItem::Deliver(deliveries) = item else {
                     panic!("nothing is cancelled");
                 };
-                got.push(text(&delivery.message));
-                seqs.push(delivery.seq);
+                for delivery in &deliveries.messages {
+                    got.push(text(&delivery.message));
+                    seqs.push(delivery.seq);
+                }
             }
             if seqs.is_empty() {
                 break;

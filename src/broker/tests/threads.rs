@@ -6,7 +6,7 @@ use std::thread;
 use crate::testing::disk::SeededNumbers;
 
 use super::super::*;
-use super::kit::{Client, Flag, broker};
+use super::kit::{Client, Flag, broker, owed};
 
 const THREAD_COUNT: u64 = 4;
 const STEP_COUNT: usize = 3_000;
@@ -80,11 +80,7 @@ impl Life {
     }
 
     fn take(&mut self) {
-        for item in self.client.drain() {
-            if let OutboxItem::Deliver(delivery) = item {
-                self.owed.push((Arc::clone(delivery.queue()), delivery.seq));
-            }
-        }
+        self.owed.extend(owed(&self.client.drain()));
     }
 
     /// A queue that comes, is bound, and goes again, while others publish to where it is bound.

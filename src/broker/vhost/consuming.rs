@@ -12,7 +12,7 @@ use super::super::access::Access;
 use super::super::consumer::{AckMode, ChannelLimiter, Consumer, Prefetch, QosScope};
 use super::super::error::{Error, Resource, ResourceKind};
 use super::super::name::Name;
-use super::super::outbox::{Delivery, OutboxItem, Wakes};
+use super::super::outbox::{Deliveries, OutboxItem, Wakes};
 use super::super::queue::arguments::{ConsumerArguments, QueueKind};
 use super::super::queue::{
     Cancelled, ConsumeRefused, DeleteConditions, Filter, Got, MessageSeq, NewConsumer, Queue,
@@ -223,8 +223,8 @@ impl Vhost {
             }
         }
         let withdrawn = by.outbox.withdraw(channel);
-        let withdrawn_bytes = withdrawn.iter().map(Delivery::cost_bytes).sum();
-        let withdrawn = withdrawn.iter().filter_map(unsettled_of);
+        let withdrawn_bytes = withdrawn.iter().map(Deliveries::cost_bytes).sum();
+        let withdrawn = withdrawn.iter().flat_map(unsettled_of);
         requeue(unsettled.iter().cloned().chain(withdrawn), now, wakes);
         for queue in taken_over {
             queue.draw(now, wakes);
@@ -249,10 +249,10 @@ impl Vhost {
         let mut result = Ok(());
         let left = by.outbox.close();
         let left = left.iter().filter_map(|item| match item {
-            OutboxItem::Deliver(delivery) => unsettled_of(delivery),
+            OutboxItem::Deliver(deliveries) => Some(deliveries),
             OutboxItem::Reply(_) | OutboxItem::ConsumerCancelled(_) => None,
         });
-        requeue(left, now, wakes);
+        requeue(left.flat_map(unsettled_of), now, wakes);
         for queue in std::mem::take(&mut *by.exclusive_queues.lock()) {
             if let Err(error) = self.delete_queue(&queue, DeleteConditions::default(), wakes) {
                 result = Err(error);
@@ -294,12 +294,16 @@ fn check_mode(consume: &Consume<'_>, kind: QueueKind, resource: &Resource) -> Re
     Ok(())
 }
 
-/// What a delivery that was never sent leaves to be settled.
-fn unsettled_of(delivery: &Delivery) -> Option<(Arc<Queue>, MessageSeq)> {
-    match delivery.consumer.ack_mode() {
-        AckMode::Manual => Some((Arc::clone(delivery.queue()), delivery.seq)),
-        AckMode::Automatic => None,
-    }
+/// What deliveries that were never sent leave to be settled.
+fn unsettled_of(deliveries: &Deliveries) -> impl Iterator<Item = (Arc<Queue>, MessageSeq)> {
+    let messages = match deliveries.consumer.ack_mode() {
+        AckMode::Manual => deliveries.messages.as_slice(),
+        AckMode::Automatic => &[],
+    };
+    let queue = deliveries.queue();
+    messages
+        .iter()
+        .map(|delivery| (Arc::clone(queue), delivery.seq))
 }
 
 /// Puts messages back to their places, with one lock for each queue.

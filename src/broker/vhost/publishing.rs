@@ -24,7 +24,7 @@ use super::super::message::{
 };
 use super::super::name::Name;
 use super::super::outbox::Wakes;
-use super::super::queue::Enqueued;
+use super::super::queue::{Enqueued, Run};
 use super::super::route::{
     Publisher, Repeatable, Route, Walked, may_have_more_keys, more_keys, walk,
 };
@@ -68,6 +68,45 @@ pub enum PublishOutcome {
     Rejected,
     /// No queue is meant: returned if mandatory, then confirmed.
     Unroutable,
+}
+
+/// What became of messages that were published in a run.
+#[derive(Debug, Default)]
+pub(crate) struct RunOutcome {
+    /// How many were published; less than all only if the journal took no more.
+    pub(crate) count: usize,
+    /// Where the journal has them, if it has them.
+    records: Vec<Appended>,
+    /// Which of them a queue refused, in order; others may have them.
+    refused: Vec<usize>,
+    /// Whether any queue was there.
+    pub(crate) is_routed: bool,
+}
+
+impl RunOutcome {
+    fn clear(&mut self, count: usize) {
+        self.count = count;
+        self.records.clear();
+        self.refused.clear();
+        self.is_routed = false;
+    }
+
+    /// What became of each of them, in order.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = PublishOutcome> {
+        let mut refused = self.refused.iter().peekable();
+        (0..self.count).map(move |at| {
+            if refused.next_if(|refused| **refused == at).is_some() {
+                return PublishOutcome::Rejected;
+            }
+            if !self.is_routed {
+                return PublishOutcome::Unroutable;
+            }
+            let lsn = self.records.get(at).map(|record| record.lsn);
+            PublishOutcome::Routed {
+                wait_for: lsn.filter(|lsn| *lsn != Lsn::ZERO),
+            }
+        })
+    }
 }
 
 /// What the queues of a route did with a message.
@@ -236,6 +275,98 @@ impl Vhost {
         }
         let outcome = self.outcome(spread, record, route);
         Ok(Published { message, outcome })
+    }
+
+    /// The way of messages that differ from the channel's last ones in their bodies only, if all of them take it
+    /// alike and nothing else is to be done for each: for [`Self::publish_run`].
+    #[inline]
+    pub(crate) fn way_of_run<'a>(
+        &self,
+        publisher: &'a mut Publisher,
+        exchange: &[u8],
+        routing_key: &[u8],
+    ) -> Option<&'a Route> {
+        if self.is_tracing() {
+            return None;
+        }
+        let route = publisher.recall(exchange, routing_key, self.generation())?;
+        (!route.has_order && route.replies.is_empty()).then_some(route)
+    }
+
+    /// Publishes messages that differ in their bodies only, in order: as [`Self::publish`] for each, with what
+    /// can be paid once. `messages` is empty afterwards, unless no queue is there any more.
+    ///
+    /// # Errors
+    /// The journal's, for the message behind those that the outcome knows of.
+    pub(crate) fn publish_run(
+        &self,
+        route: &Route,
+        messages: &mut Vec<Message>,
+        now: Instant,
+        wakes: &mut Wakes,
+        outcome: &mut RunOutcome,
+    ) -> Result<(), Error> {
+        outcome.clear(messages.len());
+        let result = self.append_run(messages, route, now, outcome);
+        messages.truncate(outcome.count);
+        let Some(persistence) = messages.first().map(|first| first.traits().persistence) else {
+            return result;
+        };
+        let mut dead = Vec::new();
+        let last = route.queues.len().saturating_sub(1);
+        for (at, queue) in route.queues.iter().enumerate() {
+            let run = match at == last {
+                true => Run::Owned(messages),
+                false => Run::Shared(messages),
+            };
+            let records = match queue.keeps(persistence) {
+                true => outcome.records.as_slice(),
+                false => &[],
+            };
+            let refused = &mut outcome.refused;
+            match queue.enqueue_run(run, records, refused, now, &mut dead, wakes) {
+                Enqueued::Taken | Enqueued::Rejected => outcome.is_routed = true,
+                Enqueued::Gone => {}
+            }
+        }
+        if route.queues.len() > 1 {
+            outcome.refused.sort_unstable();
+            outcome.refused.dedup();
+        }
+        if outcome.is_routed {
+            messages.clear();
+        } else {
+            let count = outcome.count as u64;
+            self.unroutable_count.fetch_add(count, Ordering::Relaxed);
+        }
+        if !dead.is_empty() {
+            self.bury(dead, now, wakes);
+        }
+        result
+    }
+
+    /// Puts messages into the journal if any queue of the route needs them there, before they are in any.
+    fn append_run(
+        &self,
+        messages: &[Message],
+        route: &Route,
+        now: Instant,
+        outcome: &mut RunOutcome,
+    ) -> Result<(), Error> {
+        let (Some(journal), Some(first)) = (&self.shared.journal, messages.first()) else {
+            return Ok(());
+        };
+        let queues = route.journalled(first.traits().persistence);
+        if queues.is_empty() {
+            return Ok(());
+        }
+        let unix_ms = self.shared.clock.unix_ms(now);
+        let new = messages
+            .iter()
+            .map(|message| new_record(message, None, queues, unix_ms));
+        let result = journal.append_messages(new, &mut outcome.records);
+        outcome.count = outcome.records.len();
+        Ok(result?)
     }
 
     /// What the publisher may be told of what the queues did.

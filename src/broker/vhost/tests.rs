@@ -6,9 +6,9 @@ use crate::amqp::field::{FieldArray, FieldTable, FieldValue};
 use crate::amqp::header::Properties;
 use crate::amqp::reply::ReplyCode;
 
-use super::super::tests::kit::{Client, Flag, broker, inline, text};
+use super::super::tests::kit::{Client, Flag, broker, inline, owed, texts_of};
 use super::super::{
-    AckMode, Broker, BrokerLimits, Error, Name, OutboxItem, Permissions, PublishOutcome, Settle,
+    AckMode, Broker, BrokerLimits, Error, Name, Permissions, PublishOutcome, Settle,
 };
 
 const NONE: FieldTable = FieldTable::EMPTY;
@@ -514,26 +514,12 @@ fn consumers_take_turns_within_their_prefetch() {
         client.publish("", "q", body);
     }
     let items = client.drain();
-    let texts: Vec<_> = items
-        .iter()
-        .map(|item| match item {
-            OutboxItem::Deliver(delivery) => {
-                format!("{}:{}", delivery.consumer.tag(), text(&delivery.message))
-            }
-            OutboxItem::Reply(_) => panic!("nobody asked"),
-            OutboxItem::ConsumerCancelled(_) => panic!("nothing was deleted"),
-        })
-        .collect();
+    let texts: Vec<_> = items.iter().flat_map(texts_of).collect();
     assert_eq!(texts, ["one:a", "two:b", "one:c", "two:d"]);
-    let Some(OutboxItem::Deliver(second)) = items.get(1) else {
-        panic!("four deliveries");
-    };
-    client.queue("q").settle(
-        &[second.seq],
-        Settle::Requeue,
-        client.now,
-        &mut client.wakes,
-    );
+    let (_, second) = owed(&items)[1];
+    client
+        .queue("q")
+        .settle(&[second], Settle::Requeue, client.now, &mut client.wakes);
     // It goes back before what waited all the time.
     assert_eq!(client.drain_texts(), ["two:b"]);
     assert_eq!(client.queue("q").depth().ready_count, 1);
@@ -550,14 +536,7 @@ fn a_closed_channel_gives_back_what_it_had_to_the_others() {
         leaving.publish("", "q", body);
     }
     let items = leaving.drain();
-    let unsettled: Vec<_> = items
-        .iter()
-        .map(|item| match item {
-            OutboxItem::Deliver(delivery) => (Arc::clone(delivery.queue()), delivery.seq),
-            OutboxItem::Reply(_) => panic!("nobody asked"),
-            OutboxItem::ConsumerCancelled(_) => panic!("nothing was deleted"),
-        })
-        .collect();
+    let unsettled = owed(&items);
     leaving.publish("", "q", "never taken from the outbox");
     staying.consume("q", "staying", 0).unwrap();
     let vhost = leaving.vhost();

@@ -7,11 +7,11 @@ use bytes::{BufMut, BytesMut};
 
 use crate::amqp::field::{FieldTable, ShortString};
 use crate::amqp::frame::{self, FrameKind};
-use crate::amqp::limits::FRAME_END;
+use crate::amqp::limits::{FRAME_END, FRAME_HEADER_BYTES};
 use crate::amqp::method::basic;
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{
-    AckMode, BodyRef, Consume, Delivery, Get, Message, Queue, REPLY_QUEUE, Settle, TracedDelivery,
+    AckMode, BodyRef, Consume, Deliveries, Get, Message, Queue, REPLY_QUEUE, Settle, TracedDelivery,
 };
 
 use super::publishing::{PAYLOAD_ARGUMENT, PayloadForm, put_content};
@@ -284,48 +284,50 @@ impl Channel {
         }
     }
 
-    /// Sends a delivery; gives back what it counted in the outbox.
-    #[inline]
-    pub(in crate::session) fn deliver(
-        &mut self,
-        delivery: Delivery,
-        cx: &mut Context<'_>,
-    ) -> usize {
-        let cost_bytes = delivery.cost_bytes();
-        if cx.connection.vhost().is_tracing() {
-            let traced = TracedDelivery {
-                channel: self.number,
-                queue: delivery.queue().name().as_bytes(),
-                message: &delivery.message,
+    /// Sends deliveries.
+    pub(in crate::session) fn deliver(&mut self, deliveries: Deliveries, cx: &mut Context<'_>) {
+        let Deliveries { consumer, messages } = deliveries;
+        let is_tracing = cx.connection.vhost().is_tracing();
+        for delivery in messages {
+            if is_tracing {
+                let traced = TracedDelivery {
+                    channel: self.number,
+                    queue: consumer.queue().name().as_bytes(),
+                    message: &delivery.message,
+                    redelivered: delivery.redelivered,
+                };
+                let vhost = cx.connection.vhost();
+                vhost.trace_delivery(cx.connection, traced, cx.now, cx.wakes);
+            }
+            self.last_tag += 1;
+            let deliver = Deliver {
+                consumer_tag: consumer.tag().as_bytes(),
+                delivery_tag: self.last_tag,
                 redelivered: delivery.redelivered,
             };
-            let vhost = cx.connection.vhost();
-            vhost.trace_delivery(cx.connection, traced, cx.now, cx.wakes);
-        }
-        self.last_tag += 1;
-        let frames = cx.transmit.frames(self.number);
-        let deliver = Deliver {
-            consumer_tag: delivery.consumer.tag().as_bytes(),
-            delivery_tag: self.last_tag,
-            redelivered: delivery.redelivered,
-        };
-        put_deliver(frames, self.number, &deliver, &delivery.message);
-        let form = match delivery.message.body() {
-            BodyRef::Inline(_) => PayloadForm::Body,
-            BodyRef::Payload(_) => {
-                let consumer = delivery.consumer.arguments();
-                PayloadForm::wanted(Some(consumer), delivery.queue().arguments())
+            let message = &delivery.message;
+            let is_sent = self.delivered.put(self.number, &deliver, message, cx);
+            if !is_sent {
+                put_deliver(
+                    cx.transmit.frames(self.number),
+                    self.number,
+                    &deliver,
+                    message,
+                );
+                let form = match message.body() {
+                    BodyRef::Inline(_) => PayloadForm::Body,
+                    BodyRef::Payload(_) => {
+                        let arguments = consumer.queue().arguments();
+                        PayloadForm::wanted(Some(consumer.arguments()), arguments)
+                    }
+                };
+                put_content(message, self.number, form, cx);
             }
-        };
-        put_content(&delivery.message, self.number, form, cx);
-        if delivery.consumer.ack_mode() == AckMode::Manual {
-            self.unsettled.push(
-                self.last_tag,
-                (Arc::clone(delivery.queue()), delivery.seq),
-                cx.now,
-            );
+            if consumer.ack_mode() == AckMode::Manual {
+                let owed = (Arc::clone(consumer.queue()), delivery.seq);
+                self.unsettled.push(self.last_tag, owed, cx.now);
+            }
         }
-        cost_bytes
     }
 }
 
@@ -371,6 +373,10 @@ pub(super) fn put_deliver(
     output.put_slice(route);
     output.put_u8(FRAME_END);
 }
+
+/// Where a frame of `basic.deliver` has the length of the consumer's tag, in bytes from its beginning; behind the
+/// tag are the delivery tag and the flag.
+pub(super) const TAG_LENGTH_AT: usize = FRAME_HEADER_BYTES + 4;
 
 /// Class, method, tag length, delivery tag and flags of `basic.deliver`, in bytes.
 const FIXED_BYTES: usize = 14;
