@@ -575,7 +575,7 @@ impl Queue {
             if conditions.if_empty && !state.ready.is_empty() {
                 return Err(DeleteRefused::NotEmpty);
             }
-            if conditions.if_unused && state.consumers.len() > 0 {
+            if conditions.if_unused && !state.consumers.is_empty() {
                 return Err(DeleteRefused::InUse);
             }
             if let Some(now) = conditions.if_expired

@@ -354,7 +354,7 @@ impl Run {
         let connection = &self.connection;
         let (vhost, key) = (connection.vhost(), QUEUE_NAMES[queue]);
         // Every other message goes the way of those that repeat themselves, if it may.
-        let goes_in_a_run = number % 2 == 0;
+        let goes_in_a_run = number.is_multiple_of(2);
         if goes_in_a_run && let Some(route) = vhost.way_of_run(&mut self.publisher, b"", key) {
             let traits = MessageTraits::of(publish.properties);
             let mut template = Template::new(b"", key, publish.header, traits);

@@ -261,7 +261,7 @@ impl Queue {
         if key.is_some() && state.clockwork.queue_timer == key {
             state.clockwork.queue_timer = None;
         }
-        if state.deleted || state.consumers.len() > 0 {
+        if state.deleted || !state.consumers.is_empty() {
             return Lease::Holds;
         }
         let Some(ends) = state.lease_ends() else {

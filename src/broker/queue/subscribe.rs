@@ -42,7 +42,7 @@ impl Queue {
                 return Err(ConsumeRefused::Gone);
             }
             let is_single_active = self.spec.settings.single_active_consumer;
-            let is_alone = state.consumers.len() == 0 && !is_single_active;
+            let is_alone = state.consumers.is_empty() && !is_single_active;
             if state.consumers.has_exclusive() || (new.exclusive && !is_alone) {
                 return Err(ConsumeRefused::InExclusiveUse);
             }
