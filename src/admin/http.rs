@@ -1,7 +1,7 @@
 //! The HTTP listener and its routes.
 //!
-//! Owns: the listening sockets, plain and for TLS, and what each path leads to. `/health` answers anybody; everything else
-//! asks for a broker user (basic authentication) or a payload's own access key. What is under `/api` is
+//! Owns: the listening sockets, plain and for TLS, and what each path leads to. `/health` answers anybody, and so do the
+//! page's own files (`page.rs`); everything else asks for a broker user (basic authentication) or a payload's own access key. What is under `/api` is
 //! `api/mod.rs`' business.
 //! Bounds: request heads as the HTTP library has them; request bodies as in `api/mod.rs`.
 
@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::map_request;
 use axum::response::IntoResponse;
@@ -21,8 +20,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{self, Api, Facts};
-use super::payloads;
 use super::tls_listener::{TlsListener, TlsPeer};
+use super::{page, payloads};
 use crate::broker::Broker;
 use crate::config::ServerSettings;
 use crate::payload::Store;
@@ -131,7 +130,7 @@ impl HttpServer {
                     path if path == "/api" || path.starts_with("/api/") => {
                         api.answer(request, from).await
                     }
-                    _ => StatusCode::NOT_FOUND.into_response(),
+                    path => page::answer(request.method(), path, request.headers()),
                 }
             }
         };

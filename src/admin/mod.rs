@@ -1,8 +1,9 @@
-//! The HTTP interface: health and payloads now; the management API and the page come beside them.
+//! The HTTP interface: health and payloads, the management API and the page beside them.
 #![allow(clippy::disallowed_methods)]
 
 mod api;
 pub mod http;
+mod page;
 mod payloads;
 mod range;
 mod tls_listener;
