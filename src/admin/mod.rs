@@ -3,6 +3,7 @@
 
 mod api;
 pub mod http;
+pub mod log_tail;
 mod page;
 mod payloads;
 mod range;

@@ -2,9 +2,18 @@
 //!
 //! Owns: the one filter of the process. A filter that cannot be read leaves the one before.
 
-use tracing_subscriber::layer::SubscriberExt as _;
+use std::fmt::Write as _;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::FormattedFields;
+use tracing_subscriber::fmt::format::DefaultFields;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::admin::log_tail::log_tail;
 
 /// The filter unless something says otherwise.
 const DEFAULT: &str = "info";
@@ -34,6 +43,7 @@ impl LogFilter {
         tracing_subscriber::registry()
             .with(filter)
             .with(lines)
+            .with(Tail)
             .init();
         Self {
             handle,
@@ -53,6 +63,55 @@ impl LogFilter {
                 }
             }
             Err(error) => tracing::error!(%error, filter, "no log filter; it stays as it was"),
+        }
+    }
+}
+
+/// Copies what is logged into the tail that the management API shows.
+struct Tail;
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Tail {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut line = Line::default();
+        for span in context
+            .event_scope(event)
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+        {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<DefaultFields>>();
+            let fields = fields.map_or("", |fields| fields.fields.as_str());
+            line.write(format_args!("{}{{{fields}}}: ", span.name()));
+        }
+        event.record(&mut line);
+        let metadata = event.metadata();
+        log_tail().push(
+            metadata.level().as_str(),
+            metadata.target(),
+            line.text + &line.fields,
+        );
+    }
+}
+
+/// A message with its fields behind it.
+#[derive(Default)]
+struct Line {
+    text: String,
+    fields: String,
+}
+
+impl Line {
+    /// Writing to a string does not fail.
+    fn write(&mut self, text: std::fmt::Arguments<'_>) {
+        let _ = self.text.write_fmt(text);
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        match field.name() {
+            "message" => self.write(format_args!("{value:?}")),
+            name => drop(write!(self.fields, " {name}={value:?}")),
         }
     }
 }

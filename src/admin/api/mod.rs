@@ -21,7 +21,9 @@ mod health;
 mod import;
 mod json;
 mod limits;
+mod log;
 mod messages;
+mod moving;
 mod nodes;
 mod overview;
 mod paging;
@@ -186,7 +188,9 @@ fn routes() -> impl Iterator<Item = &'static Route> {
         exchanges::ROUTES,
         health::ROUTES,
         limits::ROUTES,
+        log::ROUTES,
         messages::ROUTES,
+        moving::ROUTES,
         nodes::ROUTES,
         overview::ROUTES,
         parameters::ROUTES,

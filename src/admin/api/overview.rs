@@ -30,7 +30,12 @@ fn overview(call: &Call) -> BoxFuture<'_, Answer> {
         let queues: usize = vhosts.iter().map(|vhost| vhost.queues().len()).sum();
         let exchanges: usize = vhosts.iter().map(|vhost| vhost.exchanges().len()).sum();
         let facts = &call.api.facts;
-        let statistics = call.api.rates.total(call.broker());
+        let mut statistics = call.api.rates.total(call.broker());
+        // As RabbitMQ: samples come to who names an age for them. There is one age and one step here.
+        let ages = ["lengths_age", "msg_rates_age"];
+        if ages.iter().any(|age| call.query.contains_key(*age)) {
+            statistics = statistics.with_history(&call.api.rates);
+        }
         let mut totals = Map::new();
         statistics.put_depth(&mut totals);
         let mut object = json!({

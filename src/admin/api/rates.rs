@@ -1,11 +1,11 @@
 //! Rates: what happened between the last two looks at the counters.
 //!
 //! Owns: the task that looks every [`INTERVAL`], and RabbitMQ's `message_stats` with their rates.
-//! Bound: two samples for each queue, and two of the whole.
+//! Bound: two samples for each queue, and [`HISTORY_COUNT_MAX`] of the whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 use serde_json::{Map, Value, json};
@@ -16,6 +16,8 @@ use crate::server::registry::Registry;
 
 /// Time between two looks, as RabbitMQ's statistics have it.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Samples of the whole that are kept: ten minutes.
+const HISTORY_COUNT_MAX: usize = 121;
 
 /// The last two looks.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub(in crate::admin) struct Rates {
 
 #[derive(Debug, Default)]
 struct Looks {
+    /// Samples of the whole with their times, in milliseconds since 1970, the oldest first.
+    history: VecDeque<(u64, Sample)>,
     last: Look,
     before: Look,
 }
@@ -65,6 +69,7 @@ pub(in crate::admin) async fn sample(
             return;
         };
         let mut looks = rates.looks.write();
+        looks.keep(unix_ms(), look.total);
         looks.before = std::mem::replace(&mut looks.last, look);
     }
 }
@@ -104,6 +109,7 @@ impl Rates {
         let id = queue.id().0;
         let samples = looks.last.queues.get(&id).zip(looks.before.queues.get(&id));
         Statistics {
+            history: Vec::new(),
             now: Sample::of(queue),
             between: samples.map(|(last, before)| (*last, *before)),
             seconds: looks.seconds(),
@@ -121,6 +127,7 @@ impl Rates {
         }
         let looks = self.looks.read();
         Statistics {
+            history: Vec::new(),
             now,
             between: Some((looks.last.total, looks.before.total)),
             seconds: looks.seconds(),
@@ -138,7 +145,22 @@ impl Rates {
     }
 }
 
+/// The wall clock, in milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
 impl Looks {
+    fn keep(&mut self, at_unix_ms: u64, total: Sample) {
+        if self.history.len() >= HISTORY_COUNT_MAX {
+            self.history.pop_front();
+        }
+        self.history.push_back((at_unix_ms, total));
+    }
+
     /// Time between the looks; none if there were not two.
     fn seconds(&self) -> Option<f64> {
         let passed = self.last.at?.saturating_duration_since(self.before.at?);
@@ -147,8 +169,10 @@ impl Looks {
 }
 
 /// Statistics of a queue, or of many.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Statistics {
+    /// What was before, the latest first; empty unless it was asked for.
+    history: Vec<(u64, Sample)>,
     now: Sample,
     between: Option<(Sample, Sample)>,
     seconds: Option<f64>,
@@ -185,7 +209,8 @@ impl Statistics {
         for (name, read) in COUNTERS {
             let rate = self.rate(|sample| read(&sample.counts));
             stats.insert(name.to_owned(), read(&self.now.counts).into());
-            stats.insert(format!("{name}_details"), json!({ "rate": rate }));
+            let details = self.details(rate, |sample| read(&sample.counts));
+            stats.insert(format!("{name}_details"), details);
         }
         Value::Object(stats)
     }
@@ -204,8 +229,26 @@ impl Statistics {
         for (name, read) in readers {
             let rate = self.rate(|sample| read(&sample.depth));
             object.insert(name.to_owned(), read(&self.now.depth).into());
-            object.insert(format!("{name}_details"), json!({ "rate": rate }));
+            let details = self.details(rate, |sample| read(&sample.depth));
+            object.insert(format!("{name}_details"), details);
         }
+    }
+
+    /// The same with the samples of the last ten minutes.
+    pub(super) fn with_history(mut self, rates: &Rates) -> Self {
+        self.history = rates.looks.read().history.iter().rev().copied().collect();
+        self
+    }
+
+    /// A counter's rate, and its samples if they were asked for.
+    fn details(&self, rate: f64, read: impl Fn(&Sample) -> u64) -> Value {
+        if self.history.is_empty() {
+            return json!({ "rate": rate });
+        }
+        let samples = self.history.iter();
+        let samples =
+            samples.map(|(at, sample)| json!({ "sample": read(sample), "timestamp": at }));
+        json!({ "rate": rate, "samples": samples.collect::<Value>() })
     }
 
     fn rate(&self, read: impl Fn(&Sample) -> u64) -> f64 {

@@ -14,6 +14,9 @@ const NAVIGATION = /** @type {[string, [string, string, string, Parameters<typeo
         ["Queues", "#/queues", "queues", "management"], ["Exchanges", "#/exchanges", "exchanges", "management"],
         ["Connections", "#/connections", "connections", "management"], ["Channels", "#/channels", "channels", "management"],
     ]],
+    ["Distribution", [
+        ["Swarms", "#/swarms", "swarms", "monitoring"], ["Files", "#/files", "files", "monitoring"], ["Nodes", "#/nodes", "nodes", "monitoring"], ["Payloads", "#/payloads", "payloads", "monitoring"],
+    ]],
     ["Administration", [
         ["Users", "#/users", "users", "administrator"], ["Virtual hosts", "#/vhosts", "vhosts", "management"], ["Policies", "#/policies", "policies", "management"],
         ["Limits", "#/limits", "limits", "management"], ["Definitions", "#/definitions", "definitions", "administrator"], ["Log", "#/log", "log", "monitoring"],
