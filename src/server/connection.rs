@@ -5,13 +5,16 @@
 //! Bounds: [`READ_BYTES_MAX`] of input, [`UNSENT_BYTES_MAX`] of output before reading stops.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
@@ -31,6 +34,8 @@ use crate::session::{Action, Addresses, Chunk, Session, TlsFacts, UploadId};
 const READ_BYTES_MIN: usize = 8 * 1024;
 /// Bytes read at once by a busy connection.
 const READ_BYTES_MAX: usize = 256 * 1024;
+/// Input that a connection handles before others on its thread have their turn, in bytes.
+const TURN_BYTES: usize = 32 * 1024;
 /// Unsent output, in bytes, beyond which nothing more is read from the client.
 const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Output gathered for writing before the socket is tried, in bytes.
@@ -71,7 +76,23 @@ pub(super) async fn run(transport: Transport, place: Place, shared: Arc<Shared>)
     let waker = Arc::clone(&signal) as Arc<dyn Waker>;
     let registered = shared.registry.register(address, local, unix_ms(), waker);
     let connection = Connection::new(transport, place, signal, registered, &shared);
-    connection.serve(&shared).instrument(span).await;
+    let opening = connection.open(&shared).instrument(span.clone());
+    let Some(connection) = opening.await else {
+        return;
+    };
+    let Some(seat) = shared.workers.seat() else {
+        return connection.serve(&shared).instrument(span).await;
+    };
+    let runtime = seat.runtime().clone();
+    let tasks = shared.tasks.clone();
+    let served = async move {
+        let _seat = seat;
+        match connection.moved() {
+            Ok(connection) => connection.serve(&shared).await,
+            Err(error) => tracing::error!(%error, "cannot serve a connection"),
+        }
+    };
+    tasks.spawn_on(served.instrument(span), &runtime);
 }
 
 struct Connection {
@@ -86,6 +107,8 @@ struct Connection {
     output: VecDeque<Bytes>,
     output_bytes: usize,
     payloads: Arc<Payloads>,
+    /// Where payloads are read and written.
+    runtime: Handle,
     /// Where the parts of each upload go.
     uploads: HashMap<UploadId, mpsc::Sender<Part>>,
     results: (mpsc::Sender<Uploaded>, mpsc::Receiver<Uploaded>),
@@ -100,6 +123,20 @@ struct Connection {
 enum Life {
     GoesOn,
     Ends,
+}
+
+/// How far a connection is served.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Until {
+    Login,
+    End,
+}
+
+/// Why a connection is served no further.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Served {
+    LoggedIn,
+    Ended,
 }
 
 impl Connection {
@@ -139,6 +176,7 @@ impl Connection {
             output: VecDeque::new(),
             output_bytes: 0,
             payloads: Arc::clone(&shared.payloads),
+            runtime: shared.runtime.clone(),
             uploads: HashMap::new(),
             results: mpsc::channel(UPLOAD_PARTS_MAX),
             waiting: None,
@@ -146,20 +184,43 @@ impl Connection {
         }
     }
 
+    /// Serves it until its client has logged in, if that ever comes.
+    async fn open(mut self, shared: &Shared) -> Option<Self> {
+        let result = self.exchange(shared, Until::Login).await;
+        if matches!(result, Ok(Served::LoggedIn)) {
+            return Some(self);
+        }
+        self.end(result).await;
+        None
+    }
+
+    /// The same connection on another runtime: the one that this is called on.
+    fn moved(self) -> io::Result<Self> {
+        Ok(Self {
+            stream: self.stream.moved()?,
+            ..self
+        })
+    }
+
+    /// Serves it until it ends.
     async fn serve(mut self, shared: &Shared) {
-        let result = self.exchange(shared).await;
+        let result = self.exchange(shared, Until::End).await;
+        self.end(result).await;
+    }
+
+    async fn end(mut self, result: io::Result<Served>) {
         if self.session.login_was_refused() {
             self.place.login_failed(Instant::now());
         }
         self.session.handle_disconnect(Instant::now());
         match result {
-            Ok(()) => self.linger().await,
+            Ok(_) => self.linger().await,
             Err(error) => tracing::debug!(%error, "the connection is gone"),
         }
     }
 
     /// Reads, works and writes until session or socket ends.
-    async fn exchange(&mut self, shared: &Shared) -> io::Result<()> {
+    async fn exchange(&mut self, shared: &Shared, until: Until) -> io::Result<Served> {
         let timer = tokio::time::sleep_until(tokio::time::Instant::now());
         let mut timer = std::pin::pin!(timer);
         let mut stopping = false;
@@ -171,10 +232,13 @@ impl Connection {
             }
             self.act();
             if self.write()? == Life::Ends {
-                return Ok(());
+                return Ok(Served::Ended);
             }
             if self.session.is_open() {
                 self.place.authenticated();
+                if until == Until::Login {
+                    return Ok(Served::LoggedIn);
+                }
             }
             let timeout = if self.session.is_closed() {
                 Some(*ends_at.get_or_insert_with(|| Instant::now() + LINGER))
@@ -185,18 +249,32 @@ impl Connection {
             let reads = self.session.wants_bytes()
                 && self.output_bytes < UNSENT_BYTES_MAX
                 && self.waiting.is_none();
+            let writes = self.output_bytes > 0 || self.stream.has_unsent();
+            let (stream, input, room_bytes) = (&mut self.stream, &mut self.input, self.read_bytes);
+            let turn = poll_fn(|cx| {
+                poll_turn(
+                    cx,
+                    stream,
+                    writes,
+                    reads.then_some((&mut *input, room_bytes)),
+                )
+            });
             tokio::select! {
-                ready = self.stream.readable(), if reads => {
-                    ready?;
-                    if self.read()? == Life::Ends {
-                        return Ok(());
+                turn = turn, if reads || writes => match turn? {
+                    Turn::Read(0) => return Ok(Served::Ended),
+                    Turn::Read(count) => {
+                        self.was_received(count);
+                        if count >= TURN_BYTES {
+                            // Others have their turn.
+                            tokio::task::yield_now().await;
+                        }
                     }
-                }
-                ready = self.stream.writable(), if self.output_bytes > 0 || self.stream.has_unsent() => ready?,
+                    Turn::Writable => {}
+                },
                 () = self.signal.0.notified() => self.session.handle_wake(Instant::now()),
                 changed = self.durable.changed(), if self.session.waits_for_commit() => {
                     if changed.is_err() {
-                        return Ok(());
+                        return Ok(Served::Ended);
                     }
                     let durable = *self.durable.borrow_and_update();
                     self.session.handle_committed(durable, Instant::now());
@@ -254,6 +332,7 @@ impl Connection {
                     size_bytes,
                 } => {
                     let results = self.results.0.clone();
+                    let _runtime = self.runtime.enter();
                     let sender = self
                         .payloads
                         .begin_upload(upload, scope, size_bytes, results);
@@ -304,15 +383,8 @@ impl Connection {
         }
     }
 
-    /// Reads what is there and handles it.
-    fn read(&mut self) -> io::Result<Life> {
-        self.input.reserve(self.read_bytes);
-        let count = match self.stream.try_read(&mut self.input) {
-            Ok(0) => return Ok(Life::Ends),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Life::GoesOn),
-            Err(error) => return Err(error),
-        };
+    /// Handles what was read.
+    fn was_received(&mut self, count: usize) {
         self.registered.entry.received(count);
         // Busy connections read more at once; before the login nobody gets more than the least.
         if count >= self.read_bytes && self.session.is_open() {
@@ -331,7 +403,6 @@ impl Connection {
             // An idle connection holds no buffer.
             self.input = BytesMut::new();
         }
-        Ok(Life::GoesOn)
     }
 
     /// Writes what the session has, as far as the socket takes it.
@@ -384,15 +455,16 @@ impl Connection {
                 }
                 Some(Chunk::Payload(part)) => {
                     let payloads = Arc::clone(&self.payloads);
-                    self.reading = Some(tokio::spawn(async move {
+                    self.reading = Some(self.runtime.spawn(async move {
                         payloads.read(part).await.map_err(|error| error.to_string())
                     }));
                 }
                 Some(Chunk::Manifest(part)) => {
                     let payloads = Arc::clone(&self.payloads);
-                    self.reading = Some(tokio::spawn(
-                        async move { payloads.read_manifest(part).await },
-                    ));
+                    self.reading = Some(
+                        self.runtime
+                            .spawn(async move { payloads.read_manifest(part).await }),
+                    );
                 }
                 None => break,
             }
@@ -415,6 +487,31 @@ impl Connection {
     async fn linger(self) {
         let _ = tokio::time::timeout(LINGER, self.stream.linger()).await;
     }
+}
+
+/// What a socket was ready for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Turn {
+    /// So many bytes came; 0 is the end of the stream.
+    Read(usize),
+    Writable,
+}
+
+/// Reads, if `input` has a place for it, or waits for room to write.
+fn poll_turn(
+    context: &mut Context<'_>,
+    stream: &mut Socket,
+    writes: bool,
+    input: Option<(&mut BytesMut, usize)>,
+) -> Poll<io::Result<Turn>> {
+    if writes && let Poll::Ready(ready) = stream.poll_writable(context) {
+        return Poll::Ready(ready.map(|()| Turn::Writable));
+    }
+    let Some((input, room_bytes)) = input else {
+        return Poll::Pending;
+    };
+    let read = stream.poll_read(context, input, room_bytes);
+    read.map_ok(Turn::Read)
 }
 
 /// The time by the calendar, in milliseconds since 1970.

@@ -20,13 +20,16 @@ mod space;
 mod timers;
 pub mod tls;
 mod unix;
+mod workers;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,6 +55,7 @@ use registry::Registry;
 use space::Space;
 use tls::{Tls, TlsError};
 use unix::UnixListener;
+use workers::Workers;
 
 /// Longest wait for connections to say goodbye at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
@@ -136,6 +140,10 @@ struct Shared {
     /// The journal has failed: every connection closes with 541.
     storage_failed: CancellationToken,
     tasks: TaskTracker,
+    /// Where connections are served from their login on.
+    workers: Workers,
+    /// Where everything else is done.
+    runtime: Handle,
 }
 
 /// A running server.
@@ -223,6 +231,8 @@ impl Server {
             stopping: CancellationToken::new(),
             storage_failed,
             tasks: TaskTracker::new(),
+            workers: Workers::start(thread_count()).map_err(ServerError::Thread)?,
+            runtime: Handle::current(),
         });
         let admission = Admission::new(&settings.admission);
         let plain_listener = match settings.listen_plain {
@@ -267,9 +277,13 @@ impl Server {
     }
 }
 
+/// Threads that serve connections: as many as there are processors that this process may use.
+fn thread_count() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
 /// Runs what may take some tens of milliseconds, as checking a password does, while others go on.
 pub(crate) fn slowly<T>(work: impl FnOnce() -> T) -> T {
-    use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         // A runtime of one thread has nobody to go on.

@@ -1,13 +1,15 @@
 //! A client's socket, whatever it is: TCP, TLS over it, or one of this machine's own.
 //!
-//! Owns: the same few calls for each, none of which waits but [`Socket::readable`] and
-//! [`Socket::writable`].
+//! Owns: the same few calls for each, none of which waits but [`Socket::linger`].
 
 use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::io::poll_read_buf;
 
 use super::tls::TlsSocket;
 
@@ -20,29 +22,46 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    /// Reads into `buffer` once something is there, up to `room_bytes`, which are only made then; gives how many
+    /// bytes came. 0 is the end of the stream.
+    ///
+    /// A read that does not fill the room says that nothing more is there, so that none is made only to learn it.
+    pub(super) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        room_bytes: usize,
+    ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(socket) => socket.readable().await,
-            Self::Tls(socket) => socket.readable().await,
-            Self::Unix(socket) => socket.readable().await,
+            Self::Tcp(socket) => {
+                ready!(socket.poll_read_ready(context))?;
+                buffer.reserve(room_bytes);
+                poll_read_buf(Pin::new(socket), context, buffer)
+            }
+            Self::Tls(socket) => socket.poll_read(context, buffer, room_bytes),
+            Self::Unix(socket) => {
+                ready!(socket.poll_read_ready(context))?;
+                buffer.reserve(room_bytes);
+                poll_read_buf(Pin::new(socket), context, buffer)
+            }
         }
     }
 
-    pub(super) async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(socket) => socket.writable().await,
-            Self::Tls(socket) => socket.writable().await,
-            Self::Unix(socket) => socket.writable().await,
-        }
+    /// Takes part in the events of the runtime that this is called on, and of no other.
+    pub(super) fn moved(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => Self::Tcp(TcpStream::from_std(socket.into_std()?)?),
+            Self::Tls(socket) => Self::Tls(Box::new(socket.moved()?)),
+            Self::Unix(socket) => Self::Unix(UnixStream::from_std(socket.into_std()?)?),
+        })
     }
 
-    /// Takes what is there into the room that `buffer` has. 0 is the end of the stream.
-    #[inline]
-    pub(super) fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    /// Whether the socket takes something.
+    pub(super) fn poll_writable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(socket) => socket.try_read_buf(buffer),
-            Self::Tls(socket) => socket.try_read(buffer),
-            Self::Unix(socket) => socket.try_read_buf(buffer),
+            Self::Tcp(socket) => socket.poll_write_ready(context),
+            Self::Tls(socket) => socket.poll_writable(context),
+            Self::Unix(socket) => socket.poll_write_ready(context),
         }
     }
 

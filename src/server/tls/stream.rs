@@ -5,6 +5,7 @@
 //! Bounds: 64 KiB of each (the TLS library's limits); who does not read makes writing wait.
 
 use std::io::{self, BufRead as _, IoSlice, Read, Write};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use rustls::ServerConnection;
@@ -57,19 +58,41 @@ impl TlsSocket {
         }
     }
 
-    pub(in crate::server) async fn readable(&self) -> io::Result<()> {
-        match self.has_plaintext {
-            true => Ok(()),
-            false => self.socket.readable().await,
+    /// As [`Socket::moved`](super::super::socket::Socket::moved).
+    pub(in crate::server) fn moved(self) -> io::Result<Self> {
+        let socket = TcpStream::from_std(self.socket.into_std()?)?;
+        Ok(Self { socket, ..self })
+    }
+
+    /// As [`Socket::poll_read`](super::super::socket::Socket::poll_read).
+    pub(in crate::server) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        room_bytes: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if !self.has_plaintext {
+                ready!(self.socket.poll_read_ready(context))?;
+            }
+            buffer.reserve(room_bytes);
+            match self.try_read(buffer) {
+                // Which the socket has noted.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return Poll::Ready(read),
+            }
         }
     }
 
-    pub(in crate::server) async fn writable(&self) -> io::Result<()> {
-        self.socket.writable().await
+    pub(in crate::server) fn poll_writable(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.socket.poll_write_ready(context)
     }
 
     /// Takes what is there, up to the room in `buffer`. 0 is the end of the stream.
-    pub(in crate::server) fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    fn try_read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
             match self.take_plaintext(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
