@@ -17,7 +17,12 @@
 //! | `server` | sockets, tasks and timers that drive sessions and the swarm |
 //! | `node` | the edge node and the distributor |
 //! | `admin` | the HTTP interface |
+//! | `embed` | the same broker and node inside another program |
 //! | `cli` | the `warren` command |
+//!
+//! # Inside another program
+//!
+//! [`Broker::builder`] and [`Node::builder`] start them in this process; see [`embed`].
 
 pub mod amqp;
 pub mod broker;
@@ -34,12 +39,17 @@ pub mod admin;
 #[cfg(feature = "server")]
 pub mod client;
 #[cfg(feature = "server")]
+pub mod embed;
+#[cfg(feature = "server")]
 pub mod node;
 #[cfg(feature = "server")]
 pub mod server;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+
+#[cfg(feature = "server")]
+pub use embed::{Broker, BrokerBuilder, Node, NodeBuilder};
 
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -40,6 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("node", RIM),
     ("admin", RIM),
+    ("embed", RIM),
     ("cli", RIM),
 ];
 /// What the outermost layers may use: everything but the command line.

@@ -154,7 +154,7 @@ impl Rights {
                 vhost.scope() == scope
                     && users
                         .user(name)
-                        .is_some_and(|user| users.permissions(user.name(), vhost.name()).is_some())
+                        .is_some_and(|user| users.authorize_vhost(user.name(), vhost.name()))
             }),
             Self::Key(given) => context
                 .store

@@ -6,6 +6,7 @@
 //! Spec: RabbitMQ's model: per user and vhost one pattern each for configure, write and read.
 //! Bounds: [`USERS_MAX`]; a user has at most one entry per vhost, and [`TOPIC_PERMISSIONS_MAX`] for topics.
 
+mod authorizer;
 mod password;
 mod pattern;
 mod permissions;
@@ -25,6 +26,7 @@ use super::name::Name;
 use super::usage::Usage;
 use proof::Proofs;
 
+pub use authorizer::{AccessObject, AccessRequest, Authorizer, Verdict};
 pub use password::{HashAlgorithm, PasswordHash, SALT_BYTES};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
 pub use permissions::{Access, Permissions, TopicPermissions};
@@ -128,6 +130,8 @@ pub struct Users {
     /// Users who may log in from this machine only.
     loopback_only: Vec<Name>,
     proofs: Proofs,
+    /// Asked before the permissions, if there is one.
+    authorizer: Option<Arc<dyn Authorizer>>,
     store: DefinitionStore,
 }
 
@@ -162,8 +166,14 @@ impl Users {
             generation: AtomicU64::new(0),
             loopback_only,
             proofs: Proofs::new(seed),
+            authorizer: None,
             store,
         }
+    }
+
+    /// The same, with somebody who is asked before the permissions.
+    pub(crate) fn with_authorizer(self, authorizer: Option<Arc<dyn Authorizer>>) -> Self {
+        Self { authorizer, ..self }
     }
 
     /// Checks a login. That takes tens of milliseconds for a password that was hashed with argon2id and is
@@ -472,8 +482,33 @@ impl Users {
             ResourceKind::Exchange if name.is_empty() => b"amq.default",
             ResourceKind::Exchange | ResourceKind::Queue => name,
         };
-        let permissions = self.permissions(user, vhost);
-        permissions.is_some_and(|permissions| permissions.allow(access, name))
+        let object = match kind {
+            ResourceKind::Exchange => AccessObject::Exchange { name, access },
+            ResourceKind::Queue => AccessObject::Queue { name, access },
+        };
+        self.verdict(user, vhost, object).or_else(|| {
+            let permissions = self.permissions(user, vhost);
+            permissions.is_some_and(|permissions| permissions.allow(access, name))
+        })
+    }
+
+    /// Whether `user` may open `vhost`: it may if it has any right there.
+    #[must_use]
+    pub fn authorize_vhost(&self, user: &Name, vhost: &Name) -> bool {
+        let verdict = self.verdict(user, vhost, AccessObject::Vhost);
+        verdict.or_else(|| self.permissions(user, vhost).is_some())
+    }
+
+    /// What the authorizer says, if there is one.
+    fn verdict(&self, user: &Name, vhost: &Name, object: AccessObject<'_>) -> Verdict {
+        let Some(authorizer) = &self.authorizer else {
+            return Verdict::NoOpinion;
+        };
+        authorizer.authorize(&AccessRequest {
+            user,
+            vhost,
+            object,
+        })
     }
 
     /// Whether `user` may publish to ([`Access::Write`]) or bind from ([`Access::Read`]) a topic exchange
@@ -488,15 +523,27 @@ impl Users {
         routing_key: &[u8],
         access: Access,
     ) -> bool {
-        let permissions = {
-            let state = self.state.read();
-            if state.topics.is_empty() {
-                return true;
-            }
-            let key = (user.clone(), vhost.clone(), exchange.clone());
-            state.topics.get(&key).cloned()
+        let object = AccessObject::Topic {
+            exchange: exchange.as_bytes(),
+            routing_key,
+            access,
         };
-        permissions.is_none_or(|permissions| permissions.allow(access, routing_key))
+        self.verdict(user, vhost, object).or_else(|| {
+            let permissions = {
+                let state = self.state.read();
+                if state.topics.is_empty() {
+                    return true;
+                }
+                let key = (user.clone(), vhost.clone(), exchange.clone());
+                state.topics.get(&key).cloned()
+            };
+            permissions.is_none_or(|permissions| permissions.allow(access, routing_key))
+        })
+    }
+
+    /// What an [`Authorizer`] once answered counts no more: everything is asked again.
+    pub fn rights_changed(&self) {
+        self.changed();
     }
 
     /// Changes whenever any right may have changed.

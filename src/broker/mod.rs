@@ -26,6 +26,7 @@
 mod access;
 mod alarms;
 mod binding;
+mod clock;
 mod consumer;
 mod dead_letter;
 mod dedup;
@@ -68,12 +69,13 @@ use crate::journal::{Journal, Lsn, Recovered};
 use crate::payload::ScopeId;
 
 pub use access::{
-    Access, AuthError, HashAlgorithm, Limits, Origin, PATTERN_BYTES_MAX, PasswordHash, Pattern,
-    PatternError, Permissions, SALT_BYTES, TAGS_MAX, TopicPermissionEntry, TopicPermissions, User,
-    Users,
+    Access, AccessObject, AccessRequest, AuthError, Authorizer, HashAlgorithm, Limits, Origin,
+    PATTERN_BYTES_MAX, PasswordHash, Pattern, PatternError, Permissions, SALT_BYTES, TAGS_MAX,
+    TopicPermissionEntry, TopicPermissions, User, Users, Verdict,
 };
 pub use alarms::{Alarm, AlarmWait, Alarms, DiskState, MemoryState};
 pub use binding::{Binding, DestinationName};
+pub use clock::TestClock;
 pub use consumer::{AckMode, ChannelLimiter, Consumer, Prefetch, QosScope};
 pub use definitions::DefinitionError;
 pub use error::{Error, Resource, ResourceKind};
@@ -137,6 +139,10 @@ pub struct BrokerSettings {
     /// How long queues are kept out of memory; without it they are not, and nobody need run the
     /// [`Pager`].
     pub spill: Option<SpillSettings>,
+    /// Who is asked for rights before the permissions.
+    pub authorizer: Option<Arc<dyn Authorizer>>,
+    /// What time the broker goes by, if not by the time that comes in.
+    pub clock: Option<TestClock>,
 }
 
 impl BrokerSettings {
@@ -156,6 +162,8 @@ impl BrokerSettings {
             seed,
             started: (started, started_unix_ms),
             spill: None,
+            authorizer: None,
+            clock: None,
         }
     }
 }
@@ -187,6 +195,7 @@ pub struct Broker {
     connection_next: AtomicU64,
     alarms: Arc<Alarms>,
     password_hashing: HashAlgorithm,
+    clock: Option<TestClock>,
 }
 
 impl Broker {
@@ -204,7 +213,12 @@ impl Broker {
             None => (None, Recovered::default()),
         };
         let (started, started_unix_ms) = settings.started;
+        let clock = settings.clock;
+        let started = clock.as_ref().map_or(started, |clock| clock.start(started));
         let timers = Arc::new(Timers::new(started));
+        if let Some(clock) = &clock {
+            clock.tell(&timers);
+        }
         let events = Arc::new(Events::new(Arc::clone(&timers), started));
         let store = DefinitionStore::new(journal.clone(), Some(Arc::clone(&events)));
         let spill = settings.spill.map(Spill::open).transpose();
@@ -215,7 +229,8 @@ impl Broker {
         });
         let shared = Arc::new(Shared {
             limits: settings.limits,
-            users: Users::new(settings.loopback_users, &settings.seed, store.clone()),
+            users: Users::new(settings.loopback_users, &settings.seed, store.clone())
+                .with_authorizer(settings.authorizer),
             parameters: Parameters::new(store.clone()),
             journal,
             store,
@@ -240,6 +255,7 @@ impl Broker {
             connection_next: AtomicU64::new(1),
             alarms: Arc::default(),
             password_hashing: settings.password_hashing,
+            clock,
         };
         let events = Arc::clone(&broker.shared.events);
         broker.alarms.set_events(events, broker.shared.node.clone());
@@ -249,6 +265,17 @@ impl Broker {
             broker.make_defaults(&settings.default_user, &settings.default_vhost)?;
         }
         Ok(Arc::new(broker))
+    }
+
+    /// The broker's time when the caller's clock says `now`: every `now` of a broker call is meant so. They differ
+    /// only under a [`TestClock`].
+    #[inline]
+    #[must_use]
+    pub fn time(&self, now: Instant) -> Instant {
+        match &self.clock {
+            None => now,
+            Some(clock) => clock.time(now),
+        }
     }
 
     /// What reads the pages of long queues; with [`BrokerSettings::spill`], a thread must run it.
@@ -381,12 +408,8 @@ impl Broker {
         let found = self.vhost(vhost).ok_or_else(|| Error::VhostNotFound {
             vhost: Name::new(vhost),
         })?;
-        if self
-            .shared
-            .users
-            .permissions(user.name(), found.name())
-            .is_none()
-        {
+        let users = &self.shared.users;
+        if !users.authorize_vhost(user.name(), found.name()) {
             return Err(Error::VhostAccessRefused {
                 vhost: found.name().clone(),
                 user: user.name().clone(),

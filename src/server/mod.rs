@@ -9,6 +9,7 @@ mod admission;
 mod alarm;
 mod connection;
 mod data_dir;
+mod inside;
 mod listener;
 mod pager;
 mod payloads;
@@ -35,8 +36,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{
-    Broker, BrokerSettings, DefaultUser, Error as BrokerError, HashAlgorithm, Name, OpenError,
-    SpillSettings,
+    Authorizer, Broker, BrokerSettings, DefaultUser, Error as BrokerError, HashAlgorithm, Name,
+    OpenError, SpillSettings, TestClock,
 };
 use crate::config::{Network, PasswordHashing, ServerSettings};
 use crate::disk::Disk;
@@ -47,6 +48,7 @@ use crate::session::SessionSettings;
 use admission::Admission;
 use alarm::AlarmWatch;
 use data_dir::DataDir;
+pub(crate) use inside::{Inside, InsideUpload};
 use listener::Listener;
 use pager::PagerThread;
 use payloads::{Payloads, StoreReferences, open_store};
@@ -124,6 +126,27 @@ pub enum ServerError {
 #[derive(Debug)]
 pub struct Server;
 
+/// What a program that a server is part of may give it beside the settings.
+#[derive(Clone, Debug, Default)]
+pub struct Embedding {
+    /// Who is asked for rights before the permissions.
+    pub authorizer: Option<Arc<dyn Authorizer>>,
+    /// What time the broker goes by, if not the machine's.
+    pub clock: Option<TestClock>,
+    /// Whether peers can connect.
+    pub peers: PeerListener,
+}
+
+/// Whether there is a listener for peers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum PeerListener {
+    /// Where the settings say.
+    #[default]
+    On,
+    /// None: the broker serves its payloads only to peers that it dials itself.
+    Off,
+}
+
 /// What all connections of a server share.
 #[derive(Debug)]
 struct Shared {
@@ -170,6 +193,17 @@ impl Server {
     /// # Errors
     /// [`ServerError`] says what cannot be used; nothing is left running then.
     pub async fn start(settings: ServerSettings) -> Result<ServerHandle, ServerError> {
+        Self::start_in(settings, Embedding::default()).await
+    }
+
+    /// The same as a part of another program.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_in(
+        settings: ServerSettings,
+        embedding: Embedding,
+    ) -> Result<ServerHandle, ServerError> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)?;
         let unix_ms = SystemTime::UNIX_EPOCH
@@ -192,6 +226,8 @@ impl Server {
                 .iter()
                 .map(|name| Name::from(name.as_str()))
                 .collect(),
+            authorizer: embedding.authorizer,
+            clock: embedding.clock,
             ..BrokerSettings::new(seed, Instant::now(), unix_ms)
         };
         let tls = match settings.tls.listen.or(settings.tls.http_listen) {
@@ -213,7 +249,10 @@ impl Server {
             .await
             .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
         let swarm = SwarmSettings {
-            listen: Some(settings.peer_listen),
+            listen: match embedding.peers {
+                PeerListener::On => Some(settings.peer_listen),
+                PeerListener::Off => None,
+            },
             ..SwarmSettings::default()
         };
         let swarm = Swarm::start(swarm, store.clone()).await?;
@@ -345,7 +384,7 @@ fn open(
         ..broker_settings
     };
     let broker = Broker::open(broker_settings, journal_state, Some(references))?;
-    let pager = PagerThread::start(broker.pager()).map_err(ServerError::Thread)?;
+    let pager = PagerThread::start(&broker).map_err(ServerError::Thread)?;
     let alarms = Arc::clone(broker.alarms());
     let alarm_watch = AlarmWatch::start(&alarms, &settings.alarm, data_dir, space.free_bytes_min);
     journal.set_space_listener(Box::new(move |is_short| {

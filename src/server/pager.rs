@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crate::broker::Pager;
+use crate::broker::{Broker, Pager};
 
 /// The thread; dropping it ends it.
 #[derive(Debug)]
@@ -18,13 +18,13 @@ pub(super) struct PagerThread {
 }
 
 impl PagerThread {
-    pub(super) fn start(pager: &Arc<Pager>) -> io::Result<Self> {
-        let running = Arc::clone(pager);
+    pub(super) fn start(broker: &Arc<Broker>) -> io::Result<Self> {
+        let running = Arc::clone(broker);
         let thread = thread::Builder::new()
             .name("warren-pager".to_owned())
-            .spawn(move || running.run(Instant::now))?;
+            .spawn(move || running.pager().run(|| running.time(Instant::now())))?;
         Ok(Self {
-            pager: Arc::clone(pager),
+            pager: Arc::clone(broker.pager()),
             thread: Some(thread),
         })
     }

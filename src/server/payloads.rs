@@ -285,7 +285,7 @@ impl Payloads {
     ///
     /// A broker that listens on all addresses gives the unspecified one: whoever reads the manifest takes
     /// the host that it came from.
-    async fn manifest(&self, scope: ScopeId, id: PayloadId) -> Result<Manifest, String> {
+    pub(super) async fn manifest(&self, scope: ScopeId, id: PayloadId) -> Result<Manifest, String> {
         let store = self.store.clone();
         let manifest =
             flatten(tokio::task::spawn_blocking(move || store.manifest(scope, id)).await)

@@ -27,7 +27,7 @@ pub(super) async fn keep_time(broker: Arc<Broker>, stopping: CancellationToken) 
     broker.set_timeout_waker(Arc::new(Earlier(Arc::clone(&earlier))));
     loop {
         let deadline = broker.poll_timeout();
-        let now = Instant::now();
+        let now = broker.time(Instant::now());
         match deadline {
             Some(deadline) if deadline <= now => {
                 // Delayed messages are read from the disk.
@@ -44,7 +44,8 @@ pub(super) async fn keep_time(broker: Arc<Broker>, stopping: CancellationToken) 
             }
             Some(deadline) => {
                 tokio::select! {
-                    () = tokio::time::sleep_until(deadline.into()) => {}
+                    // By the machine's time; a clock that jumps tells `earlier`.
+                    () = tokio::time::sleep(deadline.saturating_duration_since(now)) => {}
                     () = earlier.notified() => {}
                     () = stopping.cancelled() => return,
                 }

@@ -94,6 +94,11 @@ pub struct SessionSettings {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct UploadId(u64);
 
+impl UploadId {
+    /// The one upload of a caller that has no others to tell it from.
+    pub const ONLY: Self = Self(0);
+}
+
 /// What the server must do for a session, in order.
 #[derive(Debug)]
 pub enum Action {
@@ -406,7 +411,9 @@ impl Session {
             if self.is_busy() {
                 break;
             }
-            self.with_channel(number, now, |channel, _| channel.check_timeout(usual, now));
+            self.with_channel(number, now, |channel, cx| {
+                channel.check_timeout(usual, cx.now)
+            });
         }
         self.timeout_check_at = None;
         self.arm_timeout_check(now);
@@ -484,7 +491,7 @@ impl Session {
             let outbox = Arc::clone(connection.outbox());
             outbox.released(
                 std::mem::take(&mut self.encoded_cost_bytes),
-                now,
+                self.broker.time(now),
                 &mut self.wakes,
             );
             self.wakes.wake_all();
@@ -582,7 +589,7 @@ impl Session {
             &mut self.transmit,
             &mut self.actions,
             &mut self.upload_next,
-            now,
+            self.broker.time(now),
         ) else {
             return;
         };
@@ -605,7 +612,7 @@ impl Session {
             &mut self.transmit,
             &mut self.actions,
             &mut self.upload_next,
-            now,
+            self.broker.time(now),
         )?;
         Some((channel, cx))
     }
@@ -714,7 +721,7 @@ impl Session {
                         &mut self.transmit,
                         &mut self.actions,
                         &mut self.upload_next,
-                        now,
+                        self.broker.time(now),
                     ) {
                         channel.flush_settled(&mut cx);
                         channel.flush_confirms(&mut cx);
@@ -769,7 +776,7 @@ impl Session {
         self.transmit.drop_promise();
         self.unread = Bytes::new();
         if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed) {
-            let vhost = connection.vhost();
+            let (vhost, now) = (connection.vhost(), self.broker.time(now));
             if let Err(error) = vhost.disconnect(&connection, now, &mut self.wakes) {
                 tracing::error!(%error, "cannot note the end of a connection");
             }

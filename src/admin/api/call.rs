@@ -159,7 +159,7 @@ impl Call {
         let has_right = |call: &Self| {
             let users = call.broker().users();
             call.user()
-                .is_ok_and(|user| users.permissions(user.name(), vhost).is_some())
+                .is_ok_and(|user| users.authorize_vhost(user.name(), vhost))
         };
         self.may(Level::Monitoring) || has_right(self)
     }

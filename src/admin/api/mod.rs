@@ -266,7 +266,7 @@ impl Api {
             query: query(head.uri.query().unwrap_or_default()),
             headers: head.headers,
             body,
-            now: Instant::now(),
+            now: self.broker.time(Instant::now()),
         };
         call.check_vhost()?;
         let reply = match route.handler {
