@@ -5,11 +5,15 @@
 //! nowhere else in the library's cores (`tests/tidy.rs` checks this).
 #![allow(clippy::disallowed_methods)]
 
+mod scratch;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
+
+pub use scratch::ScratchDisk;
 
 /// How [`Disk::open`] opens a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

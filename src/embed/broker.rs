@@ -62,7 +62,6 @@ impl Rights<'_> {
 
 impl Broker {
     /// How a broker is to be started.
-    #[must_use]
     pub fn builder() -> BrokerBuilder {
         BrokerBuilder::new()
     }

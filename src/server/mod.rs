@@ -40,7 +40,7 @@ use crate::broker::{
     OpenError, SpillSettings, TestClock,
 };
 use crate::config::{Network, PasswordHashing, ServerSettings};
-use crate::disk::Disk;
+use crate::disk::{Disk, ScratchDisk};
 use crate::journal::{Journal, JournalError, JournalSettings, Lsn, StorageFailure};
 use crate::payload::{Store, StoreError};
 use crate::session::SessionSettings;
@@ -135,6 +135,18 @@ pub struct Embedding {
     pub clock: Option<TestClock>,
     /// Whether peers can connect.
     pub peers: PeerListener,
+    /// For how long what is written must be readable.
+    pub keeping: Keeping,
+}
+
+/// For how long what is written to the data folder must be readable.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Keeping {
+    /// Whatever happens to the machine.
+    #[default]
+    Lasting,
+    /// As long as the process lives: nothing is synced.
+    Scratch,
 }
 
 /// Whether there is a listener for peers.
@@ -237,7 +249,8 @@ impl Server {
         let data_dir = DataDir::open(&settings.data_dir)?;
         let opened = tokio::task::spawn_blocking({
             let (path, settings) = (data_dir.path().to_owned(), settings.clone());
-            move || open(broker_settings, &path, &settings, seed)
+            let keeping = embedding.keeping;
+            move || open(broker_settings, &path, &settings, keeping, seed)
         });
         let Opened {
             journal,
@@ -354,6 +367,7 @@ fn open(
     broker_settings: BrokerSettings,
     data_dir: &Path,
     settings: &ServerSettings,
+    keeping: Keeping,
     seed: [u8; 32],
 ) -> Result<Opened, ServerError> {
     let space = Space::of(settings);
@@ -367,7 +381,10 @@ fn open(
         ..JournalSettings::default()
     };
     let journal_dir = data_dir.join("journal");
-    let disk = disk_for(data_dir);
+    let disk = match keeping {
+        Keeping::Lasting => disk_for(data_dir),
+        Keeping::Scratch => Arc::new(ScratchDisk),
+    };
     let (journal, recovered) = Journal::open(Arc::clone(&disk), &journal_dir, journal_settings)?;
     let store = open_store(Arc::clone(&disk), data_dir, settings)?;
     let gate = journal.clone();
