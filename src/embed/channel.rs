@@ -25,8 +25,9 @@ use crate::amqp::field::FieldTable;
 use crate::amqp::header::ContentHeader;
 use crate::broker::{
     AckMode, BindingRequest, Body, ChannelLimiter, Connection, Consume, Consumer as CoreConsumer,
-    Delivery as CoreDelivery, ExchangeDeclare, Get, Name, OutboxItem, Prefetch, Publish,
-    PublishOutcome, Publisher, QueueDeclare, QueueDelete, Settle, User, Vhost, Waker, Wakes,
+    Deliveries, Delivery as CoreDelivery, ExchangeDeclare, Get, Name, OutboxItem, Prefetch,
+    Publish, PublishOutcome, Publisher, QueueDeclare, QueueDelete, Settle, User, Vhost, Waker,
+    Wakes,
 };
 use crate::journal::Lsn;
 use crate::server::{Inside, InsideUpload};
@@ -552,7 +553,7 @@ impl Shared {
                 return None;
             }
             match self.take(consumer) {
-                Taken::Delivery(delivery) => return Some(self.hand_over(delivery)),
+                Taken::Delivery(delivery) => return Some(self.hand_over(consumer, delivery)),
                 Taken::Nothing => {}
                 Taken::Ended => return None,
             }
@@ -567,7 +568,7 @@ impl Shared {
     /// Takes a delivery without waiting.
     pub(super) fn try_next(self: &Arc<Self>, consumer: &Arc<CoreConsumer>) -> Option<Delivery> {
         match self.take(consumer) {
-            Taken::Delivery(delivery) => Some(self.hand_over(delivery)),
+            Taken::Delivery(delivery) => Some(self.hand_over(consumer, delivery)),
             Taken::Nothing | Taken::Ended => None,
         }
     }
@@ -604,11 +605,11 @@ impl Shared {
         let mut others_have = false;
         for item in taken.drain(..) {
             match item {
-                OutboxItem::Deliver(delivery) => {
-                    others_have |= !Arc::ptr_eq(&delivery.consumer, this);
-                    match inbox.consumers.get_mut(delivery.consumer.tag()) {
-                        Some(waiting) => waiting.deliveries.push_back(delivery),
-                        None => self.give_back([delivery]),
+                OutboxItem::Deliver(Deliveries { consumer, messages }) => {
+                    others_have |= !Arc::ptr_eq(&consumer, this);
+                    match inbox.consumers.get_mut(consumer.tag()) {
+                        Some(waiting) => waiting.deliveries.extend(messages),
+                        None => self.give_back(&consumer, messages),
                     }
                 }
                 OutboxItem::ConsumerCancelled(consumer) => {
@@ -625,10 +626,10 @@ impl Shared {
         others_have
     }
 
-    fn hand_over(self: &Arc<Self>, delivery: CoreDelivery) -> Delivery {
-        let settling = match delivery.consumer.ack_mode() {
+    fn hand_over(self: &Arc<Self>, consumer: &CoreConsumer, delivery: CoreDelivery) -> Delivery {
+        let settling = match consumer.ack_mode() {
             AckMode::Manual => Settling::Owed {
-                queue: Arc::clone(delivery.queue()),
+                queue: Arc::clone(consumer.queue()),
                 seq: delivery.seq,
             },
             AckMode::Automatic => Settling::Settled,
@@ -638,13 +639,17 @@ impl Shared {
     }
 
     /// Puts deliveries back that nobody took.
-    fn give_back(&self, deliveries: impl IntoIterator<Item = CoreDelivery>) {
+    fn give_back(
+        &self,
+        consumer: &CoreConsumer,
+        deliveries: impl IntoIterator<Item = CoreDelivery>,
+    ) {
         let (now, mut wakes) = (self.now(), Wakes::new());
         let mut cost_bytes = 0;
         for delivery in deliveries {
             cost_bytes += delivery.cost_bytes();
-            if delivery.consumer.ack_mode() == AckMode::Manual {
-                let queue = delivery.queue();
+            if consumer.ack_mode() == AckMode::Manual {
+                let queue = consumer.queue();
                 queue.settle(&[delivery.seq], Settle::Return, now, &mut wakes);
             }
         }
@@ -666,7 +671,7 @@ impl Shared {
         };
         let cancelled = self.vhost().cancel(consumer, self.now(), &mut wakes);
         drop(wakes);
-        self.give_back(waiting.deliveries);
+        self.give_back(consumer, waiting.deliveries);
         // What came between the look and the end finds nobody, and goes back too.
         self.sort(&mut self.inbox.lock(), consumer);
         self.signal.wake();
@@ -686,11 +691,9 @@ impl Shared {
         let vhost = self.vhost();
         let now = self.now();
         let closed = vhost.close_channel(&self.connection, CHANNEL, &ended, &[], now, &mut wakes);
-        self.give_back(
-            consumers
-                .into_values()
-                .flat_map(|waiting| waiting.deliveries),
-        );
+        for waiting in consumers.into_values() {
+            self.give_back(&waiting.consumer, waiting.deliveries);
+        }
         let gone = vhost.disconnect(&self.connection, now, &mut wakes);
         if let Err(error) = closed.and(gone) {
             tracing::error!(%error, "cannot note the end of a channel");
