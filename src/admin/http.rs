@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{self, Api, Facts};
+use super::observer::Observer;
 use super::tls_listener::{TlsListener, TlsPeer};
 use super::{page, payloads};
 use crate::broker::Broker;
@@ -95,6 +96,8 @@ impl HttpServer {
                 store: server.store().clone(),
             },
             api: Api {
+                observer: Observer::new(Arc::clone(&broker), server.swarm().clone()),
+                store: server.store().clone(),
                 broker,
                 registry: Arc::clone(server.registry()),
                 durable: server.durable(),
@@ -122,6 +125,8 @@ impl HttpServer {
         let rates = Arc::clone(&self.api.rates);
         let (broker, registry) = (Arc::clone(&self.api.broker), Arc::clone(&self.api.registry));
         let sampling = tokio::spawn(api::sample(rates, broker, registry, stopping.clone()));
+        let observer = Arc::clone(&self.api.observer);
+        let observing = tokio::spawn(observer.run(stopping.clone()));
         let api = self.api;
         let answer = move |ConnectInfo(from): ConnectInfo<SocketAddr>, request: Request| {
             let api = api.clone();
@@ -158,6 +163,9 @@ impl HttpServer {
             && over_tls.await.is_err()
         {
             tracing::error!("the HTTP interface over TLS ended before its time");
+        }
+        if observing.await.is_err() {
+            tracing::error!("looking on at the nodes ended before its time");
         }
         if sampling.await.is_err() {
             tracing::error!("the statistics ended before their time");

@@ -4,6 +4,7 @@
 mod api;
 pub mod http;
 pub mod log_tail;
+mod observer;
 mod page;
 mod payloads;
 mod range;

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::definitions::{DefinitionStore, PermissionRecord, TopicPermissionRecord, UserRecord};
 use super::error::{Error, ResourceKind};
+use super::events::INTERNAL_USER;
 use super::name::Name;
 use super::usage::Usage;
 use proof::Proofs;
@@ -48,6 +49,16 @@ pub struct User {
 }
 
 impl User {
+    /// Who acts when nobody asked for it; cannot log in.
+    pub(crate) fn internal() -> Self {
+        Self {
+            name: Name::from(INTERNAL_USER),
+            tags: Vec::new(),
+            password: None,
+            limits: Limits::default(),
+        }
+    }
+
     /// The name it logs in with.
     #[must_use]
     pub fn name(&self) -> &Name {

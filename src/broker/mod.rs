@@ -198,6 +198,13 @@ pub struct Broker {
     clock: Option<TestClock>,
 }
 
+/// Wakes nobody.
+struct NoWaker;
+
+impl Waker for NoWaker {
+    fn wake(&self) {}
+}
+
 impl Broker {
     /// Makes a broker from what its journal recovered; without a journal nothing is durable.
     ///
@@ -439,6 +446,18 @@ impl Broker {
         let mut connection = self.connect(user, vhost, waker)?;
         connection.take_places(&self.shared.users)?;
         Ok(connection)
+    }
+
+    /// Opens a vhost for a part of this process that acts for the broker itself: no right is asked for, no
+    /// limit counts it, and nothing is delivered to it.
+    pub(crate) fn connect_internal(&self, vhost: &[u8]) -> Result<Connection, Error> {
+        let found = self.vhost(vhost).ok_or_else(|| Error::VhostNotFound {
+            vhost: Name::new(vhost),
+        })?;
+        let id = ConnectionId(self.connection_next.fetch_add(1, Ordering::Relaxed));
+        let outbox = Outbox::new(self.shared.limits.outbox_bytes_max, Arc::new(NoWaker));
+        let user = Arc::new(User::internal());
+        Ok(Connection::internal(id, user, found, Arc::new(outbox)))
     }
 
     /// Notes in the journal what was delivered already, so that a clean stop does not make every message

@@ -136,6 +136,8 @@ pub struct Connection {
     /// Where limits count it.
     places: Vec<Place>,
     name: OnceLock<String>,
+    /// It acts for the broker itself, and no right is asked for.
+    is_internal: bool,
 }
 
 impl Connection {
@@ -153,6 +155,20 @@ impl Connection {
             exclusive_queues: Mutex::default(),
             places: Vec::new(),
             name: OnceLock::new(),
+            is_internal: false,
+        }
+    }
+
+    /// A connection of the broker's own.
+    pub(crate) fn internal(
+        id: ConnectionId,
+        user: Arc<User>,
+        vhost: Arc<Vhost>,
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        Self {
+            is_internal: true,
+            ..Self::new(id, user, vhost, outbox)
         }
     }
 
@@ -432,10 +448,11 @@ impl Vhost {
         access: Access,
     ) -> Result<(), Error> {
         let user = by.user.name();
-        if self
-            .shared
-            .users
-            .authorize(user, &self.name, kind, name, access)
+        if by.is_internal
+            || self
+                .shared
+                .users
+                .authorize(user, &self.name, kind, name, access)
         {
             return Ok(());
         }
@@ -458,7 +475,7 @@ impl Vhost {
         routing_key: &[u8],
         access: Access,
     ) -> Result<(), Error> {
-        if exchange.kind() != ExchangeKind::Topic {
+        if exchange.kind() != ExchangeKind::Topic || by.is_internal {
             return Ok(());
         }
         let (users, user) = (&self.shared.users, by.user.name());

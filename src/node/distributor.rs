@@ -18,7 +18,8 @@ use super::message::{
 };
 use super::place::{LeafName, NameError};
 use super::presence::reachable;
-use super::{registry, upstream};
+use super::report::{SENT_KEY, Sent};
+use super::{registry, reporting, unix_ms, upstream};
 use crate::amqp::field::ShortString;
 use crate::amqp::header::Properties;
 use crate::client::{
@@ -104,6 +105,14 @@ struct Served {
 struct OriginSide {
     store: Store,
     swarm: SwarmHandle,
+    /// Tells those who look on.
+    reporting: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for OriginSide {
+    fn drop(&mut self) {
+        self.reporting.abort();
+    }
 }
 
 /// What came from a node.
@@ -134,6 +143,8 @@ pub struct Distributor {
     origin: Option<OriginSide>,
     served: Vec<Served>,
     board: Board,
+    /// This sender's name for those who look on.
+    name: NodeName,
 }
 
 impl Distributor {
@@ -190,6 +201,7 @@ impl Distributor {
             origin: None,
             served: Vec::new(),
             board: Board::default(),
+            name: sender_name()?,
         };
         distributor.request_presence().await?;
         Ok(distributor)
@@ -269,6 +281,7 @@ impl Distributor {
         let payload_id = PayloadId::from_bytes(*blake3::hash(&body).as_bytes());
         let head = self.head(name, payload_id, body.len() as u64, message_id);
         self.put(group, head.properties(), &body).await?;
+        self.tell_sent(&head, group, 0).await;
         Ok(board_of(head, group, false))
     }
 
@@ -336,7 +349,27 @@ impl Distributor {
         };
         let (properties, body) = file.manifest().to_message(&publisher);
         self.put(group, properties, &body).await?;
+        let piece_count = file.manifest().geometry().piece_count();
+        self.tell_sent(&head, group, piece_count).await;
         Ok(board_of(head, group, true))
+    }
+
+    /// Tells those who look on; nobody needs to hear it.
+    // req: CONTROL-25
+    async fn tell_sent(&self, head: &FileHead, group: &Group, piece_count: u32) {
+        let sent = Sent {
+            message_id: head.message_id.to_string(),
+            name: head.name.clone(),
+            payload_id: head.payload_id.to_string(),
+            size_bytes: head.size_bytes,
+            piece_count,
+            group: group.clone(),
+            sender: self.name.clone(),
+            sent_unix_ms: unix_ms(),
+        };
+        if let Err(error) = reporting::tell(&self.channel, SENT_KEY, &sent).await {
+            tracing::debug!(%error, "not told that a file was sent");
+        }
     }
 
     fn head(
@@ -397,7 +430,17 @@ impl Distributor {
                 ..SwarmSettings::default()
             };
             let swarm = Swarm::start(settings, store.clone()).await?;
-            self.origin = Some(OriginSide { store, swarm });
+            let local = self.connection.local_addr().ip();
+            let address = swarm.local_addr();
+            let address = address.map(|address| reachable(address, local).to_string());
+            let (watched, name) = (swarm.clone(), self.name.clone());
+            let reporting =
+                reporting::start_for_sender(&self.connection, watched, name, address).await?;
+            self.origin = Some(OriginSide {
+                store,
+                swarm,
+                reporting,
+            });
         }
         Ok(self.origin.as_ref().expect("it was just made"))
     }
@@ -560,13 +603,21 @@ pub fn look_at(path: &Path) -> Result<(String, FileStamp), SendError> {
 }
 
 fn random_id() -> Result<ShortString, SendError> {
-    let mut bytes = [0; 16];
+    Ok(ShortString::truncated(random_digits::<16>()?))
+}
+
+/// A name that no other sender has.
+fn sender_name() -> Result<NodeName, SendError> {
+    let name = format!("sender-{}", random_digits::<4>()?);
+    Ok(name.parse().expect("letters and digits are a name"))
+}
+
+/// Two hexadecimal digits for each of `COUNT` random octets.
+fn random_digits<const COUNT: usize>() -> Result<String, SendError> {
+    let mut bytes = [0; COUNT];
     getrandom::fill(&mut bytes)?;
-    let mut text = String::with_capacity(32);
-    for byte in bytes {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    Ok(ShortString::truncated(text))
+    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
+    Ok(digits.collect())
 }
 
 async fn blocking<T: Send + 'static>(

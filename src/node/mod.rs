@@ -21,11 +21,13 @@ pub mod presence;
 mod receipt;
 mod registry;
 pub mod report;
+mod reporting;
 mod retry;
 pub mod send;
 pub mod state;
 pub mod status;
 mod upstream;
+pub mod view;
 pub mod watch;
 
 pub use edge::{Node, NodeError, NodeHandle, NodeSettings};

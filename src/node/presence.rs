@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::edge::Shared;
 use super::message::{
-    CONTROL_BYTES_MAX, CONTROL_EXCHANGE, ControlMessage, NodeName, PRESENCE_KEY, Presence,
-    PresenceEvent, REQUEST_KEY, decode, encode,
+    CONTROL_BYTES_MAX, CONTROL_EXCHANGE, NodeName, PRESENCE_KEY, Presence, PresenceEvent,
+    REQUEST_KEY, decode, encode,
 };
-use super::report::{
-    Machine, MachineRole, REPORT_KEY, Reporter, Retry, WATCH_KEY, WATCH_TIME, Watch, swarm_id,
-};
+use super::report::{Machine, MachineRole, REPORT_KEY, Retry, WATCH_KEY, Watch, swarm_id};
+use super::reporting::{Reporting, tell};
 use crate::amqp::field::ShortString;
 use crate::client::{Channel, ClientError, ConsumeSettings, Delivery, Publish, QueueSettings};
 use crate::disk::{Disk as _, OsDisk};
@@ -51,15 +50,7 @@ pub(super) struct Announcer<'a> {
     channel: Channel,
     /// This node's address on the way to the broker.
     local: IpAddr,
-    reporter: Reporter,
-    watched: Option<Watched>,
-}
-
-/// Somebody looks on.
-struct Watched {
-    until: Instant,
-    next: Instant,
-    interval: Duration,
+    reporting: Reporting,
 }
 
 impl<'a> Announcer<'a> {
@@ -68,32 +59,14 @@ impl<'a> Announcer<'a> {
             shared,
             channel,
             local,
-            reporter: Reporter::default(),
-            watched: None,
+            reporting: Reporting::default(),
         }
     }
 
     /// Tells everybody who listens.
     // req: CONTROL-14
     pub(super) async fn announce(&mut self, event: PresenceEvent) -> Result<(), ClientError> {
-        self.send(CONTROL_EXCHANGE, PRESENCE_KEY, &self.presence(event))
-            .await
-    }
-
-    async fn send<M: ControlMessage>(
-        &self,
-        exchange: ShortString,
-        routing_key: ShortString,
-        message: &M,
-    ) -> Result<(), ClientError> {
-        let (properties, body) = encode(message);
-        let publish = Publish {
-            exchange,
-            routing_key,
-            mandatory: false,
-            properties,
-        };
-        self.channel.publish(&publish, &body).await.map(drop)
+        tell(&self.channel, PRESENCE_KEY, &self.presence(event)).await
     }
 
     /// Announces at the interval and answers requests until the connection ends.
@@ -107,15 +80,9 @@ impl<'a> Announcer<'a> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
         loop {
-            let report = async {
-                match &self.watched {
-                    Some(watched) => sleep_until(watched.next.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 _ = ticks.tick() => self.announce(PresenceEvent::Alive).await?,
-                () = report => self.report().await?,
+                () = self.reporting.due() => self.report().await?,
                 request = consumer.next() => {
                     let request = request?;
                     let tag = request.delivery_tag;
@@ -133,7 +100,7 @@ impl<'a> Announcer<'a> {
         let body = request.body.whole(CONTROL_BYTES_MAX).await;
         let body = body.unwrap_or_default();
         if let Some(watch) = decode::<Watch>(&properties, &body) {
-            self.watch(watch, Instant::now());
+            self.reporting.watch(watch, Instant::now());
         } else if let Some(retry) = decode::<Retry>(&properties, &body) {
             let shared = Arc::clone(self.shared);
             let retrying = spawn_blocking(move || super::retry::retry(&shared, &retry));
@@ -146,24 +113,9 @@ impl<'a> Announcer<'a> {
         Ok(())
     }
 
-    // req: CONTROL-22
-    fn watch(&mut self, watch: Watch, now: Instant) {
-        let interval = watch.interval();
-        let next = match &self.watched {
-            Some(watched) => watched.next.min(now + interval),
-            None => now,
-        };
-        self.watched = Some(Watched {
-            until: now + WATCH_TIME,
-            next,
-            interval,
-        });
-    }
-
     /// Tells who looks on how the transfers stand.
     // req: CONTROL-23
     async fn report(&mut self) -> Result<(), ClientError> {
-        let now = Instant::now();
         let swarm = &self.shared.swarm;
         let machine = Machine {
             name: self.shared.settings.name.clone(),
@@ -171,15 +123,10 @@ impl<'a> Announcer<'a> {
             swarm_id: swarm.node(),
             address: self.address().map(|address| address.to_string()),
         };
-        let report = self.reporter.report(&machine, &swarm.stats(), now);
-        match &mut self.watched {
-            Some(watched) if now < watched.until => watched.next = now + watched.interval,
-            Some(_) | None => {
-                self.watched = None;
-                self.reporter = Reporter::default();
-            }
-        }
-        self.send(CONTROL_EXCHANGE, REPORT_KEY, &report).await
+        let report = self
+            .reporting
+            .report(&machine, &swarm.stats(), Instant::now());
+        tell(&self.channel, REPORT_KEY, &report).await
     }
 
     /// Where peers reach this node.
@@ -191,7 +138,7 @@ impl<'a> Announcer<'a> {
     // req: CONTROL-15
     async fn answer(&self, reply_to: ShortString) -> Result<(), ClientError> {
         let shared = Arc::clone(self.shared);
-        let latest = tokio::task::spawn_blocking(move || shared.state.latest()).await;
+        let latest = spawn_blocking(move || shared.state.latest()).await;
         let records = match latest {
             Ok(Ok(records)) => records,
             Ok(Err(error)) => {
@@ -203,7 +150,14 @@ impl<'a> Announcer<'a> {
         let mut presence = self.presence(PresenceEvent::Alive);
         let name = &self.shared.settings.name;
         presence.files = records.iter().map(|record| record.receipt(name)).collect();
-        self.send(ShortString::EMPTY, reply_to, &presence).await
+        let (properties, body) = encode(&presence);
+        let publish = Publish {
+            exchange: ShortString::EMPTY,
+            routing_key: reply_to,
+            mandatory: false,
+            properties,
+        };
+        self.channel.publish(&publish, &body).await.map(drop)
     }
 
     fn presence(&self, event: PresenceEvent) -> Presence {

@@ -114,6 +114,8 @@ pub struct PayloadInfo {
     pub reference_count: u32,
     /// Whether it is kept without being needed.
     pub is_pinned: bool,
+    /// When a sweep first found that nothing needs it; it goes when the retention time is over.
+    pub idle_since: Option<Instant>,
 }
 
 /// How much of a payload is there.
@@ -385,6 +387,11 @@ impl Store {
         self.inner.unpin(Key { scope, id })
     }
 
+    /// How long a payload that nothing needs is kept.
+    pub fn retention(&self) -> Duration {
+        self.inner.settings.retention
+    }
+
     /// Removes what nothing has needed for the retention time. Call it now and then. Spec: STORE-14.
     pub fn sweep(&self, now: Instant) -> SweepReport {
         self.inner.sweep(now)
@@ -447,6 +454,7 @@ fn info(state: &State, key: Key, entry: &Entry) -> PayloadInfo {
         presence,
         reference_count: state.reference_counts.get(&key).copied().unwrap_or(0),
         is_pinned: entry.is_pinned,
+        idle_since: entry.idle_since,
     }
 }
 

@@ -494,6 +494,12 @@ impl ServerHandle {
         self.shared.payloads.peer_addr()
     }
 
+    /// The broker's part in swarms.
+    #[must_use]
+    pub fn swarm(&self) -> &peer::SwarmHandle {
+        self.shared.payloads.swarm()
+    }
+
     /// The payload store, for reading what large bodies hold.
     #[must_use]
     pub fn store(&self) -> &Store {

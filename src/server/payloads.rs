@@ -125,6 +125,11 @@ impl Payloads {
         &self.store
     }
 
+    /// The part in swarms.
+    pub(super) fn swarm(&self) -> &SwarmHandle {
+        &self.swarm
+    }
+
     /// Where peers connect.
     pub(super) fn peer_addr(&self) -> Option<SocketAddr> {
         self.swarm.local_addr()

@@ -320,6 +320,12 @@ impl SwarmHandle {
         self.shared.core.lock().engine.stats(Instant::now())
     }
 
+    /// Nodes that are banned now.
+    #[must_use]
+    pub fn banned_count(&self) -> usize {
+        self.shared.core.lock().engine.banned(Instant::now()).len()
+    }
+
     /// Open connections to peers.
     #[must_use]
     pub fn connection_count(&self) -> usize {

@@ -20,20 +20,26 @@ fn declare(name: &'static str) -> queue::Declare {
 }
 
 /// A broker with its HTTP interface.
-struct Managed {
-    own: Own,
+pub(crate) struct Managed {
+    pub(crate) own: Own,
     http: SocketAddr,
 }
 
 impl Managed {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let own = Own::start(|_| {});
         let http = own.serve_http();
         Self { own, http }
     }
 
     /// A request as this user; status and body.
-    fn ask_as(&self, login: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) fn ask_as(
+        &self,
+        login: &str,
+        method: &str,
+        path: &str,
+        body: &Value,
+    ) -> (u16, Value) {
         let body = match body {
             Value::Null => String::new(),
             body => body.to_string(),
@@ -60,17 +66,17 @@ impl Managed {
         (status.parse().expect("a number"), body)
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         self.ask_as("guest:guest", method, path, body)
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         let (status, body) = self.ask("GET", path, &Value::Null);
         assert_eq!(status, 200, "{path}: {body}");
         body
     }
 
-    fn status(&self, method: &str, path: &str, body: &Value) -> u16 {
+    pub(crate) fn status(&self, method: &str, path: &str, body: &Value) -> u16 {
         self.ask(method, path, body).0
     }
 }

@@ -19,9 +19,9 @@ use warren::payload::{AccessKey, Geometry, Manifest, ManifestParts, PayloadHashe
 use crate::engines::{on_both_engines, unique};
 
 /// One node's folders, name and groups; it can be started again and again.
-struct Home {
+pub(crate) struct Home {
     folder: TempDir,
-    name: NodeName,
+    pub(crate) name: NodeName,
     groups: Vec<Group>,
     broker: AmqpUri,
 }
@@ -31,7 +31,7 @@ fn group(text: &str) -> Group {
 }
 
 impl Home {
-    fn new(broker: &AmqpUri, groups: &[&str]) -> Self {
+    pub(crate) fn new(broker: &AmqpUri, groups: &[&str]) -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
             name: unique("node").parse().expect("a name"),
@@ -40,7 +40,7 @@ impl Home {
         }
     }
 
-    fn inbox(&self) -> PathBuf {
+    pub(crate) fn inbox(&self) -> PathBuf {
         self.folder.path().join("inbox")
     }
 
@@ -55,13 +55,13 @@ impl Home {
         }
     }
 
-    async fn start(&self) -> NodeHandle {
+    pub(crate) async fn start(&self) -> NodeHandle {
         let mut node = Node::start(self.settings()).await.expect("starts");
         assert!(node.ready().await, "the node ended before it was ready");
         node
     }
 
-    fn file(&self, name: &str) -> Option<Vec<u8>> {
+    pub(crate) fn file(&self, name: &str) -> Option<Vec<u8>> {
         fs::read(self.inbox().join(name)).ok()
     }
 }
@@ -77,7 +77,7 @@ fn distributor(broker: &AmqpUri, folder: &TempDir) -> DistributorSettings {
 }
 
 /// Makes files of these names and sizes and sends them with `--wait`.
-async fn send_files(
+pub(crate) async fn send_files(
     broker: &AmqpUri,
     to: &str,
     files: &[(&str, usize)],
@@ -104,7 +104,7 @@ async fn send_files(
     send(settings, &paths, |_| {}).await
 }
 
-fn content(name: &str, size: usize) -> Vec<u8> {
+pub(crate) fn content(name: &str, size: usize) -> Vec<u8> {
     let mut bytes = vec![0; size];
     blake3::Hasher::new()
         .update(name.as_bytes())
@@ -114,7 +114,7 @@ fn content(name: &str, size: usize) -> Vec<u8> {
 }
 
 /// Publishes what a stranger could, to a group.
-async fn publish_raw(broker: &AmqpUri, to: &str, properties: Properties, body: &[u8]) {
+pub(crate) async fn publish_raw(broker: &AmqpUri, to: &str, properties: Properties, body: &[u8]) {
     let connection = Connection::open(broker, &ConnectSettings::default())
         .await
         .expect("connects");

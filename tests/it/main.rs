@@ -39,6 +39,7 @@ mod reply_to;
 mod single_active;
 mod stream;
 mod swarm;
+mod swarm_api;
 mod tls;
 mod topology;
 mod transactions;

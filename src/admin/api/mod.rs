@@ -32,6 +32,7 @@ mod permissions;
 mod policies;
 mod queues;
 mod rates;
+mod swarm;
 mod system;
 mod users;
 mod vhosts;
@@ -47,8 +48,10 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::observer::Observer;
 use crate::broker::Broker;
 use crate::journal::Lsn;
+use crate::payload::Store;
 use crate::server::registry::Registry;
 use crate::server::tls::Tls;
 
@@ -72,6 +75,9 @@ pub(super) struct Api {
     pub(super) durable: watch::Receiver<Lsn>,
     pub(super) facts: Arc<Facts>,
     pub(super) rates: Arc<Rates>,
+    /// Looks on at nodes and swarms.
+    pub(super) observer: Arc<Observer>,
+    pub(super) store: Store,
     /// The TLS side, if there is any.
     pub(super) tls: Option<Arc<Tls>>,
 }
@@ -197,6 +203,7 @@ fn routes() -> impl Iterator<Item = &'static Route> {
         permissions::ROUTES,
         policies::ROUTES,
         queues::ROUTES,
+        swarm::ROUTES,
         system::ROUTES,
         users::ROUTES,
         vhosts::ROUTES,

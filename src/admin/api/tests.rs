@@ -1,6 +1,13 @@
 //! The table of routes by itself: what matches what, and that nothing is open that should not be.
 
+use std::sync::LazyLock;
+
+use futures_util::FutureExt as _;
+
 use super::*;
+use crate::disk::OsDisk;
+use crate::payload::StoreSettings;
+use crate::server::peer::{Swarm, SwarmHandle, SwarmSettings};
 
 fn parts(path: &str) -> Vec<String> {
     segments(path).expect("UTF-8")
@@ -78,6 +85,16 @@ const CALLERS: [(&str, Option<&str>); 7] = [
     ("admin", Some("administrator")),
 ];
 
+/// An empty payload store and a swarm without payloads, for all tests.
+static PAYLOADS: LazyLock<(Store, SwarmHandle)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Store::open(Arc::new(OsDisk), folder.path(), StoreSettings::default());
+    let store = store.expect("an empty store");
+    let swarm = Swarm::start(SwarmSettings::default(), store.clone());
+    let swarm = swarm.now_or_never().expect("it waits for nothing");
+    (store, swarm.expect("threads"))
+});
+
 fn api() -> Api {
     use crate::broker::{BrokerSettings, Name, PasswordHash, Permissions};
     #[allow(clippy::disallowed_methods)]
@@ -98,7 +115,10 @@ fn api() -> Api {
             .expect("in memory");
     }
     let (_, durable) = watch::channel(Lsn::ZERO);
+    let (store, swarm) = &*PAYLOADS;
     Api {
+        observer: Observer::new(Arc::clone(&broker), swarm.clone()),
+        store: store.clone(),
         broker,
         registry: Arc::default(),
         durable,
