@@ -1,5 +1,7 @@
 //! `/api/swarm` over real sockets: what the pages see of nodes, files and transfers, and trying again.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use serde_json::{Value, json};
 use warren::amqp::header::Properties;
