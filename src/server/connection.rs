@@ -75,7 +75,10 @@ pub(super) async fn run(transport: Transport, place: Place, shared: Arc<Shared>)
     let signal = Arc::new(Signal::default());
     let waker = Arc::clone(&signal) as Arc<dyn Waker>;
     let registered = shared.registry.register(address, local, unix_ms(), waker);
-    let connection = Connection::new(transport, place, signal, registered, &shared);
+    // Apart, so that what waits for the client is small wherever it is moved to.
+    let connection = Box::new(Connection::new(
+        transport, place, signal, registered, &shared,
+    ));
     let opening = connection.open(&shared).instrument(span.clone());
     let Some(connection) = opening.await else {
         return;
@@ -111,7 +114,8 @@ struct Connection {
     runtime: Handle,
     /// Where the parts of each upload go.
     uploads: HashMap<UploadId, mpsc::Sender<Part>>,
-    results: (mpsc::Sender<Uploaded>, mpsc::Receiver<Uploaded>),
+    /// Where they tell their results; made with the first of them, since most connections have none.
+    results: Option<(mpsc::Sender<Uploaded>, mpsc::Receiver<Uploaded>)>,
     /// An action that waits for room in its upload.
     waiting: Option<(mpsc::Sender<Part>, Part)>,
     /// Content that is being read from the payload store; nothing behind it may be written before.
@@ -178,14 +182,14 @@ impl Connection {
             payloads: Arc::clone(&shared.payloads),
             runtime: shared.runtime.clone(),
             uploads: HashMap::new(),
-            results: mpsc::channel(UPLOAD_PARTS_MAX),
+            results: None,
             waiting: None,
             reading: None,
         }
     }
 
     /// Serves it until its client has logged in, if that ever comes.
-    async fn open(mut self, shared: &Shared) -> Option<Self> {
+    async fn open(mut self: Box<Self>, shared: &Shared) -> Option<Box<Self>> {
         let result = self.exchange(shared, Until::Login).await;
         if matches!(result, Ok(Served::LoggedIn)) {
             return Some(self);
@@ -195,20 +199,21 @@ impl Connection {
     }
 
     /// The same connection on another runtime: the one that this is called on.
-    fn moved(self) -> io::Result<Self> {
-        Ok(Self {
-            stream: self.stream.moved()?,
-            ..self
-        })
+    fn moved(self: Box<Self>) -> io::Result<Box<Self>> {
+        let connection = *self;
+        Ok(Box::new(Self {
+            stream: connection.stream.moved()?,
+            ..connection
+        }))
     }
 
     /// Serves it until it ends.
-    async fn serve(mut self, shared: &Shared) {
+    async fn serve(mut self: Box<Self>, shared: &Shared) {
         let result = self.exchange(shared, Until::End).await;
         self.end(result).await;
     }
 
-    async fn end(mut self, result: io::Result<Served>) {
+    async fn end(mut self: Box<Self>, result: io::Result<Served>) {
         if self.session.login_was_refused() {
             self.place.login_failed(Instant::now());
         }
@@ -280,7 +285,9 @@ impl Connection {
                     self.session.handle_committed(durable, Instant::now());
                 }
                 () = room(&self.waiting), if self.waiting.is_some() => {}
-                Some(uploaded) = self.results.1.recv() => self.uploaded(uploaded),
+                Some(uploaded) = received(&mut self.results), if self.results.is_some() => {
+                    self.uploaded(uploaded);
+                }
                 read = finish(&mut self.reading), if self.reading.is_some() => self.was_read(read),
                 () = timer.as_mut(), if has_timeout => {
                     let now = Instant::now();
@@ -331,7 +338,10 @@ impl Connection {
                     scope,
                     size_bytes,
                 } => {
-                    let results = self.results.0.clone();
+                    let results = (self.results)
+                        .get_or_insert_with(|| mpsc::channel(UPLOAD_PARTS_MAX))
+                        .0
+                        .clone();
                     let _runtime = self.runtime.enter();
                     let sender = self
                         .payloads
@@ -484,7 +494,7 @@ impl Connection {
     }
 
     /// Lets the last words arrive: closing a socket with unread input would take them back.
-    async fn linger(self) {
+    async fn linger(self: Box<Self>) {
         let _ = tokio::time::timeout(LINGER, self.stream.linger()).await;
     }
 }
@@ -526,6 +536,13 @@ async fn room(waiting: &Option<(mpsc::Sender<Part>, Part)>) {
         // Whether there is room or nobody to take it, trying again tells.
         let _ = sender.reserve().await;
     }
+}
+
+/// Waits for the result of an upload.
+async fn received(
+    results: &mut Option<(mpsc::Sender<Uploaded>, mpsc::Receiver<Uploaded>)>,
+) -> Option<Uploaded> {
+    results.as_mut()?.1.recv().await
 }
 
 /// Waits for content that is being read.
