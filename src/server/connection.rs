@@ -24,7 +24,6 @@ use super::Shared;
 use super::admission::Place;
 use super::payloads::{Part, Payloads, UPLOAD_PARTS_MAX, Uploaded};
 use super::registry::{Orders, Registered};
-use super::slowly;
 use super::socket::Socket;
 use crate::broker::{Origin, Waker};
 use crate::journal::Lsn;
@@ -75,14 +74,10 @@ pub(super) async fn run(transport: Transport, place: Place, shared: Arc<Shared>)
     let signal = Arc::new(Signal::default());
     let waker = Arc::clone(&signal) as Arc<dyn Waker>;
     let registered = shared.registry.register(address, local, unix_ms(), waker);
-    // Apart, so that what waits for the client is small wherever it is moved to.
+    // Apart, so that what waits for the client is small.
     let connection = Box::new(Connection::new(
         transport, place, signal, registered, &shared,
     ));
-    let opening = connection.open(&shared).instrument(span.clone());
-    let Some(connection) = opening.await else {
-        return;
-    };
     let Some(seat) = shared.workers.seat() else {
         return connection.serve(&shared).instrument(span).await;
     };
@@ -129,17 +124,11 @@ enum Life {
     Ends,
 }
 
-/// How far a connection is served.
+/// Why a connection is not served on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Until {
+enum Pause {
+    /// A login came, whose password may take its time.
     Login,
-    End,
-}
-
-/// Why a connection is served no further.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Served {
-    LoggedIn,
     Ended,
 }
 
@@ -188,16 +177,6 @@ impl Connection {
         }
     }
 
-    /// Serves it until its client has logged in, if that ever comes.
-    async fn open(mut self: Box<Self>, shared: &Shared) -> Option<Box<Self>> {
-        let result = self.exchange(shared, Until::Login).await;
-        if matches!(result, Ok(Served::LoggedIn)) {
-            return Some(self);
-        }
-        self.end(result).await;
-        None
-    }
-
     /// The same connection on another runtime: the one that this is called on.
     fn moved(self: Box<Self>) -> io::Result<Box<Self>> {
         let connection = *self;
@@ -209,23 +188,44 @@ impl Connection {
 
     /// Serves it until it ends.
     async fn serve(mut self: Box<Self>, shared: &Shared) {
-        let result = self.exchange(shared, Until::End).await;
+        let result = loop {
+            match self.exchange(shared).await {
+                Ok(Pause::Login) => match self.log_in(shared).await {
+                    Some(connection) => self = connection,
+                    None => return,
+                },
+                Ok(Pause::Ended) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
         self.end(result).await;
     }
 
-    async fn end(mut self: Box<Self>, result: io::Result<Served>) {
+    /// Lets the session check a password where that stops nobody else; none if the server is at its end.
+    async fn log_in(mut self: Box<Self>, shared: &Shared) -> Option<Box<Self>> {
+        let permit = shared.logins.acquire().await.ok()?;
+        let checked = shared.runtime.spawn_blocking(move || {
+            self.session.handle_bytes(&mut self.input, Instant::now());
+            self
+        });
+        let connection = checked.await;
+        drop(permit);
+        connection.ok()
+    }
+
+    async fn end(mut self: Box<Self>, result: io::Result<()>) {
         if self.session.login_was_refused() {
             self.place.login_failed(Instant::now());
         }
         self.session.handle_disconnect(Instant::now());
         match result {
-            Ok(_) => self.linger().await,
+            Ok(()) => self.linger().await,
             Err(error) => tracing::debug!(%error, "the connection is gone"),
         }
     }
 
     /// Reads, works and writes until session or socket ends.
-    async fn exchange(&mut self, shared: &Shared, until: Until) -> io::Result<Served> {
+    async fn exchange(&mut self, shared: &Shared) -> io::Result<Pause> {
         let timer = tokio::time::sleep_until(tokio::time::Instant::now());
         let mut timer = std::pin::pin!(timer);
         let mut stopping = false;
@@ -237,13 +237,10 @@ impl Connection {
             }
             self.act();
             if self.write()? == Life::Ends {
-                return Ok(Served::Ended);
+                return Ok(Pause::Ended);
             }
             if self.session.is_open() {
                 self.place.authenticated();
-                if until == Until::Login {
-                    return Ok(Served::LoggedIn);
-                }
             }
             let timeout = if self.session.is_closed() {
                 Some(*ends_at.get_or_insert_with(|| Instant::now() + LINGER))
@@ -266,9 +263,13 @@ impl Connection {
             });
             tokio::select! {
                 turn = turn, if reads || writes => match turn? {
-                    Turn::Read(0) => return Ok(Served::Ended),
+                    Turn::Read(0) => return Ok(Pause::Ended),
                     Turn::Read(count) => {
                         self.was_received(count);
+                        if self.session.may_take_long(&self.input) {
+                            return Ok(Pause::Login);
+                        }
+                        self.handle_input();
                         if count >= TURN_BYTES {
                             // Others have their turn.
                             tokio::task::yield_now().await;
@@ -279,7 +280,7 @@ impl Connection {
                 () = self.signal.0.notified() => self.session.handle_wake(Instant::now()),
                 changed = self.durable.changed(), if self.session.waits_for_commit() => {
                     if changed.is_err() {
-                        return Ok(Served::Ended);
+                        return Ok(Pause::Ended);
                     }
                     let durable = *self.durable.borrow_and_update();
                     self.session.handle_committed(durable, Instant::now());
@@ -393,7 +394,7 @@ impl Connection {
         }
     }
 
-    /// Handles what was read.
+    /// Counts what was read.
     fn was_received(&mut self, count: usize) {
         self.registered.entry.received(count);
         // Busy connections read more at once; before the login nobody gets more than the least.
@@ -402,13 +403,10 @@ impl Connection {
         } else if count < self.read_bytes / 8 {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
         }
-        if self.session.is_open() {
-            self.session.handle_bytes(&mut self.input, Instant::now());
-        } else {
-            // A password may take its time.
-            let (session, input) = (&mut self.session, &mut self.input);
-            slowly(|| session.handle_bytes(input, Instant::now()));
-        }
+    }
+
+    fn handle_input(&mut self) {
+        self.session.handle_bytes(&mut self.input, Instant::now());
         if self.input.is_empty() && self.read_bytes == READ_BYTES_MIN {
             // An idle connection holds no buffer.
             self.input = BytesMut::new();

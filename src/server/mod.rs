@@ -31,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -58,6 +58,9 @@ use space::Space;
 use tls::{Tls, TlsError};
 use unix::UnixListener;
 use workers::Workers;
+
+/// Passwords that are checked at the same time, on threads that other work needs too.
+const LOGINS_AT_ONCE_MAX: usize = 8;
 
 /// Longest wait for connections to say goodbye at a shutdown.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
@@ -175,8 +178,10 @@ struct Shared {
     /// The journal has failed: every connection closes with 541.
     storage_failed: CancellationToken,
     tasks: TaskTracker,
-    /// Where connections are served from their login on.
+    /// Where connections are served.
     workers: Workers,
+    /// Passwords that are checked at once.
+    logins: Semaphore,
     /// Where everything else is done.
     runtime: Handle,
 }
@@ -283,6 +288,7 @@ impl Server {
             stopping: CancellationToken::new(),
             storage_failed,
             tasks: TaskTracker::new(),
+            logins: Semaphore::new(LOGINS_AT_ONCE_MAX),
             workers: Workers::start(thread_count()).map_err(ServerError::Thread)?,
             runtime: Handle::current(),
         });

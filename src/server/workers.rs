@@ -1,9 +1,9 @@
 //! The threads that serve connections, each with a runtime of its own.
 //!
-//! Owns: which thread a connection is on, from its login until it ends. One thread does everything for a
-//! connection, so that what it wakes on its own thread costs no system call, and nobody looks for work
-//! on others. Before the login a connection is on the process's common runtime: there a password may be hashed,
-//! which takes longer than others should wait.
+//! Owns: which thread a connection is on, from its first octet of AMQP until it ends. One thread does everything for a
+//! connection, so that what it wakes on its own thread costs no system call, and nobody looks for work on others.
+//! What takes longer than others should wait is done elsewhere: TLS handshakes and payloads on the process's common
+//! runtime, passwords on its threads for what blocks.
 //! Bound: [`Workers::start`]'s count of threads; connections are spread by their number.
 
 use std::io;

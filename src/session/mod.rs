@@ -562,6 +562,14 @@ impl Session {
         matches!(self.state, State::Running(_))
     }
 
+    /// Whether handling `input` may take some tens of milliseconds: a login is in it, and its password must
+    /// be hashed.
+    #[must_use]
+    pub fn may_take_long(&self, input: &[u8]) -> bool {
+        matches!(self.state, State::Opening(Handshake::Start))
+            && frame::complete_bytes(input, FRAME_BYTES_BEFORE_TUNE) > 0
+    }
+
     /// Whether its publishes wait for memory or disk.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
