@@ -10,21 +10,21 @@ export async function scenario(browser, lab) {
     await claim("a virtual host and a user with a permission in it are added", async () => {
         await open(page, "/vhosts");
         await page.getByRole("button", { name: "Add virtual host" }).click();
-        await dialog.getByLabel("Name").fill("shop");
+        await dialog.getByLabel("Name", { exact: true }).fill("shop");
         await dialog.getByRole("button", { name: "Add virtual host" }).click();
         await page.getByRole("heading", { name: "shop" }).waitFor();
         await open(page, "/users");
-        await page.getByRole("button", { name: "Add user" }).click();
+        await page.getByRole("button", { name: "Add user", exact: true }).click();
         await dialog.getByLabel("Name", { exact: true }).fill("alice");
-        await dialog.getByLabel("Password").fill("secret");
+        await dialog.getByLabel("Password", { exact: true }).fill("secret");
         await dialog.getByLabel(/^management/).check();
         await shoot(page, "user-add", false);
-        await dialog.getByRole("button", { name: "Add user" }).click();
-        await page.getByRole("heading", { name: "alice" }).waitFor();
+        await dialog.getByRole("button", { name: "Add user", exact: true }).click();
+        await page.getByRole("heading", { name: "alice", exact: true }).waitFor();
         const permissions = page.getByRole("region", { name: "Permissions", exact: true });
         await permissions.getByText("Add or change").click();
-        await permissions.getByLabel("Virtual host").fill("shop");
-        await permissions.getByLabel("Configure").fill("^a");
+        await permissions.getByLabel("Virtual host", { exact: true }).fill("shop");
+        await permissions.getByLabel("Configure", { exact: true }).fill("^a");
         await permissions.getByRole("button", { name: "Set permission" }).click();
         await permissions.getByRole("button", { name: "Revoke permission of alice in shop" }).waitFor();
         const right = await lab.api("GET", "/permissions/shop/alice");
@@ -32,7 +32,7 @@ export async function scenario(browser, lab) {
         await shoot(page, "user");
     });
     await claim("a change of tags keeps the password", async () => {
-        await page.getByRole("button", { name: "Change" }).click();
+        await page.getByRole("button", { name: "Change", exact: true }).click();
         await dialog.getByLabel(/^monitoring/).check();
         await dialog.getByRole("button", { name: "Save" }).click();
         await dialog.waitFor({ state: "detached" });
@@ -49,12 +49,12 @@ export async function scenario(browser, lab) {
     await claim("a policy is set, and what is wrong with one is said", async () => {
         await open(page, "/policies");
         await page.getByRole("button", { name: "Add policy" }).click();
-        await dialog.getByLabel("Name").fill("short");
-        await dialog.getByLabel("Pattern").fill("^orders");
-        await dialog.getByLabel("Definition").fill('{"max-length": "many"}');
+        await dialog.getByLabel("Name", { exact: true }).fill("short");
+        await dialog.getByLabel("Pattern", { exact: true }).fill("^orders");
+        await dialog.getByLabel("Definition", { exact: true }).fill('{"max-length": "many"}');
         await dialog.getByRole("button", { name: "Add policy" }).click();
-        await dialog.getByRole("alert").filter({ hasText: "max-length" }).waitFor();
-        await dialog.getByLabel("Definition").fill('{"max-length": 10}');
+        await dialog.getByRole("alert").filter({ hasText: '<<"many">>' }).waitFor();
+        await dialog.getByLabel("Definition", { exact: true }).fill('{"max-length": 10}');
         await dialog.getByRole("button", { name: "Add policy" }).click();
         await dialog.waitFor({ state: "detached" });
         const policy = await lab.api("GET", "/policies/%2F/short");
@@ -64,8 +64,8 @@ export async function scenario(browser, lab) {
         await open(page, "/limits");
         const users = page.getByRole("region", { name: "Users", exact: true });
         await users.getByText("Add or change").click();
-        await users.getByLabel("User").fill("alice");
-        await users.getByLabel("At most").fill("7");
+        await users.getByLabel("User", { exact: true }).fill("alice");
+        await users.getByLabel("At most", { exact: true }).fill("7");
         await users.getByRole("button", { name: "Set limit" }).click();
         await users.getByRole("button", { name: "Lift the limit max-connections of alice" }).waitFor();
         await shoot(page, "limits");
@@ -82,7 +82,7 @@ export async function scenario(browser, lab) {
         const document = JSON.parse(fs.readFileSync(file, "utf8"));
         expect(document.queues.some((queue) => queue.name === "kept"), "the queue is in it");
         await lab.api("DELETE", "/queues/shop/kept");
-        await page.getByLabel("Definitions file").setInputFiles(file);
+        await page.getByLabel("Definitions file", { exact: true }).setInputFiles(file);
         await page.getByRole("button", { name: "Check the file" }).click();
         await dialog.getByText("queues").waitFor();
         await shoot(page, "definitions-import", false);

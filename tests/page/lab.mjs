@@ -9,7 +9,7 @@ const { WARREN, CHROMIUM, SCREENSHOTS, PAGE_PACKAGES } = process.env;
 const require = createRequire(`${PAGE_PACKAGES}/package.json`);
 const { chromium } = require("playwright-core");
 const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const WAIT_MS = 30_000;
+const WAIT_MS = Number(process.env.PAGE_WAIT_MS ?? 30_000);
 
 export const sleep = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 

@@ -18,7 +18,36 @@ const PAGE_SIZE_DEFAULT: usize = 100;
 const PAGE_SIZE_MAX: usize = 500;
 
 /// Answers with a list.
-pub(super) fn list(call: &Call, mut items: Vec<Value>) -> Answer {
+pub(super) fn list(call: &Call, items: Vec<Value>) -> Answer {
+    list_by(
+        call,
+        items,
+        &Fields {
+            name: &|item| {
+                let name = item.get("name").and_then(Value::as_str);
+                name.unwrap_or_default().to_owned()
+            },
+            field: &|item, path| field(item, path).cloned(),
+        },
+        |item| item,
+    )
+}
+
+/// What a list is filtered and sorted by, without describing all of it.
+pub(super) struct Fields<'a, T> {
+    /// The name that filters look at.
+    pub(super) name: &'a dyn Fn(&T) -> String,
+    /// The value of a field, with dots for fields within fields.
+    pub(super) field: &'a dyn Fn(&T, &str) -> Option<Value>,
+}
+
+/// Answers with a list of things that are described only if they are on the page that is asked for.
+pub(super) fn list_by<T>(
+    call: &Call,
+    mut items: Vec<T>,
+    fields: &Fields<'_, T>,
+    describe: impl Fn(T) -> Value,
+) -> Answer {
     let query = |name: &str| {
         call.query
             .get(name)
@@ -35,7 +64,7 @@ pub(super) fn list(call: &Call, mut items: Vec<Value>) -> Answer {
             Some(_) | None => None,
         };
         items.retain(|item| {
-            let own = item.get("name").and_then(Value::as_str).unwrap_or_default();
+            let own = (fields.name)(item);
             match &pattern {
                 Some(pattern) => pattern.matches(own.as_bytes()),
                 None => own.contains(name),
@@ -43,15 +72,23 @@ pub(super) fn list(call: &Call, mut items: Vec<Value>) -> Answer {
         });
     }
     if let Some(sort) = query("sort") {
-        items.sort_by(|left, right| compare(field(left, sort), field(right, sort)));
+        let keyed = items
+            .into_iter()
+            .map(|item| ((fields.field)(&item, sort), item));
+        let mut keyed: Vec<_> = keyed.collect();
+        keyed.sort_by(|(left, _), (right, _)| compare(left.as_ref(), right.as_ref()));
         if query("sort_reverse") == Some("true") {
-            items.reverse();
+            keyed.reverse();
         }
+        items = keyed.into_iter().map(|(_, item)| item).collect();
     }
     let columns: Option<Vec<&str>> = query("columns").map(|columns| columns.split(',').collect());
-    let cut = |item: Value| match &columns {
-        Some(columns) => only(&item, columns),
-        None => item,
+    let cut = |item: T| {
+        let item = describe(item);
+        match &columns {
+            Some(columns) => only(&item, columns),
+            None => item,
+        }
     };
     let Some(page) = query("page").filter(|_| query("pagination") != Some("false")) else {
         return Ok(Reply::Json(items.into_iter().map(cut).collect()));
@@ -103,7 +140,7 @@ pub(super) fn one(call: &Call, item: Value) -> Answer {
 }
 
 /// A field, with dots for fields within fields.
-fn field<'a>(item: &'a Value, path: &str) -> Option<&'a Value> {
+pub(super) fn field<'a>(item: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.')
         .try_fold(item, |value, part| value.get(part))
 }

@@ -1,14 +1,17 @@
 //! `/queues`: what there is, declaring, purging and deleting.
 
+use std::sync::Arc;
+
 use axum::http::Method;
 use serde_json::{Map, Value, json};
 
 use crate::broker::{
-    ConsumerState, Durability, Queue, QueueDeclare, QueueDelete, QueueKind, Vhost,
+    ConsumerState, Durability, Queue, QueueDeclare, QueueDelete, QueueDepth, QueueKind, Vhost,
 };
 
 use super::call::{Call, flag};
 use super::error::ApiError;
+use super::paging::Fields;
 use super::{
     Answer, Level, Reply, Route, bindings, channels, json as convert, paging, policies, route,
 };
@@ -68,22 +71,58 @@ pub(super) const ROUTES: &[Route] = &[
 
 fn list(call: &Call) -> Answer {
     let vhosts = call.visible_vhosts();
-    let queues = vhosts.iter().flat_map(|vhost| describe_all(call, vhost));
-    paging::list(call, queues.collect())
+    let queues = vhosts.iter().flat_map(queues_of);
+    answer(call, queues.collect())
 }
 
 fn list_in_vhost(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
-    paging::list(call, describe_all(call, &vhost))
+    answer(call, queues_of(&call.vhost()?))
 }
 
-fn describe_all(call: &Call, vhost: &Vhost) -> Vec<Value> {
+/// A queue and where it is.
+type Place = (Arc<Vhost>, Arc<Queue>);
+
+fn queues_of(vhost: &Arc<Vhost>) -> Vec<Place> {
     let mut queues = vhost.queues();
     queues.sort_unstable_by(|left, right| left.name().cmp(right.name()));
-    let described = queues
-        .iter()
-        .map(|queue| Value::Object(describe(call, vhost, queue)));
-    described.collect()
+    let places = queues.into_iter().map(|queue| (Arc::clone(vhost), queue));
+    places.collect()
+}
+
+/// Of very many queues only those on the page that is asked for are described.
+fn answer(call: &Call, places: Vec<Place>) -> Answer {
+    let fields = Fields {
+        name: &|(_, queue): &Place| queue.name().to_string(),
+        field: &|place, path| field(call, place, path),
+    };
+    paging::list_by(call, places, &fields, |(vhost, queue)| {
+        Value::Object(describe(call, &vhost, &queue))
+    })
+}
+
+/// What lists are sorted by, for the usual fields without describing the queue.
+fn field(call: &Call, (vhost, queue): &Place, path: &str) -> Option<Value> {
+    let depth = |read: fn(&QueueDepth) -> u64| Some(read(&queue.depth()).into());
+    match path {
+        "name" => Some(queue.name().to_string().into()),
+        "vhost" => Some(vhost.name().to_string().into()),
+        "type" => Some(kind_name(queue.kind()).into()),
+        "consumers" => depth(|depth| depth.consumer_count as u64),
+        "messages" => depth(|depth| (depth.ready_count + depth.unacked_count) as u64),
+        "messages_ready" => depth(|depth| depth.ready_count as u64),
+        "messages_unacknowledged" => depth(|depth| depth.unacked_count as u64),
+        "message_bytes" => depth(|depth| depth.ready_bytes + depth.unacked_bytes),
+        path => match path.strip_prefix("message_stats.") {
+            Some(path) => {
+                let stats = call.api.rates.queue(queue).message_stats();
+                paging::field(&stats, path).cloned()
+            }
+            None => {
+                let described = Value::Object(describe(call, vhost, queue));
+                paging::field(&described, path).cloned()
+            }
+        },
+    }
 }
 
 fn get(call: &Call) -> Answer {

@@ -175,7 +175,8 @@ function failure(status, text, method, path) {
     } catch {
         reason = text.slice(0, 500);
     }
-    reason = String(reason);
+    // RabbitMQ escapes what its texts quote, and so does the API; here they are text.
+    reason = String(reason).replaceAll("&lt;", "<").replaceAll("&gt;", ">").trim();
     if (status === 401 && error !== "not_authorised" && session && session.name !== "") {
         signOut("The broker no longer accepts your login: the password has changed, or the user is gone.");
     }

@@ -9,6 +9,8 @@ const HEIGHT = 168;
 const EDGE = { top: 10, right: 8, bottom: 22, left: 60 };
 /** A hole in time longer than this is drawn as one, in milliseconds. */
 const HOLE_MS = 25_000;
+/** The span of a chart that has just begun, in milliseconds. */
+const YOUNG_MS = 60_000;
 
 /**
  * @param {{ title: string, series: string[], format: (value: number) => string, spanMs?: number, least?: number, limit?: () => number | null, size?: "bytes" | "count" }} options
@@ -30,12 +32,14 @@ export function chart({ title, series, format, spanMs = 600_000, least = 1, limi
     const draw = () => {
         if (width < 80) return;
         const end = samples.at(-1)?.at ?? Date.now();
-        const begin = end - spanMs;
+        // A young chart shows what it has, wide, and grows into its span.
+        const shownMs = Math.min(spanMs, Math.max(YOUNG_MS, (end - (samples[0]?.at ?? end)) * 1.05));
+        const begin = end - shownMs;
         const shown = samples.filter((sample) => sample.at >= begin);
         const bound = limit?.() ?? null;
         const most = Math.max(least, ...shown.flatMap((sample) => sample.values.map((value) => value ?? 0)));
         const { top, step } = roundScale(most, size);
-        const x = (/** @type {number} */ at) => EDGE.left + ((at - begin) / spanMs) * (width - EDGE.left - EDGE.right);
+        const x = (/** @type {number} */ at) => EDGE.left + ((at - begin) / shownMs) * (width - EDGE.left - EDGE.right);
         const y = (/** @type {number} */ value) => HEIGHT - EDGE.bottom - (value / top) * (HEIGHT - EDGE.top - EDGE.bottom);
         scale = { x };
         picture.setAttribute("width", String(width));
@@ -47,9 +51,9 @@ export function chart({ title, series, format, spanMs = 600_000, least = 1, limi
         }
         const times = Math.max(2, Math.min(5, Math.floor(width / 150)));
         for (let index = 0; index <= times; index += 1) {
-            const at = begin + (spanMs * index) / times;
+            const at = begin + (shownMs * index) / times;
             const anchor = index === 0 ? "start" : index === times ? "end" : "middle";
-            lines.push(svg("text", { x: x(at), y: HEIGHT - 5, "text-anchor": anchor }, clock(at).slice(0, 5)));
+            lines.push(svg("text", { x: x(at), y: HEIGHT - 5, "text-anchor": anchor }, shownMs > 300_000 ? clock(at).slice(0, 5) : clock(at)));
         }
         if (bound !== null && bound <= top) lines.push(svg("line", { class: "bound", x1: EDGE.left, x2: width - EDGE.right, y1: y(bound), y2: y(bound) }));
         const paths = series.map((_, index) => {

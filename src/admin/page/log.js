@@ -13,7 +13,7 @@ export default function log(view) {
     /** @type {any[]} */
     let lines = [];
     let after = 0, isPaused = false, least = "TRACE", wanted = "";
-    const box = h("ol", { class: "log", tabindex: 0, role: "log", "aria-label": "Log lines", "aria-live": "off" });
+    const box = h("div", { class: "log", tabindex: 0, role: "log", "aria-label": "Log lines", "aria-live": "off" });
     const status = h("p", { class: "list-status", role: "status" });
     const isShown = (/** @type {any} */ line) => LEVELS.indexOf(line.level) <= LEVELS.indexOf(least) && (wanted === "" || `${line.target} ${line.message}`.toLowerCase().includes(wanted));
     const draw = (/** @type {any[]} */ fresh) => {
@@ -52,7 +52,7 @@ export default function log(view) {
 /** @param {any} line */
 function row(line) {
     const at = new Date(line.at_unix_ms);
-    return h("li", { class: `log-${line.level.toLowerCase()}` },
+    return h("p", { class: `log-${line.level.toLowerCase()}` },
         h("time", { datetime: at.toISOString(), title: at.toISOString() }, at.toISOString().slice(11, 23)), " ",
         h("span", { class: "log-level" }, line.level.padEnd(5)), " ", h("span", { class: "log-target" }, line.target), " ", h("span", null, line.message));
 }

@@ -28,7 +28,7 @@ export function matrix(edges, machines) {
         return h("td", { class: `cell ${edge.rate > 0 ? "live" : ""}`, title: `${from} → ${to}: ${format.bytes(edge.bytes)}, now ${format.byteRate(edge.rate)}` },
             h("span", { class: "heat", style: { opacity: strength.toFixed(2) } }), h("span", { class: "amount" }, format.bytes(edge.bytes)));
     };
-    return h("div", { class: "table-box", tabindex: 0, role: "region", "aria-label": "Who serves whom" },
+    return h("div", { class: "table-box", tabindex: 0, role: "group", "aria-label": "Who serves whom" },
         h("table", { class: "matrix" },
             h("thead", null, h("tr", null, h("th", { scope: "col" }, "From \\ to"), receivers.map((name) => h("th", { scope: "col" }, name)))),
             h("tbody", null, givers.map((from) => h("tr", { dataset: { key: from } }, h("th", { scope: "row" }, from), receivers.map((to) => cell(from, to)))))));

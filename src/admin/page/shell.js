@@ -94,7 +94,7 @@ export class View {
 /** Builds the frame and shows the page of the address. */
 export function openShell() {
     const main = h("main", { id: "main", class: "main" });
-    const navigation = h("nav", { id: "navigation", "aria-label": "Pages" });
+    const navigation = h("div", { id: "navigation", class: "pages" });
     const cluster = h("span", { class: "cluster" });
     const menu = h("button", {
         type: "button", class: "button quiet menu", "aria-expanded": "false", "aria-controls": "navigation", "aria-label": "Menu",
@@ -103,7 +103,7 @@ export function openShell() {
     replace(document.body,
         h("a", { class: "skip", href: "#main", onclick: (/** @type {Event} */ event) => { event.preventDefault(); focusTitle(); } }, "Skip to the content"),
         h("div", { class: "shell" },
-            h("div", { class: "side" }, h("div", { class: "side-head" }, h("a", { class: "brand", href: "#/" }, mark(), h("span", null, "Warren")), menu), navigation),
+            h("nav", { class: "side", "aria-label": "Pages" }, h("div", { class: "side-head" }, h("a", { class: "brand", href: "#/" }, mark(), h("span", null, "Warren")), menu), navigation),
             h("div", { class: "content" },
                 h("header", { class: "top" }, cluster, h("p", { class: "offline", role: "status" }, h("span", null, "The broker does not answer; trying again…")),
                     h("div", { class: "top-end" }, themeSwitch(), account())),

@@ -131,7 +131,7 @@ export function table(name, columns, rows, key, sorting) {
     const shown = columns.filter((column) => !column.hidden);
     const heads = shown.map((column) => {
         const className = `${column.number ? "number" : ""} ${column.wide ? "wide-only" : ""}`;
-        if (!column.sort || !sorting) return h("th", { scope: "col", class: className }, column.label);
+        if (!column.sort || !sorting) return h("th", { scope: "col", class: className }, column.label || h("span", { class: "unseen" }, "Actions"));
         const { state, choose } = sorting;
         const isSorted = state.sort === column.sort;
         const sort = isSorted ? (state.reverse ? "descending" : "ascending") : "none";
@@ -146,7 +146,7 @@ export function table(name, columns, rows, key, sorting) {
         const className = `${column.number ? "number" : ""} ${column.wide ? "wide-only" : ""} ${isZero ? "zero" : ""}`;
         return h(column.head ? "th" : "td", { class: className, scope: column.head ? "row" : undefined }, content);
     })));
-    return h("div", { class: "table-box", tabindex: 0, role: "region", "aria-label": name, dataset: { key: `table ${name}` } },
+    return h("div", { class: "table-box", tabindex: 0, role: "group", "aria-label": name, dataset: { key: `table ${name}` } },
         h("table", null, h("thead", null, h("tr", null, heads)), h("tbody", null, lines)));
 }
 

@@ -161,7 +161,10 @@ export function dialog(title, fillIn) {
     const element = /** @type {HTMLDialogElement} */ (h("dialog", { "aria-labelledby": id, class: "dialog" }));
     const close = () => element.close();
     element.append(h("h2", { id }, title), h("div", { class: "dialog-body" }, fillIn(close)));
+    // Who goes elsewhere leaves its question behind.
+    addEventListener("hashchange", close);
     element.addEventListener("close", () => {
+        removeEventListener("hashchange", close);
         element.remove();
         if (before?.isConnected) before.focus();
     });
