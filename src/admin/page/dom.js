@@ -7,6 +7,8 @@
 const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
 /** Handlers by element: one listener for each kind, so that an update exchanges what it calls. */
 const handlers = new WeakMap();
+/** Elements of the page by what stands in for them in a tree that is not yet on it. */
+const standIns = new WeakMap();
 
 /**
  * @typedef {Node | string | number | null | undefined | false} Child
@@ -51,7 +53,26 @@ function safeLink(href) {
 function append(element, children) {
     for (const child of children.flat(Infinity)) {
         if (child === null || child === undefined || child === false) continue;
-        element.append(child instanceof Node ? child : String(child));
+        element.append(child instanceof Node ? unmoved(child) : String(child));
+    }
+}
+
+/**
+ * What looks after itself and is on the page already is not taken out of it to be put back: that would lose its focus.
+ * Something stands in for it until the update finds it where it is. @param {Node} child
+ */
+function unmoved(child) {
+    if (!(child instanceof HTMLElement) || child.dataset.own === undefined || !child.isConnected) return child;
+    const standIn = document.createElement("template");
+    standIns.set(standIn, child);
+    return standIn;
+}
+
+/** Puts what was stood in for into a tree that is new. @param {any} tree */
+function settle(tree) {
+    for (const standIn of tree.querySelectorAll?.("template") ?? []) {
+        const child = standIns.get(standIn);
+        if (child) standIn.replaceWith(child);
     }
 }
 
@@ -67,6 +88,7 @@ function listen(element, kind, handler) {
 export function replace(parent, ...children) {
     parent.replaceChildren();
     append(parent, children);
+    settle(parent);
 }
 
 /**
@@ -87,23 +109,31 @@ function patchChildren(old, fresh) {
         const key = keyOf(child);
         if (key !== undefined) keyed.set(key, child);
     }
+    const fresher = [...fresh.childNodes].map((child) => standIns.get(child) ?? child);
+    const wanted = new Set(fresher.map(keyOf));
     let place = old.firstChild;
-    for (const child of [...fresh.childNodes]) {
+    for (const child of fresher) {
         const key = keyOf(child);
-        const same = key !== undefined ? keyed.get(key) : keyOf(place) === undefined ? place : null;
-        if (same && isAlike(same, child)) {
-            if (same === place) place = place.nextSibling;
-            else old.insertBefore(same, place);
-            patch(same, child);
-        } else {
+        const same = child.parentNode === old ? child : key !== undefined ? keyed.get(key) : keyOf(place) === undefined ? place : null;
+        if (!same || !isAlike(same, child)) {
+            settle(child);
             old.insertBefore(child, place);
+            continue;
         }
+        // What is gone makes room, so that what stays need not move.
+        while (key !== undefined && place && place !== same && !(keyOf(place) !== undefined && wanted.has(keyOf(place)))) place = removed(place);
+        if (same === place) place = place.nextSibling;
+        else old.insertBefore(same, place);
+        patch(same, child);
     }
-    while (place) {
-        const next = place.nextSibling;
-        place.remove();
-        place = next;
-    }
+    while (place) place = removed(place);
+}
+
+/** Takes a node away and gives the one behind it. @param {any} node */
+function removed(node) {
+    const next = node.nextSibling;
+    node.remove();
+    return next;
 }
 
 /** @param {any} node */
