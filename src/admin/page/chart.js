@@ -6,7 +6,7 @@ import { clock } from "./format.js";
 /** @typedef {import("./history.js").Sample} Sample */
 
 const HEIGHT = 168;
-const EDGE = { top: 10, right: 8, bottom: 22, left: 60 };
+const EDGE = { top: 10, right: 8, bottom: 22, left: 76 };
 /** A hole in time longer than this is drawn as one, in milliseconds. */
 const HOLE_MS = 25_000;
 /** The span of a chart that has just begun, in milliseconds. */

@@ -6,7 +6,7 @@ import { count, percent } from "./format.js";
 
 const CELL = 10;
 const GAP = 2;
-const ROWS_MAX = 24;
+const ROWS_MAX = 12;
 
 /** Whether each piece is held. @param {string | null} map base64, piece 0 the highest bit @param {number} pieces @returns {Uint8Array | null} */
 export function held(map, pieces) {
