@@ -5,6 +5,7 @@
 //! Every limit of RELIABILITY section 6 that an operator may change is a field here.
 
 mod network;
+mod prometheus;
 #[cfg(feature = "cli")]
 pub mod rabbitmq;
 mod tls;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use network::{Network, NetworkError};
+pub use prometheus::{PROMETHEUS_PORT, PrometheusSettings};
 pub use tls::{
     AMQPS_PORT, HTTPS_PORT, LoginFrom, PeerVerification, SanType, TlsSettings, TlsVersions,
 };
@@ -49,6 +51,8 @@ pub struct ServerSettings {
     pub payload: PayloadSettings,
     /// What one AMQP connection may do, and how the server presents itself.
     pub connection: ConnectionSettings,
+    /// Figures for Prometheus.
+    pub prometheus: PrometheusSettings,
     /// What connections may cost before they have logged in.
     pub admission: AdmissionSettings,
     /// TLS listeners, and what they show and ask for.
@@ -86,6 +90,7 @@ impl Default for ServerSettings {
             tls: TlsSettings::default(),
             log: "info".to_owned(),
             proxies: Vec::new(),
+            prometheus: PrometheusSettings::default(),
             sync: SyncMode::Disk,
             journal: JournalCareSettings::default(),
             alarm: AlarmSettings::default(),

@@ -21,10 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::{self, Api, Facts};
 use super::observer::Observer;
+use super::metrics::{self, Metrics, Sources};
 use super::tls_listener::{TlsListener, TlsPeer};
 use super::{page, payloads};
 use crate::broker::Broker;
-use crate::config::ServerSettings;
+use crate::config::{PrometheusSettings, ServerSettings};
 use crate::payload::Store;
 use crate::server::ServerHandle;
 use crate::server::tls::Tls;
@@ -52,6 +53,8 @@ pub struct HttpServer {
     tls: Option<(TcpListener, SocketAddr, Arc<Tls>)>,
     context: Context,
     api: Api,
+    metrics: Metrics,
+    metrics_listener: Option<(TcpListener, SocketAddr)>,
 }
 
 impl HttpServer {
@@ -77,6 +80,10 @@ impl HttpServer {
             }
             _ => None,
         };
+        let metrics_listener = bind_metrics(&settings.prometheus).await?;
+        if let Some((_, address)) = &metrics_listener {
+            listeners.push(("http/prometheus", *address));
+        }
         listeners.extend(server.peer_addr().map(|address| ("peer", address)));
         let facts = Facts {
             started: Instant::now(),
@@ -87,7 +94,26 @@ impl HttpServer {
             listeners,
         };
         let broker = Arc::clone(server.broker());
+        let sources = Sources {
+            broker: Arc::clone(&broker),
+            registry: Arc::clone(server.registry()),
+            meter: Arc::clone(server.io_meter()),
+            store: server.store().clone(),
+            swarm: server.swarm().clone(),
+            started: facts.started,
+            node: facts.node.clone(),
+            cluster_name: facts.cluster_name.clone(),
+            cluster_id: cluster_id(&facts.node, &settings.data_dir),
+            version: facts.version.clone(),
+            product: facts.product.clone(),
+        };
         Ok(Self {
+            metrics_listener,
+            metrics: Metrics {
+                sources: Arc::new(sources),
+                per_object: settings.prometheus.per_object,
+                authentication: settings.prometheus.authentication,
+            },
             listener,
             local_addr,
             tls,
@@ -120,6 +146,12 @@ impl HttpServer {
         self.tls.as_ref().map(|(_, address, _)| *address)
     }
 
+    /// Where it listens for Prometheus, if it does.
+    #[must_use]
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_listener.as_ref().map(|(_, address)| *address)
+    }
+
     /// Answers requests until `stopping` is cancelled.
     pub async fn serve(self, stopping: CancellationToken) {
         let rates = Arc::clone(&self.api.rates);
@@ -143,7 +175,8 @@ impl HttpServer {
             .route("/health", get(health))
             .route("/payloads/{id}", get(payloads::get))
             .fallback(answer)
-            .with_state(self.context);
+            .with_state(self.context)
+            .merge(metrics::routes(self.metrics.clone()));
         let stop = || stopping.clone().cancelled_owned();
         let over_tls = self.tls.map(|(socket, address, tls)| {
             let listener = TlsListener::start(socket, address, tls, stopping.clone());
@@ -152,6 +185,12 @@ impl HttpServer {
                 .layer(map_request(with_address))
                 .into_make_service_with_connect_info::<TlsPeer>();
             let serving = axum::serve(listener, service).with_graceful_shutdown(stop());
+            tokio::spawn(serving.into_future())
+        });
+        let for_prometheus = self.metrics_listener.map(|(socket, _)| {
+            let service =
+                metrics::routes(self.metrics).into_make_service_with_connect_info::<SocketAddr>();
+            let serving = axum::serve(socket, service).with_graceful_shutdown(stop());
             tokio::spawn(serving.into_future())
         });
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
@@ -167,6 +206,11 @@ impl HttpServer {
         if observing.await.is_err() {
             tracing::error!("looking on at the nodes ended before its time");
         }
+        if let Some(for_prometheus) = for_prometheus
+            && for_prometheus.await.is_err()
+        {
+            tracing::error!("the listener for Prometheus ended before its time");
+        }
         if sampling.await.is_err() {
             tracing::error!("the statistics ended before their time");
         }
@@ -177,6 +221,39 @@ impl HttpServer {
 async fn with_address(ConnectInfo(peer): ConnectInfo<TlsPeer>, mut request: Request) -> Request {
     request.extensions_mut().insert(ConnectInfo(peer.0));
     request
+}
+
+/// Listens for Prometheus. Its usual port may be another broker's on this machine: that is no reason not to start,
+/// unless somebody has said which one is meant.
+async fn bind_metrics(
+    settings: &PrometheusSettings,
+) -> Result<Option<(TcpListener, SocketAddr)>, HttpError> {
+    if !settings.enabled {
+        return Ok(None);
+    }
+    let address = settings.listen;
+    let listen = async {
+        let listener = TcpListener::bind(address).await?;
+        let local_addr = listener.local_addr()?;
+        Ok((listener, local_addr))
+    };
+    match listen.await {
+        Ok(listening) => Ok(Some(listening)),
+        Err(error) if address == PrometheusSettings::default().listen => {
+            tracing::warn!(%address, %error, "no listener for Prometheus; /metrics of the HTTP listener has the same");
+            Ok(None)
+        }
+        Err(source) => Err(HttpError { address, source }),
+    }
+}
+
+/// A name that stays over restarts, as RabbitMQ's `rabbitmq-cluster-id-...`.
+fn cluster_id(node: &str, data_dir: &std::path::Path) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(node.as_bytes()).update(&[0]);
+    hasher.update(data_dir.as_os_str().as_encoded_bytes());
+    let hex = hasher.finalize().to_hex();
+    format!("rabbitmq-cluster-id-{}", &hex[..22])
 }
 
 /// This machine's name, without its domain.

@@ -1,12 +1,14 @@
-//! The HTTP interface: health and payloads, the management API and the page beside them.
+//! The HTTP interface: health, payloads, figures for Prometheus, the management API and the page beside them.
 #![allow(clippy::disallowed_methods)]
 
 mod api;
 pub mod http;
 pub mod log_tail;
 mod observer;
+mod metrics;
 mod page;
 mod payloads;
+mod process;
 mod range;
 mod tls_listener;
 

@@ -143,6 +143,8 @@ impl Vhost {
             message: Some(&letter.message),
             unix_ms: self.unix_ms(now),
         };
+        let kind = dead.settings.kind;
+        self.statistics().letter_sent(kind, dead.reason);
         let mut walked = walk(self, &exchange, input);
         match dead.reason {
             DeathReason::Rejected => {}

@@ -52,6 +52,7 @@ mod route;
 mod spill;
 mod stamp;
 #[cfg(test)]
+mod statistics;
 mod tests;
 mod timers;
 mod usage;
@@ -65,7 +66,7 @@ use std::time::Instant;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use crate::journal::{Journal, Lsn, Recovered};
+use crate::journal::{Journal, JournalUsage, Lsn, Recovered};
 use crate::payload::ScopeId;
 
 pub use access::{
@@ -91,8 +92,8 @@ pub use parameters::{Parameter, Parameters};
 pub use payloads::{PayloadBody, PayloadReferences};
 pub use queue::arguments::{Overflow, QueueKind, QueueSettings};
 pub use queue::{
-    Activity, ConsumerState, Durability, Got, MessageSeq, Peek, Peeked, Queue, QueueCounts,
-    QueueDepth, Settle,
+    Activity, ConsumerState, CountsByKind, Durability, Got, MessageSeq, Peek, Peeked, Queue,
+    QueueCounts, QueueDepth, Settle,
 };
 pub use recovery::OpenError;
 pub use replies::{REPLY_QUEUE, ReplyConsumer, is_reply_queue};
@@ -100,6 +101,10 @@ pub use route::Publisher;
 pub use spill::SpillSettings;
 pub use usage::Place;
 pub use vhost::{
+pub use statistics::{
+    ChurnCounts, LetterCounts, LoginCounts, LoginProtocol, MESSAGE_SIZE_BOUNDS_BYTES,
+    PublishCounts, Statistics, Tally,
+};
     BindingRequest, Committed, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Prepared,
     Publish, PublishOutcome, Published, Put, QueueDeclare, QueueDeclared, QueueDelete, Settlements,
     TracedDelivery, Vhost, VhostDetails, is_whole,
@@ -253,6 +258,7 @@ impl Broker {
             node: settings.node,
             dedup_gate: Mutex::default(),
             queue_id_next: AtomicU64::new(1),
+            statistics: Arc::default(),
             serial_next: AtomicU64::new(1),
         });
         let broker = Self {
@@ -400,6 +406,18 @@ impl Broker {
 
     /// The name of this node in events and traces.
     #[must_use]
+    /// How large the journal is, if there is one.
+    #[must_use]
+    pub fn journal_usage(&self) -> Option<JournalUsage> {
+        self.shared.journal.as_ref().map(Journal::usage)
+    }
+
+    /// What happened since the start.
+    #[must_use]
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.shared.statistics
+    }
+
     pub fn node(&self) -> &str {
         &self.shared.node
     }

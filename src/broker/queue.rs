@@ -77,7 +77,7 @@ use stream::Stream;
 pub(crate) use stream::Truncated;
 pub(crate) use subscribe::Cancelled;
 pub(crate) use types::{ConsumeRefused, DeleteConditions, DeleteRefused, Enqueued, NewConsumer};
-pub use types::{Got, QueueCounts, QueueDepth};
+pub use types::{CountsByKind, Got, QueueCounts, QueueDepth};
 use unacked::{Out, Unacked};
 
 /// A message's number in its queue: its place in the order, never given twice.

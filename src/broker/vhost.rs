@@ -46,9 +46,10 @@ use super::outbox::{Outbox, Wakes};
 use super::parameters::Parameters;
 use super::payloads::{PayloadBody, PayloadReferences};
 use super::policy::Policies;
-use super::queue::{DeleteConditions, Paging, Queue, QueueCounts};
+use super::queue::{CountsByKind, DeleteConditions, Paging, Queue, QueueCounts};
 use super::replies::{Replies, ReplyConsumer};
 use super::route::{Directory, Generation};
+use super::statistics::Statistics;
 use super::timers::Timers;
 use super::usage::{Counted, Place, Usage};
 
@@ -79,6 +80,7 @@ pub(crate) struct Shared {
     pub(crate) timers: Arc<Timers>,
     pub(crate) events: Arc<Events>,
     pub(crate) node: String,
+    pub(crate) statistics: Arc<Statistics>,
     /// Held from the look at a key of duplicates until the journal has the key.
     pub(crate) dedup_gate: Mutex<()>,
     pub(crate) queue_id_next: AtomicU64,
@@ -208,6 +210,12 @@ impl Connection {
         })
     }
 
+    /// The broker's counters.
+    #[must_use]
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.vhost.shared.statistics
+    }
+
     /// Its number.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
@@ -260,7 +268,7 @@ pub struct Vhost {
     usage: Arc<Usage>,
     replies: Replies,
     /// What happened in queues that are gone.
-    counts_of_gone: Mutex<QueueCounts>,
+    counts_of_gone: Mutex<CountsByKind>,
     unroutable_count: AtomicU64,
     /// Whether messages are copied to the firehose.
     is_tracing: AtomicBool,
@@ -350,11 +358,38 @@ impl Vhost {
     /// What happened in its queues since the start, those that are gone included. Looks at each queue.
     #[must_use]
     pub fn counts(&self) -> QueueCounts {
-        let mut counts = *self.counts_of_gone.lock();
-        for queue in &self.queues {
-            counts.add(&queue.counts());
+        let mut counts = QueueCounts::default();
+        for (_, of_kind) in self.counts_by_kind().iter() {
+            counts.add(of_kind);
         }
         counts
+    }
+
+    /// The same for each kind of queue.
+    #[must_use]
+    pub fn counts_by_kind(&self) -> CountsByKind {
+        let mut counts = self.counts_of_gone();
+        for queue in &self.queues {
+            counts.add(queue.kind(), &queue.counts());
+        }
+        counts
+    }
+
+    /// What happened in its queues that are gone.
+    #[must_use]
+    pub fn counts_of_gone(&self) -> CountsByKind {
+        *self.counts_of_gone.lock()
+    }
+
+    /// The broker's counters.
+    pub(crate) fn statistics(&self) -> &Statistics {
+        &self.shared.statistics
+    }
+
+    /// How many queues there are.
+    #[must_use]
+    pub fn queue_count(&self) -> usize {
+        self.queues.len()
     }
 
     /// How many published messages no queue was meant to get.

@@ -42,6 +42,9 @@ pub(crate) async fn run(args: Args, log: &LogFilter) -> anyhow::Result<ExitCode>
         println!("Peers listening on {address}");
     }
     println!("HTTP listening on {}", http.local_addr());
+    if let Some(address) = http.metrics_addr() {
+        println!("Prometheus listening on {address}");
+    }
     if let Some(address) = server.amqps_addr() {
         println!("AMQP over TLS listening on {address}");
     }

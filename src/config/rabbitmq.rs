@@ -299,13 +299,13 @@ fn convert(
         },
         Unit::Port => match text.parse::<u16>() {
             Ok(port) => {
-                string(std::net::SocketAddr::new(settings.http_listen.ip(), port).to_string())
+                string(std::net::SocketAddr::new(address_of(settings, name).ip(), port).to_string())
             }
             Err(_) => Err(format!("'{text}' is no port")),
         },
         Unit::Ip => match text.parse() {
             Ok(ip) => {
-                string(std::net::SocketAddr::new(ip, settings.http_listen.port()).to_string())
+                string(std::net::SocketAddr::new(ip, address_of(settings, name).port()).to_string())
             }
             Err(_) => Err(format!("'{text}' is no IP address")),
         },
@@ -338,6 +338,14 @@ const LISTS: [&str; 7] = [
 struct Lists {
     mechanisms: Vec<String>,
     versions: Vec<String>,
+}
+
+/// The address of which a file of RabbitMQ's names one half at a time.
+fn address_of(settings: &ServerSettings, name: &str) -> std::net::SocketAddr {
+    match name {
+        "prometheus.listen" => settings.prometheus.listen,
+        _ => settings.http_listen,
+    }
 }
 
 impl Lists {

@@ -74,8 +74,9 @@ pub use repair::{Loss, Repair, repair};
 pub use scrub::Scrubbed;
 pub use settings::{JournalSettings, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SyncMode};
 pub use types::{
-    Appended, BacklogMessage, BacklogRef, BodyRecord, Entry, Location, Lsn, NewMessage,
-    PayloadRecord, QueueId, Recovered, RecoveredQueue, Span, StoredBody, StoredMessage, StoredRef,
+    Appended, BacklogMessage, BacklogRef, BodyRecord, Entry, JournalUsage, Location, Lsn,
+    NewMessage, PayloadRecord, QueueId, Recovered, RecoveredQueue, Span, StoredBody, StoredMessage,
+    StoredRef,
 };
 
 /// Called by the sync thread with each new durable position; must not append and must not block.
@@ -523,6 +524,21 @@ impl Journal {
     /// Bytes appended and not yet written: a measure of how far the disk is behind.
     pub fn pending_bytes(&self) -> usize {
         self.shared().lock().appender.pending_bytes()
+    }
+
+    /// How large the store is. Looks at each segment's account.
+    pub fn usage(&self) -> JournalUsage {
+        let mut usage = JournalUsage {
+            durable_record: self.durable_lsn().lsn().0,
+            ..JournalUsage::default()
+        };
+        let ledger = self.shared().books.ledger();
+        for (_, account) in ledger.segments() {
+            usage.segment_count += 1;
+            usage.file_bytes = usage.file_bytes.saturating_add(account.file_bytes);
+            usage.live_bytes = usage.live_bytes.saturating_add(account.live_bytes());
+        }
+        usage
     }
 
     /// What the scrubber has read and found since the store was opened.

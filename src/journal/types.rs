@@ -9,6 +9,19 @@ use std::fmt;
 
 use bytes::Bytes;
 
+/// How large a journal is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct JournalUsage {
+    /// Segment files.
+    pub segment_count: u64,
+    /// Their length in bytes, with what is reserved in them.
+    pub file_bytes: u64,
+    /// Bytes of messages that some queue still holds, estimated.
+    pub live_bytes: u64,
+    /// The number of the last durable record.
+    pub durable_record: u64,
+}
+
 /// Number of a record: 1 for the first of a store, then one more for each record.
 ///
 /// A message keeps the number of its first record for ever, also when compaction copies it; order

@@ -10,6 +10,7 @@ mod alarm;
 mod connection;
 mod data_dir;
 mod inside;
+pub mod io_meter;
 mod listener;
 mod pager;
 mod payloads;
@@ -50,9 +51,10 @@ use alarm::AlarmWatch;
 use data_dir::DataDir;
 pub(crate) use inside::{Inside, InsideUpload};
 use listener::Listener;
+use io_meter::{Area, IoMeter};
 use pager::PagerThread;
 use payloads::{Payloads, StoreReferences, open_store};
-use peer::{Swarm, SwarmError, SwarmSettings};
+use peer::{Swarm, SwarmError, SwarmHandle, SwarmSettings};
 use registry::Registry;
 use space::Space;
 use tls::{Tls, TlsError};
@@ -199,6 +201,7 @@ pub struct ServerHandle {
     failure: watch::Receiver<Option<StorageFailure>>,
     pager: PagerThread,
     /// Held as long as the folder is in use.
+    meter: Arc<IoMeter>,
     _data_dir: DataDir,
 }
 
@@ -252,10 +255,11 @@ impl Server {
             None => None,
         };
         let data_dir = DataDir::open(&settings.data_dir)?;
+        let meter = Arc::<IoMeter>::default();
         let opened = tokio::task::spawn_blocking({
             let (path, settings) = (data_dir.path().to_owned(), settings.clone());
-            let keeping = embedding.keeping;
-            move || open(broker_settings, &path, &settings, keeping, seed)
+            let (keeping, meter) = (embedding.keeping, Arc::clone(&meter));
+            move || open(broker_settings, &path, &settings, keeping, seed, &meter)
         });
         let Opened {
             journal,
@@ -334,6 +338,7 @@ impl Server {
         })
     }
 }
+            meter,
 
 /// Threads that serve connections: as many as there are processors that this process may use.
 fn thread_count() -> usize {
@@ -375,6 +380,7 @@ fn open(
     settings: &ServerSettings,
     keeping: Keeping,
     seed: [u8; 32],
+    meter: &IoMeter,
 ) -> Result<Opened, ServerError> {
     let space = Space::of(settings);
     let journal_settings = JournalSettings {
@@ -391,15 +397,20 @@ fn open(
         Keeping::Lasting => disk_for(data_dir),
         Keeping::Scratch => Arc::new(ScratchDisk),
     };
-    let (journal, recovered) = Journal::open(Arc::clone(&disk), &journal_dir, journal_settings)?;
-    let store = open_store(Arc::clone(&disk), data_dir, settings)?;
+    let (journal, recovered) = Journal::open(
+        meter.metered(Area::Journal, Arc::clone(&disk)),
+        &journal_dir,
+        journal_settings,
+    )?;
+    let store_disk = meter.metered(Area::Payloads, Arc::clone(&disk));
+    let store = open_store(store_disk, data_dir, settings)?;
     let gate = journal.clone();
     store.set_removal_gate(Box::new(move || gate.wait_all_durable(REMOVAL_WAIT)));
     let references = Arc::new(StoreReferences(store.clone()));
     let journal_state = Some((journal.clone(), recovered));
     let broker_settings = BrokerSettings {
         spill: Some(SpillSettings {
-            disk,
+            disk: meter.metered(Area::Spill, disk),
             dir: data_dir.join("spill"),
             queue_bytes_max: settings.backlog.queue_memory_bytes_max,
             total_bytes_max: settings.backlog.total_memory_bytes_max,
@@ -529,6 +540,18 @@ impl ServerHandle {
     pub fn broker(&self) -> &Arc<Broker> {
         &self.shared.broker
     }
+    /// What is done with the disk.
+    #[must_use]
+    pub fn io_meter(&self) -> &Arc<IoMeter> {
+        &self.meter
+    }
+
+    /// The broker's part in swarms.
+    #[must_use]
+    pub fn swarm(&self) -> &SwarmHandle {
+        self.shared.payloads.swarm()
+    }
+
 
     /// Waits until the disk fails under the journal. Nothing is confirmed from then on, and the server
     /// is to be shut down: what the page cache says can no longer be trusted.

@@ -28,6 +28,8 @@ pub struct Registry {
     id_next: AtomicU64,
     opened_count: AtomicU64,
     closed_count: AtomicU64,
+    /// What went over the sockets of those that ended.
+    traffic_of_gone: Mutex<Traffic>,
 }
 
 /// One connection, as long as it lasts.
@@ -64,6 +66,21 @@ pub struct Traffic {
     pub reads: u64,
     /// Writes.
     pub writes: u64,
+}
+
+impl Traffic {
+    fn add(&mut self, other: Self) {
+        let Self {
+            received_bytes,
+            sent_bytes,
+            reads,
+            writes,
+        } = other;
+        self.received_bytes = self.received_bytes.wrapping_add(received_bytes);
+        self.sent_bytes = self.sent_bytes.wrapping_add(sent_bytes);
+        self.reads = self.reads.wrapping_add(reads);
+        self.writes = self.writes.wrapping_add(writes);
+    }
 }
 
 impl ConnectionEntry {
@@ -177,6 +194,8 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.registry.entries.remove(&self.entry.id);
         self.registry.closed_count.fetch_add(1, Ordering::Relaxed);
+        let traffic = self.entry.traffic();
+        self.registry.traffic_of_gone.lock().add(traffic);
         // Who asked meanwhile hears at once that there is nobody.
         self.entry.orders.lock().views.clear();
     }
@@ -214,6 +233,16 @@ impl Registry {
             self.opened_count.load(Ordering::Relaxed),
             self.closed_count.load(Ordering::Relaxed),
         )
+    }
+
+    /// What went over all sockets since the start.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        let mut all = *self.traffic_of_gone.lock();
+        for entry in &self.entries {
+            all.add(entry.traffic());
+        }
+        all
     }
 
     /// How all sessions look now, those that answer; asked all at once.

@@ -27,7 +27,7 @@ use crate::amqp::method::{Encode, Method, access, basic, channel, confirm};
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{
     Connection, Consumer, Error as BrokerError, MessageSeq, Place, Publisher, Queue, ReplyConsumer,
-    Settle, Wakes,
+    Settle, Tally, Wakes,
 };
 use crate::journal::Lsn;
 
@@ -75,6 +75,7 @@ pub(super) struct Channel {
     mode: Mode,
     last_tag: u64,
     delivered: Delivered,
+    tally: Tally,
     unsettled: Unsettled,
     settling: Settling,
     /// The queue last declared here, which an empty queue name means.
@@ -114,7 +115,7 @@ impl Channel {
     }
 
     /// `place` is where a limit of its user counts it.
-    pub(super) fn new(number: u16, place: Option<Place>, qos: ChannelQos) -> Self {
+    pub(super) fn new(number: u16, place: Option<Place>, qos: ChannelQos, tally: Tally) -> Self {
         Self {
             number,
             _place: place,
@@ -128,6 +129,7 @@ impl Channel {
             mode: Mode::Plain,
             last_tag: 0,
             delivered: Delivered::default(),
+            tally,
             unsettled: Unsettled::default(),
             settling: Settling::default(),
             last_queue: ShortString::EMPTY,
@@ -264,6 +266,10 @@ impl Channel {
 
     /// Sends the confirms that can be given now.
     pub(super) fn flush_confirms(&mut self, cx: &mut Context<'_>) {
+        if let Mode::Confirm(confirms) = &mut self.mode {
+            self.tally.counts_mut().confirmed += confirms.confirmable_count();
+        }
+        self.tally.tell();
         let Mode::Confirm(confirms) = &mut self.mode else {
             return;
         };
@@ -394,6 +400,7 @@ impl Channel {
             global_prefetch_count_max: self.qos.limiter.count_max(),
             unsettled_count: self.unsettled.len(),
             unconfirmed_count,
+            published: self.tally.counts(),
             consumers: self.consumers.values().cloned().collect(),
         }
     }

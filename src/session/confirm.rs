@@ -59,6 +59,11 @@ impl Confirms {
         self.waiting.len() + self.acks.len() + self.nacks.len()
     }
 
+    /// Publishes that [`Self::take_answers`] would acknowledge now.
+    pub(super) fn confirmable_count(&self) -> u64 {
+        self.acks.len() as u64
+    }
+
     /// Whether some publish waits for the disk.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()

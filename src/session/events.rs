@@ -88,6 +88,7 @@ impl Session {
         if let Some(addresses) = self.addresses {
             connection.set_name(addresses.name());
         }
+        self.broker.statistics().connection_opened();
         self.broker.emit("connection.created", |headers| {
             let user = connection.user().name().as_bytes();
             headers
@@ -112,6 +113,7 @@ impl Session {
 
     /// The connection ends.
     pub(super) fn connection_ended(&self, connection: &Connection) {
+        self.broker.statistics().connection_closed();
         self.broker.emit("connection.closed", |headers| {
             headers
                 .text("name", connection.name())

@@ -3,6 +3,7 @@
 //! Owns: what is legal where, and what is left of a stream whose frames were lost.
 //! Spec: AMQP 0-9-1 §4.2; scopes and texts of errors as measured from RabbitMQ 3.10.8.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -359,7 +360,7 @@ impl Session {
             Failure::broker(&error, id)
         })?;
         let qos = ChannelQos::new(&self.settings.connection, &self.introduction.properties);
-        let channel = Channel::new(number, place, qos);
+        let channel = Channel::new(number, place, qos, Tally::new(statistics));
         self.channels.insert(number, Slot::Open(Box::new(channel)));
         if let State::Running(connection) = &self.state {
             events::channel_opened(connection, number);
@@ -381,6 +382,7 @@ impl Session {
             Ok(())
         });
         if let Some(Slot::Open(channel)) = self.channels.remove(&number) {
+        let statistics = Arc::clone(self.broker.statistics());
             self.end_channel(*channel, now);
         }
         frame::put_method(

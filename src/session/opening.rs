@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::amqp::frame::{self, FrameKind, ProtocolHeader};
 use crate::amqp::method::{Method, connection};
-use crate::broker::User;
+use crate::broker::{LoginProtocol, User};
 
 use super::failure::{Failure, MethodId};
 use super::handshake::{self, Handshake};
@@ -86,6 +86,9 @@ impl Session {
                     self.tls.as_deref(),
                     &self.settings.connection,
                 );
+                self.broker
+                    .statistics()
+                    .login_attempted(LoginProtocol::Amqp, &user);
                 let user = match user {
                     Ok(user) => {
                         self.authenticated(start_ok, user.name().as_bytes(), None);

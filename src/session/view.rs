@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::amqp::field::FieldTable;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{Consumer, Name};
+use crate::broker::{Consumer, Name, PublishCounts};
 
 use super::TlsFacts;
 use super::failure::{Failure, MethodId};
@@ -55,6 +55,8 @@ pub struct ChannelView {
     pub unsettled_count: usize,
     /// Publishes whose confirm is not out.
     pub unconfirmed_count: usize,
+    /// What was published on it.
+    pub published: PublishCounts,
     /// Its consumers, in no order.
     pub consumers: Vec<Arc<Consumer>>,
 }

@@ -72,7 +72,13 @@ impl Own {
 
     /// Serves its HTTP interface until the test binary ends; gives the address.
     pub(crate) fn serve_http(&self) -> SocketAddr {
-        let settings = settings_in(&self.folder);
+        self.serve_http_with(|_| {})
+    }
+
+    /// The same with other settings.
+    pub(crate) fn serve_http_with(&self, change: impl FnOnce(&mut ServerSettings)) -> SocketAddr {
+        let mut settings = settings_in(&self.folder);
+        change(&mut settings);
         let bound = RUNTIME.block_on(HttpServer::bind(&settings, self.server()));
         let http = bound.expect("a free port");
         let address = http.local_addr();

@@ -31,6 +31,7 @@ mod prefetch_size;
 mod priority;
 mod process;
 mod publish;
+mod prometheus;
 mod qos_style;
 mod quorum;
 mod rabbitmq;

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::broker::{Broker, Connection, Name, Origin, User, Vhost, Waker, Wakes};
+use crate::broker::{Broker, Connection, LoginProtocol, Name, Origin, User, Vhost, Waker, Wakes};
 use crate::server::slowly;
 
 use super::error::ApiError;
@@ -37,7 +37,11 @@ impl Caller {
             true => Origin::Loopback,
             false => Origin::Remote,
         };
-        match slowly(|| broker.users().authenticate(&name, &password, origin)) {
+        let result = slowly(|| broker.users().authenticate(&name, &password, origin));
+        broker
+            .statistics()
+            .login_attempted(LoginProtocol::Http, &result);
+        match result {
             Ok(user) => Ok(Self { user }),
             Err(error) => {
                 tracing::warn!(%from, %error, "an HTTP login is refused");

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::http::{Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -61,6 +61,8 @@ use rates::Rates;
 
 pub(crate) use json::percent_encode;
 pub(super) use rates::sample;
+pub(super) use overview::RABBITMQ_VERSION;
+pub(super) use parameters::set_cluster_name_of;
 
 /// Largest body of a request, in bytes; beyond it 413.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -373,13 +375,28 @@ fn match_path(pattern: &'static str, segments: &[String]) -> Option<Names> {
 
 fn query(text: &str) -> HashMap<String, String> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .filter_map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decode = |text| json::percent_decode(text, json::Plus::IsSpace);
-            Some((decode(name)?, decode(value)?))
-        })
-        .collect()
+    query_pairs(text).collect()
+}
+
+/// Names and values of a query, in order; what is no UTF-8 is left out.
+pub(super) fn query_pairs(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
+    pairs.filter_map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decode = |text| json::percent_decode(text, json::Plus::IsSpace);
+        Some((decode(name)?, decode(value)?))
+    })
+}
+
+/// Lets those in who may watch; everybody else gets this answer.
+#[allow(clippy::result_large_err, reason = "made once for each request")]
+pub(super) fn check_monitoring(
+    broker: &Broker,
+    headers: &HeaderMap,
+    from: SocketAddr,
+) -> Result<(), Response<Body>> {
+    let caller = Caller::log_in(broker, headers, from);
+    let checked = caller.and_then(|caller| caller.check(Level::Monitoring));
+    checked.map_err(ApiError::into_response)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
+use crate::admin::process;
 use crate::broker::Alarm;
 
 use super::call::Call;
@@ -106,10 +107,10 @@ fn describe(call: &Call) -> Value {
         "uptime": u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
         "processors": processors,
         "run_queue": 0,
-        "fd_used": open_files(),
-        "fd_total": files_max(),
+        "fd_used": process::files_open(),
+        "fd_total": process::files_max(),
         "sockets_used": call.api.registry.len(),
-        "sockets_total": files_max(),
+        "sockets_total": process::files_max(),
         "proc_used": 0,
         "proc_total": 1_048_576,
         "mem_used": memory.used_bytes,
@@ -137,19 +138,6 @@ fn describe(call: &Call) -> Value {
         "metrics_gc_queue_length": {},
         "net_ticktime": 60,
     })
-}
-
-/// Files that the process has open; 0 where the system does not say.
-fn open_files() -> usize {
-    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
-}
-
-/// What a process without a limit is said to have.
-const FILES_UNLIMITED: u64 = 1 << 32;
-
-fn files_max() -> u64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.current.unwrap_or(FILES_UNLIMITED)
 }
 
 fn list(call: &Call) -> Answer {

@@ -15,7 +15,7 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 /// What clients are told that look for RabbitMQ's own version: the one whose behaviour is kept.
-pub(super) const RABBITMQ_VERSION: &str = "3.10.8";
+pub(in crate::admin) const RABBITMQ_VERSION: &str = "3.10.8";
 
 fn overview(call: &Call) -> BoxFuture<'_, Answer> {
     async {

@@ -3,7 +3,7 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::broker::{Name, Parameter};
+use crate::broker::{Broker, Name, Parameter};
 
 use super::call::Call;
 use super::error::ApiError;
@@ -196,9 +196,15 @@ fn list_global(call: &Call) -> Answer {
 
 /// The name that was set, or the one that the settings give.
 pub(super) fn cluster_name_of(call: &Call) -> Value {
-    let set = call.broker().parameters().get(None, "", CLUSTER_NAME);
-    let set = set.map(|json| value_of(&json)).filter(Value::is_string);
-    set.unwrap_or_else(|| call.api.facts.cluster_name.clone().into())
+    let set = set_cluster_name_of(call.broker());
+    set.unwrap_or_else(|| call.api.facts.cluster_name.clone())
+        .into()
+}
+
+/// The name that an operator gave.
+pub(in crate::admin) fn set_cluster_name_of(broker: &Broker) -> Option<String> {
+    let set = broker.parameters().get(None, "", CLUSTER_NAME)?;
+    value_of(&set).as_str().map(str::to_owned)
 }
 
 fn cluster_name(call: &Call) -> Answer {

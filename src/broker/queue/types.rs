@@ -10,7 +10,7 @@ use super::super::message::Message;
 use super::super::name::Name;
 use super::super::outbox::Outbox;
 use super::MessageSeq;
-use super::arguments::StreamOffset;
+use super::arguments::{QueueKind, StreamOffset};
 use super::stream::Filter;
 
 /// What happened in a queue since it was declared, for statistics. Numbers of messages.
@@ -84,6 +84,28 @@ impl QueueCounts {
         self.dropped += dropped;
         self.rejected += rejected;
         self.lost += lost;
+    }
+}
+
+/// What happened in queues, for each kind of queue.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CountsByKind([QueueCounts; 3]);
+
+impl CountsByKind {
+    /// The kinds, in the order of the counts.
+    const KINDS: [QueueKind; 3] = [QueueKind::Classic, QueueKind::Quorum, QueueKind::Stream];
+
+    /// Adds what happened in a queue of this kind.
+    pub fn add(&mut self, kind: QueueKind, counts: &QueueCounts) {
+        let pairs = self.0.iter_mut().zip(Self::KINDS);
+        for (of_kind, _) in pairs.filter(|(_, known)| *known == kind) {
+            of_kind.add(counts);
+        }
+    }
+
+    /// Each kind with what happened in its queues.
+    pub fn iter(&self) -> impl Iterator<Item = (QueueKind, &QueueCounts)> {
+        Self::KINDS.into_iter().zip(&self.0)
     }
 }
 

@@ -79,6 +79,7 @@ impl Vhost {
         };
         let name = self.name_for(name, declare)?;
         self.authorize(by, ResourceKind::Queue, name.as_bytes(), Access::Configure)?;
+        self.shared.statistics.queue_declared();
         if let Some(queue) = self.queue(name.as_bytes()) {
             return self.check_queue(by, &queue, declare, now);
         }
@@ -126,6 +127,7 @@ impl Vhost {
                 arguments: declare.arguments.elements().to_vec(),
             })?;
         }
+        self.shared.statistics.queue_created();
         let queue = self.insert_queue(QueueSpec {
             id,
             vhost: self.name.clone(),
@@ -283,7 +285,10 @@ impl Vhost {
         };
         self.queues
             .remove_if(queue.name(), |_, current| Arc::ptr_eq(current, queue));
-        self.counts_of_gone.lock().add(&queue.counts());
+        self.counts_of_gone
+            .lock()
+            .add(queue.kind(), &queue.counts());
+        self.shared.statistics.queue_deleted();
         self.topology_changed();
         for consumer in &consumers {
             self.consumer_went(consumer);

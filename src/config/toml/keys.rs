@@ -89,6 +89,20 @@ pub const KEYS: &[Key] = &[
         tls.login_san_index,
         Integer(0, 1_000)
     ),
+    key!("prometheus.enabled", Start, prometheus.enabled, YesOrNo),
+    key!("prometheus.listen", Start, prometheus.listen, Address),
+    key!(
+        "prometheus.per_object",
+        Start,
+        prometheus.per_object,
+        YesOrNo
+    ),
+    key!(
+        "prometheus.authentication",
+        Start,
+        prometheus.authentication,
+        YesOrNo
+    ),
     key!("journal.scrub_every", Start, journal.scrub_every, Span),
     key!(
         "journal.scrub_rate",

@@ -126,6 +126,13 @@ impl Channel {
             Some(asking) => (asking, asking.properties_ref()?),
             None => (header, properties),
         };
+        let body_bytes = match &body {
+            Body::Inline(bytes) => bytes.len() as u64,
+            Body::Payload(payload) => payload.size_bytes(),
+        };
+        let counts = self.tally.counts_mut();
+        counts.receive(body_bytes);
+        counts.received_confirm += u64::from(matches!(self.mode, Mode::Confirm(_)));
         let body = match body {
             Body::Inline(bytes) if bytes.is_empty() => {
                 let named = named_content(cx.connection.vhost(), header, &properties)?;
@@ -159,6 +166,7 @@ impl Channel {
             .publish(connection, &mut self.publisher, publish, cx.now, cx.wakes)
             .map_err(refused)?;
         let outcome = published.outcome;
+        self.count_outcome(outcome, method.mandatory);
         if outcome == PublishOutcome::Unroutable && method.mandatory {
             self.give_back(&published.message, cx);
         }
@@ -167,10 +175,24 @@ impl Channel {
             match outcome {
                 PublishOutcome::Routed { wait_for } => confirms.wait(tag, wait_for),
                 PublishOutcome::Unroutable => confirms.wait(tag, None),
-                PublishOutcome::Rejected => confirms.refuse(tag),
+                PublishOutcome::Rejected => {
+                    confirms.refuse(tag);
+                    self.tally.counts_mut().refused += 1;
+                }
             }
         }
         Ok(())
+    }
+
+    /// Counts where a message went.
+    #[inline]
+    pub(super) fn count_outcome(&mut self, outcome: PublishOutcome, is_mandatory: bool) {
+        let counts = self.tally.counts_mut();
+        match (outcome, is_mandatory) {
+            (PublishOutcome::Routed { .. } | PublishOutcome::Rejected, _) => counts.routed += 1,
+            (PublishOutcome::Unroutable, true) => counts.returned += 1,
+            (PublishOutcome::Unroutable, false) => counts.dropped += 1,
+        }
     }
 
     /// Refuses a message whose properties do not hold; gives the header of a request for a direct answer.

@@ -228,18 +228,33 @@ impl Channel {
         if messages.is_empty() {
             return (0, Ok(()));
         }
+        let published_count = messages.len() as u64;
+        let counts = self.tally.counts_mut();
+        for message in messages.iter() {
+            counts.receive(message.size_bytes());
+        }
         let result = vhost.publish_run(route, messages, cx.now, cx.wakes, outcome);
+        // What no queue took is still there.
+        let lost_count = messages.len() as u64;
+        counts.routed += published_count.saturating_sub(lost_count);
+        match repeated.mandatory {
+            true => counts.returned += lost_count,
+            false => counts.dropped += lost_count,
+        }
         if let Mode::Confirm(confirms) = &mut self.mode {
+            counts.received_confirm += published_count;
             for outcome in outcome.outcomes() {
                 let tag = confirms.next_tag();
                 match outcome {
                     PublishOutcome::Routed { wait_for } => confirms.wait(tag, wait_for),
                     PublishOutcome::Unroutable => confirms.wait(tag, None),
-                    PublishOutcome::Rejected => confirms.refuse(tag),
+                    PublishOutcome::Rejected => {
+                        confirms.refuse(tag);
+                        counts.refused += 1;
+                    }
                 }
             }
         }
-        // What no queue took is still there.
         for message in messages.drain(..) {
             if repeated.mandatory {
                 self.give_back(&message, cx);

@@ -41,6 +41,7 @@ impl Channel {
         let committed = vhost.commit(prepared, &grouped(settlements), cx.now, cx.wakes);
         let committed = committed.map_err(|error| Failure::broker(&error, id_of!(tx::Commit)))?;
         for (published, mandatory) in committed.published.iter().zip(mandatory) {
+            self.count_outcome(published.outcome, mandatory);
             if mandatory && published.outcome == PublishOutcome::Unroutable {
                 self.give_back(&published.message, cx);
             }
