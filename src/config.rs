@@ -5,6 +5,7 @@
 //! Every limit of RELIABILITY section 6 that an operator may change is a field here.
 
 mod network;
+mod oauth;
 mod prometheus;
 #[cfg(feature = "cli")]
 pub mod rabbitmq;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use network::{Network, NetworkError};
+pub use oauth::OAuthSettings;
 pub use prometheus::{PROMETHEUS_PORT, PrometheusSettings};
 pub use tls::{
     AMQPS_PORT, HTTPS_PORT, LoginFrom, PeerVerification, SanType, TlsSettings, TlsVersions,
@@ -47,12 +49,12 @@ pub struct ServerSettings {
     pub peer_listen: SocketAddr,
     /// Address of the HTTP listener; port 0 takes a free one.
     pub http_listen: SocketAddr,
+    /// Figures for Prometheus.
+    pub prometheus: PrometheusSettings,
     /// Large bodies: threshold, retention and quota.
     pub payload: PayloadSettings,
     /// What one AMQP connection may do, and how the server presents itself.
     pub connection: ConnectionSettings,
-    /// Figures for Prometheus.
-    pub prometheus: PrometheusSettings,
     /// What connections may cost before they have logged in.
     pub admission: AdmissionSettings,
     /// TLS listeners, and what they show and ask for.
@@ -69,6 +71,8 @@ pub struct ServerSettings {
     pub alarm: AlarmSettings,
     /// The first account, and who may log in from where.
     pub access: AccessSettings,
+    /// Logins by OAuth 2 tokens.
+    pub oauth: OAuthSettings,
     /// How much of long queues stays in memory.
     pub backlog: BacklogSettings,
 }
@@ -84,17 +88,18 @@ impl Default for ServerSettings {
             unix_listen: None,
             peer_listen: SocketAddr::new(any, PEER_PORT),
             http_listen: SocketAddr::new(loopback, HTTP_PORT),
+            prometheus: PrometheusSettings::default(),
             payload: PayloadSettings::default(),
             connection: ConnectionSettings::default(),
             admission: AdmissionSettings::default(),
             tls: TlsSettings::default(),
             log: "info".to_owned(),
             proxies: Vec::new(),
-            prometheus: PrometheusSettings::default(),
             sync: SyncMode::Disk,
             journal: JournalCareSettings::default(),
             alarm: AlarmSettings::default(),
             access: AccessSettings::default(),
+            oauth: OAuthSettings::default(),
             backlog: BacklogSettings::default(),
         }
     }

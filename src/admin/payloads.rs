@@ -7,23 +7,23 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::header::{
-    ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE,
-    WWW_AUTHENTICATE,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
 use bytes::Bytes;
 use futures_util::stream;
 use subtle::ConstantTimeEq as _;
 
+use super::api::credentials_of;
 use super::http::Context;
 use super::range::Wanted;
-use crate::broker::Origin;
+use crate::broker::{Origin, User};
 use crate::payload::store::{PayloadReader, Presence};
 use crate::payload::{PayloadId, ScopeId};
 use crate::server::slowly;
@@ -99,8 +99,8 @@ pub(super) async fn get(
 
 /// What a request proves about who sent it.
 enum Rights {
-    /// A broker user who logged in; the name.
-    User(Vec<u8>),
+    /// A broker user who logged in.
+    User(Arc<User>),
     /// An access key in hexadecimal, not compared yet.
     Key(String),
     /// Nothing.
@@ -117,17 +117,7 @@ impl Rights {
         if let Some(key) = key {
             return Self::Key(key.to_ascii_lowercase());
         }
-        let Some((name, password)) = headers.get(AUTHORIZATION).and_then(|value| {
-            let encoded = value.to_str().ok()?.strip_prefix("Basic ")?;
-            let decoded = base64::engine::general_purpose::STANDARD
-                .decode(encoded.trim())
-                .ok()?;
-            let colon = decoded.iter().position(|octet| *octet == b':')?;
-            Some((
-                decoded.get(..colon)?.to_vec(),
-                decoded.get(colon + 1..)?.to_vec(),
-            ))
-        }) else {
+        let Some((name, password)) = credentials_of(headers) else {
             return Self::None;
         };
         let is_loopback = address.ip().to_canonical().is_loopback();
@@ -138,7 +128,7 @@ impl Rights {
         };
         let users = context.broker.users();
         match slowly(|| users.authenticate(&name, &password, origin)) {
-            Ok(_) => Self::User(name),
+            Ok(user) => Self::User(user),
             Err(error) => {
                 tracing::warn!(%address, %error, "an HTTP login is refused");
                 Self::None
@@ -149,12 +139,9 @@ impl Rights {
     /// Whether they reach the payload in this scope.
     fn allow(&self, scope: ScopeId, id: PayloadId, context: &Context) -> bool {
         match self {
-            Self::User(name) => context.broker.vhosts().into_iter().any(|vhost| {
+            Self::User(user) => context.broker.vhosts().into_iter().any(|vhost| {
                 let users = context.broker.users();
-                vhost.scope() == scope
-                    && users
-                        .user(name)
-                        .is_some_and(|user| users.authorize_vhost(user.name(), vhost.name()))
+                vhost.scope() == scope && users.authorize_vhost(user, vhost.name())
             }),
             Self::Key(given) => context
                 .store

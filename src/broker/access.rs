@@ -11,6 +11,7 @@ mod password;
 mod pattern;
 mod permissions;
 mod proof;
+mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,14 +24,17 @@ use serde::{Deserialize, Serialize};
 use super::definitions::{DefinitionStore, PermissionRecord, TopicPermissionRecord, UserRecord};
 use super::error::{Error, ResourceKind};
 use super::events::INTERNAL_USER;
+use super::limits::NAME_BYTES_MAX;
 use super::name::Name;
 use super::usage::Usage;
 use proof::Proofs;
+use token::TokenRights;
 
 pub use authorizer::{AccessObject, AccessRequest, Authorizer, Verdict};
 pub use password::{HashAlgorithm, PasswordHash, SALT_BYTES};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
 pub use permissions::{Access, Permissions, TopicPermissions};
+pub use token::{Token, TokenAuthority, TokenError};
 
 /// Accounts of one broker; beyond it no more can be made.
 pub(crate) const USERS_MAX: usize = 100_000;
@@ -46,6 +50,8 @@ pub struct User {
     tags: Vec<String>,
     password: Option<PasswordHash>,
     limits: Limits,
+    /// What its token allows, if it came with one: then the account of this name, if there is any, gives no right.
+    token: Option<Arc<TokenRights>>,
 }
 
 impl User {
@@ -56,7 +62,31 @@ impl User {
             tags: Vec::new(),
             password: None,
             limits: Limits::default(),
+            token: None,
         }
+    }
+
+    /// Whoever a good token speaks for.
+    fn of_token(token: &Token) -> Self {
+        Self {
+            name: Name::from(token.user.as_str()),
+            tags: token.tags(),
+            password: None,
+            limits: Limits::default(),
+            token: Some(Arc::new(TokenRights::new(token))),
+        }
+    }
+
+    /// Until when its token holds, in seconds since 1970; none without a token, or for ever.
+    #[must_use]
+    pub fn expires_unix_s(&self) -> Option<u64> {
+        self.token.as_ref()?.expires_unix_s()
+    }
+
+    /// Whether it logged in by a token.
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
     }
 
     /// The name it logs in with.
@@ -120,7 +150,7 @@ pub enum Origin {
 }
 
 /// Why a login is refused. Whoever tried must not learn which it was.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum AuthError {
     /// No such user, or not this password.
     #[error("unknown user or wrong password")]
@@ -128,6 +158,9 @@ pub enum AuthError {
     /// The user may log in from this machine only.
     #[error("user can only connect via localhost")]
     LoopbackOnly,
+    /// A token took the place of the password, and is not good.
+    #[error("{0}")]
+    BadToken(TokenError),
 }
 
 /// All accounts and permissions.
@@ -143,6 +176,8 @@ pub struct Users {
     proofs: Proofs,
     /// Asked before the permissions, if there is one.
     authorizer: Option<Arc<dyn Authorizer>>,
+    /// Who knows which tokens are good.
+    tokens: RwLock<Option<Arc<dyn TokenAuthority>>>,
     store: DefinitionStore,
 }
 
@@ -178,6 +213,7 @@ impl Users {
             loopback_only,
             proofs: Proofs::new(seed),
             authorizer: None,
+            tokens: RwLock::new(None),
             store,
         }
     }
@@ -195,6 +231,15 @@ impl Users {
         password: &[u8],
         origin: Origin,
     ) -> Result<Arc<User>, AuthError> {
+        // req: OAUTH-1
+        if let Some(verified) = self.verify(name, password) {
+            let token = verified.map_err(AuthError::BadToken)?;
+            let user = Arc::new(User::of_token(&token));
+            return match user.name.as_bytes().len() <= NAME_BYTES_MAX {
+                true => self.check_origin(user, origin),
+                false => Err(AuthError::BadCredentials),
+            };
+        }
         let user = self.state.read().users.get(name).cloned();
         let user = user.ok_or(AuthError::BadCredentials)?;
         let is_right = user
@@ -205,6 +250,46 @@ impl Users {
             return Err(AuthError::BadCredentials);
         }
         self.check_origin(user, origin)
+    }
+
+    /// Says from now on which tokens are good; without anybody who does, tokens are passwords.
+    pub fn set_token_authority(&self, authority: Option<Arc<dyn TokenAuthority>>) {
+        *self.tokens.write() = authority;
+    }
+
+    /// What stands in the place of a password, if it is a token.
+    fn verify(&self, given: &[u8], token: &[u8]) -> Option<Result<Token, TokenError>> {
+        let authority = self.tokens.read().clone()?;
+        authority.verify(token, given)
+    }
+
+    /// Another token takes the place of the one that `user` logged in with. Whoever has none keeps its password.
+    ///
+    /// # Errors
+    /// If it is not good, or somebody else's.
+    // req: OAUTH-5
+    pub fn renew(&self, user: &User, token: &[u8]) -> Result<(), AuthError> {
+        let Some(rights) = &user.token else {
+            return Ok(());
+        };
+        let verified = self.verify(user.name.as_bytes(), token);
+        let verified = verified.ok_or(AuthError::BadCredentials)?;
+        let token = verified.map_err(AuthError::BadToken)?;
+        if token.user.as_bytes() != user.name.as_bytes() {
+            return Err(AuthError::BadCredentials);
+        }
+        rights.renew(&token);
+        self.changed();
+        Ok(())
+    }
+
+    /// The time of the token is over that `user` logged in with: it gives no right any more.
+    // req: OAUTH-4
+    pub fn expire(&self, user: &User) {
+        if let Some(rights) = &user.token {
+            rights.expire();
+            self.changed();
+        }
     }
 
     /// Lets a user in whose identity something else than a password has shown.
@@ -260,6 +345,7 @@ impl Users {
             tags,
             password,
             limits: before.map(|user| user.limits.clone()).unwrap_or_default(),
+            token: None,
         };
         self.store.put_user(&UserRecord::from(&user))?;
         self.tell_of_user(before.map(|before| &**before), &user);
@@ -483,7 +569,7 @@ impl Users {
     #[must_use]
     pub fn authorize(
         &self,
-        user: &Name,
+        user: &User,
         vhost: &Name,
         kind: ResourceKind,
         name: &[u8],
@@ -497,17 +583,24 @@ impl Users {
             ResourceKind::Exchange => AccessObject::Exchange { name, access },
             ResourceKind::Queue => AccessObject::Queue { name, access },
         };
-        self.verdict(user, vhost, object).or_else(|| {
-            let permissions = self.permissions(user, vhost);
-            permissions.is_some_and(|permissions| permissions.allow(access, name))
+        let verdict = self.verdict(user.name(), vhost, object);
+        verdict.or_else(|| match &user.token {
+            Some(token) => token.allow(access, vhost, name),
+            None => {
+                let permissions = self.permissions(user.name(), vhost);
+                permissions.is_some_and(|permissions| permissions.allow(access, name))
+            }
         })
     }
 
     /// Whether `user` may open `vhost`: it may if it has any right there.
     #[must_use]
-    pub fn authorize_vhost(&self, user: &Name, vhost: &Name) -> bool {
-        let verdict = self.verdict(user, vhost, AccessObject::Vhost);
-        verdict.or_else(|| self.permissions(user, vhost).is_some())
+    pub fn authorize_vhost(&self, user: &User, vhost: &Name) -> bool {
+        let verdict = self.verdict(user.name(), vhost, AccessObject::Vhost);
+        verdict.or_else(|| match &user.token {
+            Some(token) => token.may_enter(vhost),
+            None => self.permissions(user.name(), vhost).is_some(),
+        })
     }
 
     /// What the authorizer says, if there is one.
@@ -528,7 +621,7 @@ impl Users {
     #[must_use]
     pub fn authorize_topic(
         &self,
-        user: &Name,
+        user: &User,
         vhost: &Name,
         exchange: &Name,
         routing_key: &[u8],
@@ -539,22 +632,20 @@ impl Users {
             routing_key,
             access,
         };
-        self.verdict(user, vhost, object).or_else(|| {
+        self.verdict(user.name(), vhost, object).or_else(|| {
+            if let Some(token) = &user.token {
+                return token.allow_topic(access, vhost, exchange.as_bytes(), routing_key);
+            }
             let permissions = {
                 let state = self.state.read();
                 if state.topics.is_empty() {
                     return true;
                 }
-                let key = (user.clone(), vhost.clone(), exchange.clone());
+                let key = (user.name().clone(), vhost.clone(), exchange.clone());
                 state.topics.get(&key).cloned()
             };
             permissions.is_none_or(|permissions| permissions.allow(access, routing_key))
         })
-    }
-
-    /// What an [`Authorizer`] once answered counts no more: everything is asked again.
-    pub fn rights_changed(&self) {
-        self.changed();
     }
 
     /// Changes whenever any right may have changed.
@@ -569,6 +660,7 @@ impl Users {
             tags: record.tags,
             password: record.password.as_deref().map(PasswordHash::from_bytes),
             limits: Limits::default(),
+            token: None,
         };
         self.state.write().users.insert(name, Arc::new(user));
     }

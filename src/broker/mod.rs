@@ -25,6 +25,7 @@
 
 mod access;
 mod alarms;
+mod audit;
 mod binding;
 mod clock;
 mod consumer;
@@ -51,8 +52,8 @@ mod replies;
 mod route;
 mod spill;
 mod stamp;
-#[cfg(test)]
 mod statistics;
+#[cfg(test)]
 mod tests;
 mod timers;
 mod usage;
@@ -72,9 +73,11 @@ use crate::payload::ScopeId;
 pub use access::{
     Access, AccessObject, AccessRequest, AuthError, Authorizer, HashAlgorithm, Limits, Origin,
     PATTERN_BYTES_MAX, PasswordHash, Pattern, PatternError, Permissions, SALT_BYTES, TAGS_MAX,
+    Token, TokenAuthority, TokenError,
     TopicPermissionEntry, TopicPermissions, User, Users, Verdict,
 };
 pub use alarms::{Alarm, AlarmWait, Alarms, DiskState, MemoryState};
+pub use audit::AUDIT;
 pub use binding::{Binding, DestinationName};
 pub use clock::TestClock;
 pub use consumer::{AckMode, ChannelLimiter, Consumer, Prefetch, QosScope};
@@ -99,12 +102,12 @@ pub use recovery::OpenError;
 pub use replies::{REPLY_QUEUE, ReplyConsumer, is_reply_queue};
 pub use route::Publisher;
 pub use spill::SpillSettings;
-pub use usage::Place;
-pub use vhost::{
 pub use statistics::{
     ChurnCounts, LetterCounts, LoginCounts, LoginProtocol, MESSAGE_SIZE_BOUNDS_BYTES,
     PublishCounts, Statistics, Tally,
 };
+pub use usage::Place;
+pub use vhost::{
     BindingRequest, Committed, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Prepared,
     Publish, PublishOutcome, Published, Put, QueueDeclare, QueueDeclared, QueueDelete, Settlements,
     TracedDelivery, Vhost, VhostDetails, is_whole,
@@ -256,9 +259,9 @@ impl Broker {
             timers,
             events,
             node: settings.node,
+            statistics: Arc::default(),
             dedup_gate: Mutex::default(),
             queue_id_next: AtomicU64::new(1),
-            statistics: Arc::default(),
             serial_next: AtomicU64::new(1),
         });
         let broker = Self {
@@ -404,8 +407,6 @@ impl Broker {
         self.shared.events.emit(event, fill);
     }
 
-    /// The name of this node in events and traces.
-    #[must_use]
     /// How large the journal is, if there is one.
     #[must_use]
     pub fn journal_usage(&self) -> Option<JournalUsage> {
@@ -418,6 +419,8 @@ impl Broker {
         &self.shared.statistics
     }
 
+    /// The name of this node in events and traces.
+    #[must_use]
     pub fn node(&self) -> &str {
         &self.shared.node
     }
@@ -434,7 +437,7 @@ impl Broker {
             vhost: Name::new(vhost),
         })?;
         let users = &self.shared.users;
-        if !users.authorize_vhost(user.name(), found.name()) {
+        if !users.authorize_vhost(user, found.name()) {
             return Err(Error::VhostAccessRefused {
                 vhost: found.name().clone(),
                 user: user.name().clone(),
@@ -487,6 +490,12 @@ impl Broker {
             }
         }
         Ok(())
+    }
+
+    /// The moment of a time by the calendar, in seconds since 1970; the start, for what was before it.
+    #[must_use]
+    pub fn instant_of(&self, unix_s: u64) -> Instant {
+        self.shared.clock.instant(unix_s.saturating_mul(1_000))
     }
 
     /// When [`Self::handle_timeout`] wants to be called next.

@@ -482,7 +482,7 @@ impl Vhost {
         name: &[u8],
         access: Access,
     ) -> Result<(), Error> {
-        let user = by.user.name();
+        let user = &by.user;
         if by.is_internal
             || self
                 .shared
@@ -497,7 +497,7 @@ impl Vhost {
         };
         Err(Error::AccessRefused {
             resource: self.resource(kind, name),
-            user: user.clone(),
+            user: user.name().clone(),
         })
     }
 
@@ -513,14 +513,14 @@ impl Vhost {
         if exchange.kind() != ExchangeKind::Topic || by.is_internal {
             return Ok(());
         }
-        let (users, user) = (&self.shared.users, by.user.name());
+        let (users, user) = (&self.shared.users, &by.user);
         if users.authorize_topic(user, &self.name, exchange.name(), routing_key, access) {
             return Ok(());
         }
         Err(Error::TopicRefused {
             routing_key: Name::new(routing_key),
             exchange: self.exchange_resource(exchange.name().as_bytes()),
-            user: user.clone(),
+            user: user.name().clone(),
         })
     }
 

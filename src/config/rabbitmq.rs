@@ -117,6 +117,34 @@ const COUNTERPARTS: &[(&str, &str, Unit)] = &[
     ("management.listener.port", "http_listen", Unit::Port),
     ("management.listener.ip", "http_listen", Unit::Ip),
     ("management.ssl.port", "tls.http_listen", Unit::Listener),
+    ("prometheus.tcp.port", "prometheus.listen", Unit::Port),
+    ("prometheus.tcp.ip", "prometheus.listen", Unit::Ip),
+    (
+        "prometheus.return_per_object_metrics",
+        "prometheus.per_object",
+        Unit::Boolean,
+    ),
+    (
+        "prometheus.authentication.enabled",
+        "prometheus.authentication",
+        Unit::Boolean,
+    ),
+    (
+        "auth_oauth2.resource_server_id",
+        "oauth.resource_server_id",
+        Unit::Text,
+    ),
+    ("auth_oauth2.scope_prefix", "oauth.scope_prefix", Unit::Text),
+    ("auth_oauth2.verify_aud", "oauth.verify_aud", Unit::Boolean),
+    ("auth_oauth2.jwks_url", "oauth.jwks_url", Unit::Text),
+    ("auth_oauth2.jwks_uri", "oauth.jwks_url", Unit::Text),
+    ("auth_oauth2.https.cacertfile", "oauth.jwks_ca", Unit::Text),
+    ("auth_oauth2.default_key", "oauth.default_key", Unit::Text),
+    (
+        "auth_oauth2.additional_scopes_key",
+        "oauth.additional_scopes_key",
+        Unit::Text,
+    ),
     ("log.level", "log", Unit::Text),
     ("log.console.level", "log", Unit::Text),
 ];
@@ -312,6 +340,14 @@ fn convert(
     }
 }
 
+/// The address of which a file of RabbitMQ's names one half at a time.
+fn address_of(settings: &ServerSettings, name: &str) -> std::net::SocketAddr {
+    match name {
+        "prometheus.listen" => settings.prometheus.listen,
+        _ => settings.http_listen,
+    }
+}
+
 /// RabbitMQ's word for a log level in ours.
 fn log_level(word: &str) -> &str {
     match word {
@@ -338,14 +374,9 @@ const LISTS: [&str; 7] = [
 struct Lists {
     mechanisms: Vec<String>,
     versions: Vec<String>,
-}
-
-/// The address of which a file of RabbitMQ's names one half at a time.
-fn address_of(settings: &ServerSettings, name: &str) -> std::net::SocketAddr {
-    match name {
-        "prometheus.listen" => settings.prometheus.listen,
-        _ => settings.http_listen,
-    }
+    signing_keys: Vec<String>,
+    algorithms: Vec<String>,
+    username_claims: Vec<String>,
 }
 
 impl Lists {
@@ -369,6 +400,12 @@ impl Lists {
                 }
                 _ => self.mechanisms.push(value.to_owned()),
             }
+        } else if let Some(id) = key.strip_prefix("auth_oauth2.signing_keys.") {
+            self.signing_keys.push(format!("{id}={value}"));
+        } else if key.starts_with("auth_oauth2.algorithms.") {
+            self.algorithms.push(value.to_owned());
+        } else if key.starts_with("auth_oauth2.preferred_username_claims.") {
+            self.username_claims.push(value.to_owned());
         } else if key.starts_with("ssl_options.versions.") {
             match value {
                 "tlsv1.2" | "tlsv1.3" => self.versions.push(value.replacen("tlsv", "", 1)),
@@ -429,6 +466,9 @@ impl Lists {
         for (name, entries) in [
             ("connection.mechanisms", self.mechanisms),
             ("tls.versions", self.versions),
+            ("oauth.signing_keys", self.signing_keys),
+            ("oauth.algorithms", self.algorithms),
+            ("oauth.username_claims", self.username_claims),
         ] {
             if entries.is_empty() {
                 continue;
@@ -498,6 +538,30 @@ mod tests {
         assert_eq!(settings.alarm.memory_watermark, watermark);
         assert_eq!(settings.http_listen.to_string(), "0.0.0.0:15673");
         assert_eq!(settings.log, "debug");
+        assert_eq!(notes.len(), 1, "{notes:?}");
+    }
+
+    /// Logins by tokens, as operators of RabbitMQ set them up.
+    #[test]
+    fn tokens_and_figures_are_set_up() {
+        let (settings, notes) = read(
+            "auth_backends.1 = rabbit_auth_backend_oauth2\nauth_oauth2.resource_server_id = rabbitmq\n\
+             auth_oauth2.jwks_url = https://idp/keys\nauth_oauth2.https.cacertfile = /c/ca.pem\n\
+             auth_oauth2.signing_keys.id1 = /c/id1.pem\nauth_oauth2.algorithms.1 = RS256\n\
+             auth_oauth2.preferred_username_claims.1 = email\nauth_oauth2.default_key = id1\n\
+             prometheus.tcp.port = 15693\nprometheus.tcp.ip = 0.0.0.0\n\
+             prometheus.return_per_object_metrics = true\n",
+        );
+        let oauth = &settings.oauth;
+        assert_eq!(oauth.resource_server_id.as_deref(), Some("rabbitmq"));
+        assert_eq!(oauth.jwks_url.as_deref(), Some("https://idp/keys"));
+        assert_eq!(oauth.signing_keys, ["id1=/c/id1.pem"]);
+        assert_eq!(
+            (&oauth.algorithms[0], &oauth.username_claims[0]),
+            (&"RS256".to_owned(), &"email".to_owned())
+        );
+        assert_eq!(settings.prometheus.listen.to_string(), "0.0.0.0:15693");
+        assert!(settings.prometheus.per_object);
         assert_eq!(notes.len(), 1, "{notes:?}");
     }
 

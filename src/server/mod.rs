@@ -12,6 +12,7 @@ mod data_dir;
 mod inside;
 pub mod io_meter;
 mod listener;
+mod oauth;
 mod pager;
 mod payloads;
 pub mod peer;
@@ -38,7 +39,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broker::{
     Authorizer, Broker, BrokerSettings, DefaultUser, Error as BrokerError, HashAlgorithm, Name,
-    OpenError, SpillSettings, TestClock,
+    OpenError, SpillSettings, TestClock, TokenAuthority,
 };
 use crate::config::{Network, PasswordHashing, ServerSettings};
 use crate::disk::{Disk, ScratchDisk};
@@ -50,11 +51,12 @@ use admission::Admission;
 use alarm::AlarmWatch;
 use data_dir::DataDir;
 pub(crate) use inside::{Inside, InsideUpload};
-use listener::Listener;
 use io_meter::{Area, IoMeter};
+use listener::Listener;
+use oauth::{OAuth, OAuthError};
 use pager::PagerThread;
 use payloads::{Payloads, StoreReferences, open_store};
-use peer::{Swarm, SwarmError, SwarmHandle, SwarmSettings};
+use peer::{Swarm, SwarmError, SwarmSettings};
 use registry::Registry;
 use space::Space;
 use tls::{Tls, TlsError};
@@ -101,6 +103,9 @@ pub enum ServerError {
     /// Another broker uses the data folder.
     #[error("the data folder {} is in use by another broker; stop it or name another folder", .0.display())]
     DataFolderInUse(PathBuf),
+    /// Tokens cannot be taken.
+    #[error(transparent)]
+    OAuth(#[from] OAuthError),
     /// TLS cannot be served.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -196,12 +201,12 @@ pub struct ServerHandle {
     plain_addr: Option<SocketAddr>,
     amqps_addr: Option<SocketAddr>,
     admission: Arc<Admission>,
+    meter: Arc<IoMeter>,
     tls: Option<Arc<Tls>>,
     journal: Journal,
     failure: watch::Receiver<Option<StorageFailure>>,
     pager: PagerThread,
     /// Held as long as the folder is in use.
-    meter: Arc<IoMeter>,
     _data_dir: DataDir,
 }
 
@@ -254,6 +259,7 @@ impl Server {
             Some(_) => Some(Arc::new(Tls::load(&settings.tls)?)),
             None => None,
         };
+        let tokens = token_authority(&settings)?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let meter = Arc::<IoMeter>::default();
         let opened = tokio::task::spawn_blocking({
@@ -270,6 +276,7 @@ impl Server {
         } = opened
             .await
             .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+        broker.users().set_token_authority(tokens);
         let swarm = SwarmSettings {
             listen: match embedding.peers {
                 PeerListener::On => Some(settings.peer_listen),
@@ -331,6 +338,7 @@ impl Server {
             amqps_addr,
             tls,
             admission,
+            meter,
             journal,
             failure,
             pager,
@@ -338,7 +346,6 @@ impl Server {
         })
     }
 }
-            meter,
 
 /// Threads that serve connections: as many as there are processors that this process may use.
 fn thread_count() -> usize {
@@ -352,6 +359,14 @@ pub(crate) fn slowly<T>(work: impl FnOnce() -> T) -> T {
         // A runtime of one thread has nobody to go on.
         _ => work(),
     }
+}
+
+/// Who says which tokens are good, if any are taken.
+fn token_authority(
+    settings: &ServerSettings,
+) -> Result<Option<Arc<dyn TokenAuthority>>, OAuthError> {
+    let oauth = OAuth::new(&settings.oauth)?;
+    Ok(oauth.map(|oauth| Arc::new(oauth) as Arc<dyn TokenAuthority>))
 }
 
 /// What sessions are made with.
@@ -482,9 +497,11 @@ impl ServerHandle {
     /// # Errors
     /// If the certificates cannot be used; then nothing changes.
     pub fn reload(&self, settings: &ServerSettings) -> Result<(), ServerError> {
+        let tokens = token_authority(settings)?;
         if let Some(tls) = &self.tls {
             tls.reload(&settings.tls)?;
         }
+        self.shared.broker.users().set_token_authority(tokens);
         let sessions = Arc::new(session_settings(settings));
         self.shared.session_settings.store(sessions);
         self.admission.set(&settings.admission);
@@ -523,6 +540,12 @@ impl ServerHandle {
         self.shared.payloads.store()
     }
 
+    /// What is done with the disk.
+    #[must_use]
+    pub fn io_meter(&self) -> &Arc<IoMeter> {
+        &self.meter
+    }
+
     /// The AMQP connections.
     #[must_use]
     pub fn registry(&self) -> &Arc<Registry> {
@@ -540,18 +563,6 @@ impl ServerHandle {
     pub fn broker(&self) -> &Arc<Broker> {
         &self.shared.broker
     }
-    /// What is done with the disk.
-    #[must_use]
-    pub fn io_meter(&self) -> &Arc<IoMeter> {
-        &self.meter
-    }
-
-    /// The broker's part in swarms.
-    #[must_use]
-    pub fn swarm(&self) -> &SwarmHandle {
-        self.shared.payloads.swarm()
-    }
-
 
     /// Waits until the disk fails under the journal. Nothing is confirmed from then on, and the server
     /// is to be shut down: what the page cache says can no longer be trusted.

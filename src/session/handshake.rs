@@ -175,7 +175,7 @@ pub(super) fn authenticate(
              For details see the broker logfile.",
             start_ok.mechanism
         )),
-        (true, AuthError::LoopbackOnly) => refused(format_args!(
+        (true, AuthError::LoopbackOnly | AuthError::BadToken(_)) => refused(format_args!(
             "Login was refused using authentication mechanism {}. \
              For details see the broker logfile.",
             start_ok.mechanism

@@ -12,6 +12,7 @@ use crate::amqp::frame::{self, FrameError, FrameKind, FrameRef};
 use crate::amqp::limits::FRAME_HEADER_BYTES;
 use crate::amqp::method::{Method, basic, channel as channel_method, connection};
 use crate::amqp::reply::ReplyCode;
+use crate::broker::{AUDIT, Tally};
 
 use super::channel::Channel;
 use super::failure::{Failure, MethodId};
@@ -239,16 +240,38 @@ impl Session {
                 frame::put_method(self.transmit.frames(0), 0, &connection::CloseOk {});
                 Ok(())
             }
-            Method::ConnectionUpdateSecret(_) => {
-                frame::put_method(self.transmit.frames(0), 0, &connection::UpdateSecretOk {});
-                Ok(())
-            }
+            Method::ConnectionUpdateSecret(update) => self.update_secret(update, now),
             method => Err(Failure::new(
                 ReplyCode::ChannelError,
                 "unexpected method in connection state running",
                 id_of(method),
             )),
         }
+    }
+
+    /// The client renews its token; who has a password has nothing to renew.
+    // req: OAUTH-5
+    fn update_secret(
+        &mut self,
+        update: &connection::UpdateSecret,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        if let State::Running(connection) = &self.state {
+            let user = Arc::clone(connection.user());
+            let users = self.broker.users();
+            if let Err(error) = users.renew(&user, update.new_secret.expose()) {
+                tracing::warn!(target: AUDIT, user = %user.name(), %error, "a new secret is refused");
+                let explanation = "New secret was refused by one of the backends";
+                let id = MethodId {
+                    class_id: connection::UpdateSecret::CLASS_ID,
+                    method_id: connection::UpdateSecret::METHOD_ID,
+                };
+                return Err(Failure::connection(ReplyCode::NotAllowed, explanation, id));
+            }
+            self.watch_token(&user, now);
+        }
+        frame::put_method(self.transmit.frames(0), 0, &connection::UpdateSecretOk {});
+        Ok(())
     }
 
     #[inline]
@@ -359,6 +382,7 @@ impl Session {
             };
             Failure::broker(&error, id)
         })?;
+        let statistics = Arc::clone(self.broker.statistics());
         let qos = ChannelQos::new(&self.settings.connection, &self.introduction.properties);
         let channel = Channel::new(number, place, qos, Tally::new(statistics));
         self.channels.insert(number, Slot::Open(Box::new(channel)));
@@ -382,7 +406,6 @@ impl Session {
             Ok(())
         });
         if let Some(Slot::Open(channel)) = self.channels.remove(&number) {
-        let statistics = Arc::clone(self.broker.statistics());
             self.end_channel(*channel, now);
         }
         frame::put_method(

@@ -47,7 +47,7 @@ use crate::amqp::frame;
 use crate::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
 use crate::amqp::method::{Method, channel as channel_method, connection};
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{AlarmWait, Broker, Connection, Origin, OutboxItem, Waker, Wakes};
+use crate::broker::{AUDIT, AlarmWait, Broker, Connection, Origin, OutboxItem, Waker, Wakes};
 use crate::config::{AdmissionSettings, ConnectionSettings};
 use crate::journal::Lsn;
 use crate::payload::{PayloadId, ScopeId};
@@ -233,6 +233,8 @@ pub struct Session {
     blocked: Option<AlarmWait>,
     /// When channels are looked through next for deliveries that nobody acknowledges.
     timeout_check_at: Option<Instant>,
+    /// When the token that the client logged in with is over.
+    token_expires_at: Option<Instant>,
     /// The client must take what is unsent before more is handled.
     choked: bool,
     /// What was read and waits, see [`Self::is_waiting`].
@@ -285,6 +287,7 @@ impl Session {
             storing: None,
             blocked: None,
             timeout_check_at: None,
+            token_expires_at: None,
             choked: false,
             unread: Bytes::new(),
         }
@@ -395,10 +398,26 @@ impl Session {
             State::Opening(_) | State::Closed => {}
             State::Running(_) | State::Closing { .. } => {
                 self.beat(now);
+                self.expire_token(now);
                 if self.timeout_check_at.is_some_and(|at| at <= now) {
                     self.check_timeouts(now);
                 }
             }
+        }
+    }
+
+    /// Whoever logged in with a token that is over may do nothing any more, as in RabbitMQ; the connection stays, for
+    /// another token.
+    // req: OAUTH-4
+    fn expire_token(&mut self, now: Instant) {
+        if self.token_expires_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.token_expires_at = None;
+        if let State::Running(connection) = &self.state {
+            let user = connection.user();
+            tracing::info!(target: AUDIT, user = %user.name(), "the token of a connection has expired");
+            self.broker.users().expire(user);
         }
     }
 
@@ -529,6 +548,7 @@ impl Session {
                 .next()
                 .into_iter()
                 .chain(self.timeout_check_at)
+                .chain(self.token_expires_at)
                 .min(),
             State::Closing { deadline, .. } => Some(
                 self.heartbeat

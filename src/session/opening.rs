@@ -122,7 +122,7 @@ impl Session {
             }
             (Handshake::Open { user }, Method::ConnectionOpen(open)) => {
                 let user = Arc::clone(user);
-                self.open(&user, open)
+                self.open(&user, open, now)
             }
             // A client that gives up says goodbye at any time after it logged in.
             (Handshake::Open { .. }, Method::ConnectionClose(_)) => {
@@ -134,7 +134,20 @@ impl Session {
         }
     }
 
-    fn open(&mut self, user: &Arc<User>, open: &connection::Open) -> Result<(), Failure> {
+    /// Sees to it that a token gives no right any more once its time is over.
+    pub(super) fn watch_token(&mut self, user: &User, now: Instant) {
+        let expires = user.expires_unix_s();
+        let expires = expires.map(|unix_s| self.broker.instant_of(unix_s));
+        // One that holds for centuries is never over.
+        self.token_expires_at = expires.map(|at| at.max(now));
+    }
+
+    fn open(
+        &mut self,
+        user: &Arc<User>,
+        open: &connection::Open,
+        now: Instant,
+    ) -> Result<(), Failure> {
         let id = MethodId {
             class_id: connection::Open::CLASS_ID,
             method_id: connection::Open::METHOD_ID,
@@ -147,6 +160,7 @@ impl Session {
         frame::put_method(self.transmit.frames(0), 0, &connection::OpenOk {});
         tracing::debug!(user = %user.name(), vhost = %open.virtual_host, "connection opened");
         self.connection_opened(&connected);
+        self.watch_token(user, now);
         self.state = State::Running(Box::new(connected));
         Ok(())
     }

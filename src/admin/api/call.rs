@@ -29,8 +29,7 @@ impl Caller {
         headers: &HeaderMap,
         from: SocketAddr,
     ) -> Result<Self, ApiError> {
-        let Some((name, password)) = headers.get(header::AUTHORIZATION).and_then(credentials)
-        else {
+        let Some((name, password)) = credentials_of(headers) else {
             return Err(ApiError::no_login());
         };
         let origin = match from.ip().to_canonical().is_loopback() {
@@ -79,9 +78,18 @@ impl Caller {
     }
 }
 
+/// Name and password of basic authentication, or no name and a token.
+// req: OAUTH-6
+pub(in crate::admin) fn credentials_of(headers: &HeaderMap) -> Option<(Vec<u8>, Vec<u8>)> {
+    credentials(headers.get(header::AUTHORIZATION)?)
+}
+
 fn credentials(value: &header::HeaderValue) -> Option<(Vec<u8>, Vec<u8>)> {
     let encoded = value.to_str().ok()?;
     let (scheme, encoded) = encoded.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some((Vec::new(), encoded.trim().as_bytes().to_vec()));
+    }
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
@@ -162,8 +170,7 @@ impl Call {
     fn sees(&self, vhost: &Name) -> bool {
         let has_right = |call: &Self| {
             let users = call.broker().users();
-            call.user()
-                .is_ok_and(|user| users.authorize_vhost(user.name(), vhost))
+            call.user().is_ok_and(|user| users.authorize_vhost(user, vhost))
         };
         self.may(Level::Monitoring) || has_right(self)
     }

@@ -59,10 +59,11 @@ use call::{Call, Caller};
 use error::ApiError;
 use rates::Rates;
 
+pub(super) use call::credentials_of;
 pub(crate) use json::percent_encode;
-pub(super) use rates::sample;
 pub(super) use overview::RABBITMQ_VERSION;
 pub(super) use parameters::set_cluster_name_of;
+pub(super) use rates::sample;
 
 /// Largest body of a request, in bytes; beyond it 413.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -374,12 +375,12 @@ fn match_path(pattern: &'static str, segments: &[String]) -> Option<Names> {
 }
 
 fn query(text: &str) -> HashMap<String, String> {
-    let pairs = text.split('&').filter(|pair| !pair.is_empty());
     query_pairs(text).collect()
 }
 
 /// Names and values of a query, in order; what is no UTF-8 is left out.
 pub(super) fn query_pairs(text: &str) -> impl Iterator<Item = (String, String)> + '_ {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
     pairs.filter_map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let decode = |text| json::percent_decode(text, json::Plus::IsSpace);

@@ -50,7 +50,10 @@ fn guest_logs_in_from_this_machine_only() {
 fn rights_are_those_of_the_patterns() {
     let users = users();
     let (guest, vhost) = (Name::from("guest"), Name::from("/"));
-    let may = |kind, name: &[u8], access| users.authorize(&guest, &vhost, kind, name, access);
+    let may = |kind, name: &[u8], access| {
+        let user = users.user(b"guest").expect("an account");
+        users.authorize(&user, &vhost, kind, name, access)
+    };
     assert!(!may(ResourceKind::Queue, b"q", Access::Read));
     let permissions = Permissions::new("^own$", "", "^in-.*").expect("plain patterns");
     users

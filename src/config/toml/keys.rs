@@ -131,6 +131,38 @@ pub const KEYS: &[Key] = &[
     ),
     key!("access.loopback_users", Start, access.loopback_users, Names),
     key!(
+        "oauth.resource_server_id",
+        Reload,
+        oauth.resource_server_id,
+        Maybe(Name)
+    ),
+    key!(
+        "oauth.scope_prefix",
+        Reload,
+        oauth.scope_prefix,
+        Maybe(Text)
+    ),
+    key!("oauth.verify_aud", Reload, oauth.verify_audience, YesOrNo),
+    key!("oauth.jwks_url", Reload, oauth.jwks_url, Maybe(Name)),
+    key!("oauth.jwks_ca", Reload, oauth.jwks_ca, Maybe(File)),
+    key!("oauth.jwks_file", Reload, oauth.jwks_file, Maybe(File)),
+    key!("oauth.signing_keys", Reload, oauth.signing_keys, Names),
+    key!("oauth.default_key", Reload, oauth.default_key, Maybe(Name)),
+    key!("oauth.refresh_wait", Reload, oauth.refresh_wait, Span),
+    key!("oauth.algorithms", Reload, oauth.algorithms, Names),
+    key!(
+        "oauth.username_claims",
+        Reload,
+        oauth.username_claims,
+        Names
+    ),
+    key!(
+        "oauth.additional_scopes_key",
+        Reload,
+        oauth.additional_scopes_key,
+        Maybe(Name)
+    ),
+    key!(
         "alarm.memory_watermark",
         Reload,
         alarm.memory_watermark,
