@@ -4,6 +4,7 @@
 //! [`toml`] and `cli` turn those into these values.
 //! Every limit of RELIABILITY section 6 that an operator may change is a field here.
 
+mod http;
 mod network;
 mod oauth;
 mod prometheus;
@@ -18,6 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use http::HttpSettings;
 pub use network::{Network, NetworkError};
 pub use oauth::OAuthSettings;
 pub use prometheus::{PROMETHEUS_PORT, PrometheusSettings};
@@ -49,6 +51,8 @@ pub struct ServerSettings {
     pub peer_listen: SocketAddr,
     /// Address of the HTTP listener; port 0 takes a free one.
     pub http_listen: SocketAddr,
+    /// What HTTP connections may cost.
+    pub http: HttpSettings,
     /// Figures for Prometheus.
     pub prometheus: PrometheusSettings,
     /// Large bodies: threshold, retention and quota.
@@ -61,6 +65,8 @@ pub struct ServerSettings {
     pub tls: TlsSettings,
     /// What is logged: a level, or a filter as in `info,warren::swarm=debug`.
     pub log: String,
+    /// Whom log lines are for.
+    pub log_format: LogFormat,
     /// Networks whose connections begin with a PROXY protocol header.
     pub proxies: Vec<Network>,
     /// How durable a confirm is.
@@ -88,12 +94,14 @@ impl Default for ServerSettings {
             unix_listen: None,
             peer_listen: SocketAddr::new(any, PEER_PORT),
             http_listen: SocketAddr::new(loopback, HTTP_PORT),
+            http: HttpSettings::default(),
             prometheus: PrometheusSettings::default(),
             payload: PayloadSettings::default(),
             connection: ConnectionSettings::default(),
             admission: AdmissionSettings::default(),
             tls: TlsSettings::default(),
             log: "info".to_owned(),
+            log_format: LogFormat::default(),
             proxies: Vec::new(),
             sync: SyncMode::Disk,
             journal: JournalCareSettings::default(),
@@ -370,6 +378,16 @@ pub enum QosStyle {
     RabbitMq,
     /// A limit for the channel, at once.
     Standard,
+}
+
+/// Whom log lines are for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogFormat {
+    /// People.
+    #[default]
+    Human,
+    /// Programs: one JSON object for each line.
+    Json,
 }
 
 /// What a commit of the journal waits for before its confirms go out.

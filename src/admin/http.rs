@@ -3,9 +3,8 @@
 //! Owns: the listening sockets, plain and for TLS, and what each path leads to. `/health` answers anybody, and so do the
 //! page's own files (`page.rs`); everything else asks for a broker user (basic authentication) or a payload's own access key. What is under `/api` is
 //! `api/mod.rs`' business.
-//! Bounds: request heads as the HTTP library has them; request bodies as in `api/mod.rs`.
+//! Bounds: connections and request heads as in `serve.rs`; request bodies as in `api/mod.rs`.
 
-use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,16 +12,17 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::map_request;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::LogControl;
 use super::api::{self, Api, Facts};
-use super::observer::Observer;
 use super::metrics::{self, Metrics, Sources};
-use super::tls_listener::{TlsListener, TlsPeer};
+use super::observer::Observer;
+use super::serve::{Door, serve};
+use super::tls_listener::TlsListener;
 use super::{page, payloads};
 use crate::broker::Broker;
 use crate::config::{PrometheusSettings, ServerSettings};
@@ -54,6 +54,7 @@ pub struct HttpServer {
     context: Context,
     api: Api,
     metrics: Metrics,
+    door: Arc<Door>,
     metrics_listener: Option<(TcpListener, SocketAddr)>,
 }
 
@@ -91,6 +92,7 @@ impl HttpServer {
             cluster_name: settings.connection.cluster_name.clone(),
             version: settings.connection.version.clone(),
             product: settings.connection.product.clone(),
+            body_wait: settings.http.body_wait,
             listeners,
         };
         let broker = Arc::clone(server.broker());
@@ -109,6 +111,7 @@ impl HttpServer {
         };
         Ok(Self {
             metrics_listener,
+            door: Door::new(&settings.http),
             metrics: Metrics {
                 sources: Arc::new(sources),
                 per_object: settings.prometheus.per_object,
@@ -130,8 +133,16 @@ impl HttpServer {
                 facts: Arc::new(facts),
                 rates: Arc::default(),
                 tls: server.tls().cloned(),
+                log: None,
             },
         })
+    }
+
+    /// Lets operators see and change what is logged.
+    #[must_use]
+    pub fn with_log(mut self, log: Arc<dyn LogControl>) -> Self {
+        self.api.log = Some(log);
+        self
     }
 
     /// Where it listens.
@@ -177,27 +188,16 @@ impl HttpServer {
             .fallback(answer)
             .with_state(self.context)
             .merge(metrics::routes(self.metrics.clone()));
-        let stop = || stopping.clone().cancelled_owned();
         let over_tls = self.tls.map(|(socket, address, tls)| {
             let listener = TlsListener::start(socket, address, tls, stopping.clone());
-            let service = routes
-                .clone()
-                .layer(map_request(with_address))
-                .into_make_service_with_connect_info::<TlsPeer>();
-            let serving = axum::serve(listener, service).with_graceful_shutdown(stop());
-            tokio::spawn(serving.into_future())
+            let (routes, door) = (routes.clone(), Arc::clone(&self.door));
+            tokio::spawn(serve(listener, routes, door, stopping.clone()))
         });
         let for_prometheus = self.metrics_listener.map(|(socket, _)| {
-            let service =
-                metrics::routes(self.metrics).into_make_service_with_connect_info::<SocketAddr>();
-            let serving = axum::serve(socket, service).with_graceful_shutdown(stop());
-            tokio::spawn(serving.into_future())
+            let (routes, door) = (metrics::routes(self.metrics), Arc::clone(&self.door));
+            tokio::spawn(serve(socket, routes, door, stopping.clone()))
         });
-        let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-        let serving = axum::serve(self.listener, service).with_graceful_shutdown(stop());
-        if let Err(error) = serving.await {
-            tracing::error!(%error, "the HTTP interface ended");
-        }
+        serve(self.listener, routes, self.door, stopping.clone()).await;
         if let Some(over_tls) = over_tls
             && over_tls.await.is_err()
         {
@@ -215,12 +215,6 @@ impl HttpServer {
             tracing::error!("the statistics ended before their time");
         }
     }
-}
-
-/// Tells the routes where a client came from over TLS in the way that plain ones do.
-async fn with_address(ConnectInfo(peer): ConnectInfo<TlsPeer>, mut request: Request) -> Request {
-    request.extensions_mut().insert(ConnectInfo(peer.0));
-    request
 }
 
 /// Listens for Prometheus. Its usual port may be another broker's on this machine: that is no reason not to start,

@@ -3,13 +3,16 @@
 
 mod api;
 pub mod http;
+mod log_control;
 pub mod log_tail;
-mod observer;
 mod metrics;
+mod observer;
 mod page;
 mod payloads;
 mod process;
 mod range;
+mod serve;
 mod tls_listener;
 
 pub(crate) use api::percent_encode;
+pub use log_control::LogControl;

@@ -23,7 +23,7 @@ use subtle::ConstantTimeEq as _;
 use super::api::credentials_of;
 use super::http::Context;
 use super::range::Wanted;
-use crate::broker::{Origin, User};
+use crate::broker::{AUDIT, Origin, User};
 use crate::payload::store::{PayloadReader, Presence};
 use crate::payload::{PayloadId, ScopeId};
 use crate::server::slowly;
@@ -130,7 +130,8 @@ impl Rights {
         match slowly(|| users.authenticate(&name, &password, origin)) {
             Ok(user) => Self::User(user),
             Err(error) => {
-                tracing::warn!(%address, %error, "an HTTP login is refused");
+                let user = String::from_utf8_lossy(&name);
+                tracing::warn!(target: AUDIT, %user, from = %address, %error, "HTTP login refused");
                 Self::None
             }
         }

@@ -73,8 +73,8 @@ use crate::payload::ScopeId;
 pub use access::{
     Access, AccessObject, AccessRequest, AuthError, Authorizer, HashAlgorithm, Limits, Origin,
     PATTERN_BYTES_MAX, PasswordHash, Pattern, PatternError, Permissions, SALT_BYTES, TAGS_MAX,
-    Token, TokenAuthority, TokenError,
-    TopicPermissionEntry, TopicPermissions, User, Users, Verdict,
+    Token, TokenAuthority, TokenError, TopicPermissionEntry, TopicPermissions, User, Users,
+    Verdict,
 };
 pub use alarms::{Alarm, AlarmWait, Alarms, DiskState, MemoryState};
 pub use audit::AUDIT;
@@ -438,6 +438,7 @@ impl Broker {
         })?;
         let users = &self.shared.users;
         if !users.authorize_vhost(user, found.name()) {
+            tracing::warn!(target: AUDIT, user = %user.name(), vhost = %found.name(), "access refused");
             return Err(Error::VhostAccessRefused {
                 vhost: found.name().clone(),
                 user: user.name().clone(),

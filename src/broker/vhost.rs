@@ -32,6 +32,7 @@ use crate::journal::{Journal, Lsn, QueueId, StoredMessage};
 use crate::payload::{PayloadId, ScopeId};
 
 use super::access::{Access, User, Users};
+use super::audit::AUDIT;
 use super::binding::{Binding, Bindings};
 use super::definitions::DefinitionStore;
 use super::error::{Error, Resource, ResourceKind};
@@ -495,8 +496,18 @@ impl Vhost {
             ResourceKind::Exchange if name.is_empty() => b"amq.default",
             ResourceKind::Exchange | ResourceKind::Queue => name,
         };
+        let resource = self.resource(kind, name);
+        // req: AUDIT-1
+        ::tracing::warn!(
+            target: AUDIT,
+            user = %user.name(),
+            from = by.name(),
+            %resource,
+            ?access,
+            "access refused"
+        );
         Err(Error::AccessRefused {
-            resource: self.resource(kind, name),
+            resource,
             user: user.name().clone(),
         })
     }
@@ -517,6 +528,15 @@ impl Vhost {
         if users.authorize_topic(user, &self.name, exchange.name(), routing_key, access) {
             return Ok(());
         }
+        ::tracing::warn!(
+            target: AUDIT,
+            user = %user.name(),
+            from = by.name(),
+            exchange = %exchange.name(),
+            routing_key = %Name::new(routing_key),
+            ?access,
+            "access refused"
+        );
         Err(Error::TopicRefused {
             routing_key: Name::new(routing_key),
             exchange: self.exchange_resource(exchange.name().as_bytes()),

@@ -1,45 +1,64 @@
-//! What is logged, and how that changes while a process runs.
+//! What is logged, in which form, and how that changes while a process runs.
 //!
-//! Owns: the one filter of the process. A filter that cannot be read leaves the one before.
+//! Owns: the one filter of the process and the form of its lines. A filter that cannot be read leaves the one before.
 
 use std::fmt::Write as _;
 
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::FormattedFields;
 use tracing_subscriber::fmt::format::DefaultFields;
-use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::layer::{Context, Layered, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
+use crate::admin::LogControl;
 use crate::admin::log_tail::log_tail;
+use crate::config::LogFormat;
 
 /// The filter unless something says otherwise.
 const DEFAULT: &str = "info";
 
-/// The process's log filter.
-#[derive(Debug)]
+type Filter = reload::Layer<EnvFilter, Registry>;
+type Filtered = Layered<Filter, Registry>;
+type Lines = Box<dyn Layer<Filtered> + Send + Sync>;
+
+/// The process's log.
 pub(super) struct LogFilter {
     handle: reload::Handle<EnvFilter, Registry>,
+    lines: reload::Handle<Lines, Filtered>,
+    /// What the filter is, as it was written.
+    text: Mutex<String>,
     /// The command line or the environment has said it, which goes before any file.
     is_fixed: bool,
+    is_format_fixed: bool,
+}
+
+impl std::fmt::Debug for LogFilter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("LogFilter")
+            .field("filter", &self.text)
+            .finish_non_exhaustive()
+    }
 }
 
 impl LogFilter {
     /// Sends log lines to standard error; what a command prints as its result stays alone on standard
     /// output.
-    pub(super) fn start(given: Option<&str>) -> Self {
-        use std::io::IsTerminal as _;
-        let no_color = std::env::var_os("NO_COLOR").is_some();
-        let filter = EnvFilter::try_new(given.unwrap_or(DEFAULT)).unwrap_or_else(|error| {
-            eprintln!("warren: --log: {error}; logging at level {DEFAULT}");
-            EnvFilter::new(DEFAULT)
-        });
+    pub(super) fn start(given: Option<&str>, format: Option<LogFormat>) -> Self {
+        let text = given.unwrap_or(DEFAULT);
+        let (filter, text) = match EnvFilter::try_new(text) {
+            Ok(filter) => (filter, text),
+            Err(error) => {
+                eprintln!("warren: --log: {error}; logging at level {DEFAULT}");
+                (EnvFilter::new(DEFAULT), DEFAULT)
+            }
+        };
         let (filter, handle) = reload::Layer::new(filter);
-        let lines = fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal() && !no_color);
+        let (lines, lines_handle) = reload::Layer::new(lines(format.unwrap_or_default()));
         tracing_subscriber::registry()
             .with(filter)
             .with(lines)
@@ -47,23 +66,60 @@ impl LogFilter {
             .init();
         Self {
             handle,
+            lines: lines_handle,
+            text: Mutex::new(text.to_owned()),
             is_fixed: given.is_some(),
+            is_format_fixed: format.is_some(),
         }
     }
 
-    /// Takes the filter of a settings file.
-    pub(super) fn set(&self, filter: &str) {
+    /// Takes the filter and the form of a settings file.
+    pub(super) fn set(&self, filter: &str, format: LogFormat) {
+        if !self.is_format_fixed
+            && let Err(error) = self.lines.reload(lines(format))
+        {
+            tracing::error!(%error, "the form of the log cannot be changed");
+        }
         if self.is_fixed {
             return;
         }
-        match EnvFilter::try_new(filter) {
-            Ok(filter) => {
-                if let Err(error) = self.handle.reload(filter) {
-                    tracing::error!(%error, "the log filter cannot be changed");
-                }
-            }
-            Err(error) => tracing::error!(%error, filter, "no log filter; it stays as it was"),
+        if let Err(error) = self.set_filter(filter) {
+            tracing::error!(error, filter, "no log filter; it stays as it was");
         }
+    }
+}
+
+// req: LOG-1
+impl LogControl for LogFilter {
+    fn filter(&self) -> String {
+        self.text.lock().clone()
+    }
+
+    fn set_filter(&self, filter: &str) -> Result<(), String> {
+        let read = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        self.handle
+            .reload(read)
+            .map_err(|error| error.to_string())?;
+        filter.clone_into(&mut self.text.lock());
+        Ok(())
+    }
+}
+
+/// Lines for people, or for programs.
+// req: LOG-2
+fn lines(format: LogFormat) -> Lines {
+    use std::io::IsTerminal as _;
+    let no_color = std::env::var_os("NO_COLOR").is_some();
+    match format {
+        LogFormat::Human => fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal() && !no_color)
+            .boxed(),
+        LogFormat::Json => fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(std::io::stderr)
+            .boxed(),
     }
 }
 

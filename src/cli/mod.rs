@@ -5,10 +5,12 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
 use self::log::LogFilter;
+use crate::config::LogFormat;
 
 mod bench;
 mod broker;
@@ -50,6 +52,9 @@ struct Cli {
     /// Log level or filter, as in `info` or `warren::swarm=debug` [default: info]
     #[arg(long, global = true, env = "WARREN_LOG", value_name = "FILTER")]
     log: Option<String>,
+    /// Log lines for people (`human`) or for programs (`json`) [default: human]
+    #[arg(long, global = true, env = "WARREN_LOG_FORMAT", value_name = "FORMAT", value_parser = log_format)]
+    log_format: Option<LogFormat>,
     #[command(subcommand)]
     command: Command,
 }
@@ -69,6 +74,14 @@ enum Command {
     Watch(watch::Args),
 }
 
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("expected human or json".to_owned()),
+    }
+}
+
 /// Runs the command line; the exit code says what happened.
 pub fn main() -> ExitCode {
     // Before clap, which would read flags that are rabbitmqctl's.
@@ -79,7 +92,7 @@ pub fn main() -> ExitCode {
         return ctl::run(arguments);
     }
     let cli = Cli::parse();
-    let log = LogFilter::start(cli.log.as_deref());
+    let log = Arc::new(LogFilter::start(cli.log.as_deref(), cli.log_format));
     #[cfg(feature = "sabotage")]
     crate::sabotage::plant_from_environment();
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::log::LogFilter;
 use super::settings::SettingsArgs;
 use super::{EXIT_OK, EXIT_STORAGE};
+use crate::admin::LogControl;
 use crate::admin::http::HttpServer;
 use crate::config::toml::keys::Takes;
 use crate::config::{self, ServerSettings};
@@ -26,15 +28,16 @@ pub(crate) struct Args {
 }
 
 /// Runs the broker until SIGTERM or Ctrl-C.
-pub(crate) async fn run(args: Args, log: &LogFilter) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<ExitCode> {
     let read = args.settings.read()?;
     let settings = read.settings;
-    log.set(&settings.log);
+    log.set(&settings.log, settings.log_format);
     for note in &read.notes {
         tracing::warn!("{note}");
     }
     let server = Server::start(settings.clone()).await?;
     let http = HttpServer::bind(&settings, &server).await?;
+    let http = http.with_log(Arc::clone(log) as Arc<dyn LogControl>);
     if let Some(address) = server.plain_addr() {
         println!("AMQP listening on {address}");
     }
@@ -93,7 +96,7 @@ async fn reload_at_signal(
         });
         match reloaded {
             Ok(settings) => {
-                log.set(&settings.log);
+                log.set(&settings.log, settings.log_format);
                 for key in config::toml::changed(&current, &settings) {
                     match key.takes {
                         Takes::Reload => tracing::info!(setting = key.name, "changed"),

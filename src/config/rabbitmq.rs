@@ -145,6 +145,7 @@ const COUNTERPARTS: &[(&str, &str, Unit)] = &[
         "oauth.additional_scopes_key",
         Unit::Text,
     ),
+    ("log.console.formatter", "log_format", Unit::Text),
     ("log.level", "log", Unit::Text),
     ("log.console.level", "log", Unit::Text),
 ];
@@ -300,6 +301,8 @@ fn convert(
     };
     match unit {
         Unit::Text if text == "none" && name == "connection.anonymous_user" => Ok(None),
+        // RabbitMQ's word for lines for people.
+        Unit::Text if name == "log_format" && text == "plaintext" => string("human".to_owned()),
         Unit::Text if name == "log" => string(log_level(text).to_owned()),
         Unit::Text | Unit::Size => string(text.to_owned()),
         Unit::Integer => integer(text),

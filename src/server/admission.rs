@@ -1,16 +1,18 @@
 //! Who may connect: counts of connections, and of those that have not logged in yet.
 //!
 //! Owns: the counts of a server's listeners, and of logins that failed. A place is given back when its guard
-//! is dropped.
+//! is dropped. When too many have not logged in, the one that came first loses its place to the one that comes: whoever
+//! is honest is done long before.
 //! Bounds: RELIABILITY section 6, "unauthenticated connections", "connections" and "failed logins"; the last for
 //! [`FAILED_ADDRESSES_MAX`] addresses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::AdmissionSettings;
 
@@ -24,9 +26,19 @@ pub(super) struct Admission {
 struct Counts {
     settings: AdmissionSettings,
     connections: usize,
-    unauthenticated: usize,
+    /// By number: the oldest first.
+    unauthenticated: BTreeMap<u64, Waiting>,
+    next_number: u64,
     unauthenticated_by_address: HashMap<IpAddr, usize>,
     failed_by_address: HashMap<IpAddr, Failed>,
+}
+
+/// A connection that has not logged in.
+#[derive(Debug)]
+struct Waiting {
+    address: Option<IpAddr>,
+    /// Cancelled when it must go.
+    eviction: CancellationToken,
 }
 
 /// Logins that failed from one address within a minute.
@@ -48,8 +60,6 @@ const FAILED_DELAY: Duration = Duration::from_secs(1);
 pub(super) enum Refused {
     #[error("the limit of {0} connections is reached")]
     Connections(usize),
-    #[error("{0} connections have not logged in yet")]
-    Unauthenticated(usize),
     #[error("{0} connections from this address have not logged in yet")]
     UnauthenticatedFromAddress(usize),
 }
@@ -60,6 +70,8 @@ pub(super) struct Place {
     admission: Arc<Admission>,
     /// Where the client is; not known yet behind a proxy.
     address: Option<IpAddr>,
+    number: u64,
+    eviction: CancellationToken,
     authenticated: bool,
 }
 
@@ -69,7 +81,8 @@ impl Admission {
             counts: Mutex::new(Counts {
                 settings: settings.clone(),
                 connections: 0,
-                unauthenticated: 0,
+                unauthenticated: BTreeMap::new(),
+                next_number: 0,
                 unauthenticated_by_address: HashMap::new(),
                 failed_by_address: HashMap::new(),
             }),
@@ -95,14 +108,27 @@ impl Admission {
         if counts.connections >= counts.settings.connection_count_max {
             return Err(Refused::Connections(counts.connections));
         }
-        if counts.unauthenticated >= counts.settings.unauthenticated_max {
-            return Err(Refused::Unauthenticated(counts.unauthenticated));
+        // req: LIMIT-1
+        while counts.unauthenticated.len() >= counts.settings.unauthenticated_max.max(1)
+            && let Some((_, oldest)) = counts.unauthenticated.pop_first()
+        {
+            oldest.eviction.cancel();
+            counts.forget_address(oldest.address);
         }
-        counts.unauthenticated += 1;
+        let number = counts.next_number;
+        counts.next_number += 1;
+        let eviction = CancellationToken::new();
+        let waiting = Waiting {
+            address: None,
+            eviction: eviction.clone(),
+        };
+        counts.unauthenticated.insert(number, waiting);
         counts.connections += 1;
         Ok(Place {
             admission: Arc::clone(self),
             address: None,
+            number,
+            eviction,
             authenticated: false,
         })
     }
@@ -119,7 +145,11 @@ impl Place {
         if *from_address >= counts.settings.unauthenticated_per_address_max {
             return Err(Refused::UnauthenticatedFromAddress(*from_address));
         }
-        *from_address += 1;
+        // One that has lost its place is not counted any more.
+        if let Some(waiting) = counts.unauthenticated.get_mut(&self.number) {
+            waiting.address = Some(address);
+            *from_address += 1;
+        }
         self.address = Some(address);
         Ok(())
     }
@@ -162,10 +192,21 @@ impl Place {
     /// The connection has logged in.
     pub(super) fn authenticated(&mut self) {
         if !std::mem::replace(&mut self.authenticated, true) {
-            self.admission
-                .counts
-                .lock()
-                .forget_unauthenticated(self.address);
+            let counts = &mut *self.admission.counts.lock();
+            counts.forget_unauthenticated(self.number);
+        }
+    }
+
+    /// Cancelled when the connection must go.
+    pub(super) fn eviction(&self) -> CancellationToken {
+        self.eviction.clone()
+    }
+
+    /// Waits until the connection must go, because too many have not logged in; for ever once it has logged in.
+    pub(super) async fn evicted(&self) {
+        match self.authenticated {
+            true => std::future::pending().await,
+            false => self.eviction.cancelled().await,
         }
     }
 }
@@ -175,14 +216,19 @@ impl Drop for Place {
         let mut counts = self.admission.counts.lock();
         counts.connections -= 1;
         if !self.authenticated {
-            counts.forget_unauthenticated(self.address);
+            counts.forget_unauthenticated(self.number);
         }
     }
 }
 
 impl Counts {
-    fn forget_unauthenticated(&mut self, address: Option<IpAddr>) {
-        self.unauthenticated -= 1;
+    fn forget_unauthenticated(&mut self, number: u64) {
+        if let Some(waiting) = self.unauthenticated.remove(&number) {
+            self.forget_address(waiting.address);
+        }
+    }
+
+    fn forget_address(&mut self, address: Option<IpAddr>) {
         let Some(address) = address else { return };
         if let Some(from_address) = self.unauthenticated_by_address.get_mut(&address) {
             *from_address -= 1;
@@ -231,11 +277,42 @@ mod tests {
         assert_eq!(guesser.delay(later), Some(FAILED_DELAY));
     }
 
+    /// The oldest of those that have not logged in goes when one more comes, and whoever has logged in stays.
+    // req: LIMIT-1
+    #[tokio::test]
+    async fn the_oldest_gives_way() {
+        let settings = AdmissionSettings {
+            unauthenticated_max: 2,
+            ..AdmissionSettings::default()
+        };
+        let admission = Admission::new(&settings);
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let mut honest = admission.admit(address).expect("a place");
+        let slow = admission.admit(address).expect("a place");
+        honest.authenticated();
+        let next = admission.admit(address).expect("a place");
+        assert!(!slow.eviction.is_cancelled());
+        let last = admission.admit(address).expect("a place");
+        slow.evicted().await;
+        assert!(!honest.eviction.is_cancelled() && !next.eviction.is_cancelled());
+        drop(slow);
+        {
+            let counts = admission.counts.lock();
+            assert_eq!(counts.unauthenticated.len(), 2);
+            assert_eq!(counts.unauthenticated_by_address.get(&address), Some(&2));
+            assert_eq!(counts.connections, 3);
+        }
+        drop((next, last, honest));
+        let counts = admission.counts.lock();
+        assert!(counts.unauthenticated.is_empty() && counts.unauthenticated_by_address.is_empty());
+        assert_eq!(counts.connections, 0);
+    }
+
     /// Each limit refuses by its own name, and a place given back can be had again.
     #[test]
     fn places_are_limited_and_come_back() {
         let settings = AdmissionSettings {
-            unauthenticated_max: 3,
+            unauthenticated_max: 4,
             unauthenticated_per_address_max: 2,
             connection_count_max: 4,
             ..AdmissionSettings::default()
@@ -247,10 +324,6 @@ mod tests {
         let refused = admission.admit(one).expect_err("two from one address");
         assert_eq!(refused, Refused::UnauthenticatedFromAddress(2));
         let _third = admission.admit(other).expect("a place");
-        assert_eq!(
-            admission.admit(other).expect_err("three"),
-            Refused::Unauthenticated(3)
-        );
         first.authenticated();
         let _fourth = admission.admit(other).expect("a place");
         assert_eq!(

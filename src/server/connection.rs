@@ -285,6 +285,10 @@ impl Connection {
                     let durable = *self.durable.borrow_and_update();
                     self.session.handle_committed(durable, Instant::now());
                 }
+                () = async { self.place.evicted().await }, if !self.session.is_open() && ends_at.is_none() => {
+                    tracing::info!("too many have not logged in; the oldest goes");
+                    return Ok(Pause::Ended);
+                }
                 () = room(&self.waiting), if self.waiting.is_some() => {}
                 Some(uploaded) = received(&mut self.results), if self.results.is_some() => {
                     self.uploaded(uploaded);

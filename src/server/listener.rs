@@ -124,8 +124,10 @@ struct Arrival {
 /// Does what comes before AMQP, in the connection's own task, then serves it.
 async fn serve(arrival: Arrival, mut place: Place, shared: Arc<Shared>) {
     let peer = arrival.addresses.peer;
+    let eviction = place.eviction();
     let prepared = tokio::select! {
         prepared = prepare(arrival, &mut place, &shared) => prepared,
+        () = eviction.cancelled() => return,
         () = shared.stopping.cancelled() => return,
     };
     match prepared {
@@ -133,6 +135,7 @@ async fn serve(arrival: Arrival, mut place: Place, shared: Arc<Shared>) {
             if let Some(delay) = place.delay(Instant::now()) {
                 tokio::select! {
                     () = tokio::time::sleep(delay) => {}
+                    () = eviction.cancelled() => return,
                     () = shared.stopping.cancelled() => return,
                 }
             }

@@ -6,8 +6,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::amqp::method::connection;
-use crate::broker::{Connection, EventHeaders};
+use crate::broker::{AUDIT, Connection, EventHeaders};
 
+use super::handshake::claimed_name;
 use super::{Session, TlsFacts};
 
 /// The two ends of a connection.
@@ -62,6 +63,7 @@ impl Session {
         user: &[u8],
         failure: Option<&str>,
     ) {
+        self.note_login(start_ok, user, failure);
         let event = match failure {
             None => "user.authentication.success",
             Some(_) => "user.authentication.failure",
@@ -81,6 +83,27 @@ impl Session {
                 headers.text("error", failure);
             }
         });
+    }
+
+    /// Says in the audit trail who logged in from where, or did not.
+    // req: AUDIT-1
+    fn note_login(&self, start_ok: &connection::StartOk, user: &[u8], failure: Option<&str>) {
+        let claimed = match failure {
+            Some(_) => claimed_name(start_ok),
+            None => None,
+        };
+        let user = String::from_utf8_lossy(claimed.as_deref().unwrap_or(user));
+        let from = self.addresses.map(|addresses| addresses.peer.to_string());
+        let from = from.unwrap_or_default();
+        let mechanism = String::from_utf8_lossy(start_ok.mechanism.as_bytes());
+        match failure {
+            None => {
+                tracing::info!(target: AUDIT, %user, from, %mechanism, "login");
+            }
+            Some(reason) => {
+                tracing::warn!(target: AUDIT, %user, from, %mechanism, reason, "login refused");
+            }
+        }
     }
 
     /// The vhost is open.

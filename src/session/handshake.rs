@@ -184,6 +184,17 @@ pub(super) fn authenticate(
     })
 }
 
+/// Who a client says it is, whether that is true or not.
+pub(super) fn claimed_name(start_ok: &connection::StartOk) -> Option<Bytes> {
+    let response = start_ok.response.expose();
+    let login = match start_ok.mechanism.as_bytes() {
+        b"PLAIN" => plain(response),
+        b"AMQPLAIN" => amqplain(response),
+        _ => None,
+    };
+    login.map(|(name, _)| name)
+}
+
 fn refused(explanation: std::fmt::Arguments<'_>) -> Failure {
     Failure::connection(ReplyCode::AccessRefused, explanation, MethodId::default())
 }

@@ -4,6 +4,7 @@
 mod ack_timeout;
 mod admin;
 mod alarm;
+mod audit;
 mod authorization;
 mod backlog;
 mod broker;
@@ -22,6 +23,7 @@ mod exchange_types;
 mod files;
 mod handshake;
 mod hardship;
+mod http_limits;
 mod lapin_patterns;
 mod large_payload;
 mod limits;

@@ -15,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Process {
     child: Child,
     address: SocketAddr,
+    http: Option<SocketAddr>,
     errors: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -71,10 +72,13 @@ impl Process {
             }
         });
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let mut address = None;
+        let (mut address, mut http) = (None, None);
         for line in lines.by_ref().map_while(Result::ok) {
             if let Some(listening) = line.strip_prefix("AMQP listening on ") {
                 address = listening.parse().ok();
+            }
+            if let Some(listening) = line.strip_prefix("HTTP listening on ") {
+                http = listening.parse().ok();
             }
             if line.starts_with("Server startup complete") {
                 break;
@@ -85,6 +89,7 @@ impl Process {
         let mut process = Self {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http,
             errors,
             readers: vec![listener, emptier],
         };
@@ -100,6 +105,24 @@ impl Process {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for HTTP.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http.expect("it said so")
+    }
+
+    /// What it has written to standard error so far, once that is enough.
+    pub(crate) fn errors_until(&self, is_enough: impl Fn(&str) -> bool) -> String {
+        let begin = Instant::now();
+        loop {
+            let errors = self.errors.lock().expect("no panic").clone();
+            if is_enough(&errors) {
+                return errors;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it only says {errors}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Its number in the system.

@@ -10,7 +10,9 @@ use base64::Engine as _;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::broker::{Broker, Connection, LoginProtocol, Name, Origin, User, Vhost, Waker, Wakes};
+use crate::broker::{
+    AUDIT, Broker, Connection, LoginProtocol, Name, Origin, User, Vhost, Waker, Wakes,
+};
 use crate::server::slowly;
 
 use super::error::ApiError;
@@ -43,7 +45,8 @@ impl Caller {
         match result {
             Ok(user) => Ok(Self { user }),
             Err(error) => {
-                tracing::warn!(%from, %error, "an HTTP login is refused");
+                let user = String::from_utf8_lossy(&name);
+                tracing::warn!(target: AUDIT, %user, %from, %error, "HTTP login refused");
                 Err(ApiError::login_failed())
             }
         }
@@ -170,7 +173,8 @@ impl Call {
     fn sees(&self, vhost: &Name) -> bool {
         let has_right = |call: &Self| {
             let users = call.broker().users();
-            call.user().is_ok_and(|user| users.authorize_vhost(user, vhost))
+            call.user()
+                .is_ok_and(|user| users.authorize_vhost(user, vhost))
         };
         self.may(Level::Monitoring) || has_right(self)
     }

@@ -77,6 +77,12 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", reason)
     }
 
+    /// 408
+    pub(super) fn too_slow() -> Self {
+        let reason = "the body did not come in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", reason)
+    }
+
     /// 413
     pub(super) fn too_large(bytes_max: usize) -> Self {
         let reason = format!("a body may have {bytes_max} bytes here");

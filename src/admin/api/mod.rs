@@ -40,7 +40,7 @@ mod vhosts;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -49,7 +49,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::observer::Observer;
-use crate::broker::Broker;
+use crate::admin::LogControl;
+use crate::broker::{AUDIT, Broker};
 use crate::journal::Lsn;
 use crate::payload::Store;
 use crate::server::registry::Registry;
@@ -83,6 +84,8 @@ pub(super) struct Api {
     pub(super) store: Store,
     /// The TLS side, if there is any.
     pub(super) tls: Option<Arc<Tls>>,
+    /// The process's log, if it lets itself be changed.
+    pub(super) log: Option<Arc<dyn LogControl>>,
 }
 
 /// What stays as it is while the process runs.
@@ -94,6 +97,8 @@ pub(super) struct Facts {
     pub(super) cluster_name: String,
     pub(super) version: String,
     pub(super) product: String,
+    /// Longest wait for a request's body.
+    pub(super) body_wait: Duration,
     /// Protocol and address of each listener.
     pub(super) listeners: Vec<(&'static str, SocketAddr)>,
 }
@@ -258,16 +263,25 @@ impl Api {
             });
         };
         let (route, names) = &found[index];
+        let act = Act {
+            user: caller.as_ref().map(|caller| caller.user.name().to_string()),
+            from,
+            method: &method,
+            path: head.uri.path(),
+        };
         if let Some(caller) = &caller {
-            caller.check(route.level)?;
+            let checked = caller.check(route.level);
+            checked.inspect_err(|error| act.refused(error))?;
         }
         let body_bytes_max = match route.path.starts_with("/definitions") {
             true => DEFINITIONS_BYTES_MAX,
             false => BODY_BYTES_MAX,
         };
         // req: MGMT-6
-        let body = axum::body::to_bytes(body, body_bytes_max)
-            .await
+        let body = axum::body::to_bytes(body, body_bytes_max);
+        let body = tokio::time::timeout(self.facts.body_wait, body).await;
+        let body = body
+            .map_err(|_| ApiError::too_slow())?
             .map_err(|_| ApiError::too_large(body_bytes_max))?;
         let call = Call {
             api: self.clone(),
@@ -278,15 +292,21 @@ impl Api {
             body,
             now: self.broker.time(Instant::now()),
         };
-        call.check_vhost()?;
-        let reply = match route.handler {
-            Handler::Now(run) => run(&call)?,
-            Handler::Later(run) => run(&call).await?,
+        let checked = call.check_vhost();
+        checked.inspect_err(|error| act.refused(error))?;
+        let result = match route.handler {
+            Handler::Now(run) => run(&call),
+            Handler::Later(run) => run(&call).await,
         };
-        if route.method != Method::GET {
-            self.settle().await?;
+        if route.method == Method::GET {
+            return result;
         }
-        Ok(reply)
+        let result = match result {
+            Ok(reply) => self.settle().await.map(|()| reply),
+            Err(error) => Err(error),
+        };
+        act.done(&result);
+        result
     }
 
     /// Waits until all definitions so far are on disk.
@@ -298,6 +318,51 @@ impl Api {
         let mut durable = self.durable.clone();
         let reached = durable.wait_for(|durable| durable.0 >= pending.0).await;
         reached.map(|_| ()).map_err(|_| ApiError::stopping())
+    }
+}
+
+/// What somebody asks for, as the audit trail has it: never a body, which may hold passwords.
+struct Act<'a> {
+    user: Option<String>,
+    from: SocketAddr,
+    method: &'a Method,
+    path: &'a str,
+}
+
+// req: AUDIT-1
+impl Act<'_> {
+    fn user(&self) -> &str {
+        self.user.as_deref().unwrap_or_default()
+    }
+
+    /// Whoever asks has no right to it.
+    fn refused(&self, error: &ApiError) {
+        tracing::warn!(
+            target: AUDIT,
+            user = self.user(),
+            from = %self.from,
+            method = %self.method,
+            path = self.path,
+            reason = error.reason(),
+            "access refused"
+        );
+    }
+
+    /// It was tried.
+    fn done(&self, result: &Answer) {
+        let result = match result {
+            Ok(_) => "done",
+            Err(error) => error.reason(),
+        };
+        tracing::info!(
+            target: AUDIT,
+            user = self.user(),
+            from = %self.from,
+            method = %self.method,
+            path = self.path,
+            result,
+            "administrative act"
+        );
     }
 }
 

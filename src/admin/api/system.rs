@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::config::MemoryWatermark;
 
-use super::call::Call;
+use super::call::{Call, text};
 use super::error::ApiError;
 use super::{Answer, Level, Reply, Route, route};
 
@@ -44,6 +44,18 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     route(Method::GET, "/shovels", Level::Monitoring, nothing),
     route(Method::GET, "/shovels/{vhost}", Level::Monitoring, nothing),
+    route(
+        Method::GET,
+        "/warren/log-filter",
+        Level::Monitoring,
+        log_filter,
+    ),
+    route(
+        Method::PUT,
+        "/warren/log-filter",
+        Level::Administrator,
+        set_log_filter,
+    ),
     route(
         Method::GET,
         "/warren/memory-watermark",
@@ -97,6 +109,27 @@ fn enable_feature_flag(call: &Call) -> Answer {
 fn nothing(_: &Call) -> Answer {
     Ok(Reply::Json(json!([])))
 }
+
+fn log_filter(call: &Call) -> Answer {
+    let log = call.api.log.as_ref().ok_or_else(ApiError::not_found)?;
+    Ok(Reply::Json(json!({ "filter": log.filter() })))
+}
+
+/// `{"filter": "info,warren::swarm=debug"}`: until something else is said, or the process ends.
+// req: LOG-1
+fn set_log_filter(call: &Call) -> Answer {
+    let log = call.api.log.as_ref().ok_or_else(ApiError::not_found)?;
+    let object = call.object_with(&["filter"])?;
+    let filter = text(&object, "filter")?;
+    if filter.len() > LOG_FILTER_BYTES_MAX {
+        return Err(ApiError::bad_request("a filter may have 1024 bytes"));
+    }
+    log.set_filter(filter).map_err(ApiError::bad_request)?;
+    Ok(Reply::NoContent)
+}
+
+/// Longest log filter, in bytes.
+const LOG_FILTER_BYTES_MAX: usize = 1_024;
 
 fn memory_watermark(call: &Call) -> Answer {
     let value = match call.broker().alarms().memory_watermark() {

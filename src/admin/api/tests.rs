@@ -122,7 +122,9 @@ fn api() -> Api {
         broker,
         registry: Arc::default(),
         durable,
+        log: None,
         facts: Arc::new(Facts {
+            body_wait: std::time::Duration::from_secs(60),
             started: now,
             node: "warren@test".to_owned(),
             cluster_name: "test".to_owned(),

@@ -52,7 +52,7 @@ impl Token {
 
 /// The rights of one login by token.
 #[derive(Debug)]
-pub struct TokenRights {
+pub(super) struct TokenRights {
     state: ArcSwap<State>,
     /// Its time is over: it gives no right until it is renewed.
     is_expired: AtomicBool,
@@ -83,8 +83,7 @@ impl TokenRights {
     }
 
     /// Until when the token holds, in seconds since 1970.
-    #[must_use]
-    pub fn expires_unix_s(&self) -> Option<u64> {
+    pub(super) fn expires_unix_s(&self) -> Option<u64> {
         self.state.load().expires_unix_s
     }
 
@@ -277,7 +276,7 @@ mod tests {
     // req: OAUTH-2
     #[test]
     fn scopes_are_rights() {
-        let rights = rights(&[
+        let granted = rights(&[
             "read:%2F/q-*",
             "write:v*/x/a.*",
             "configure:*/own",
@@ -286,17 +285,17 @@ mod tests {
             "tag:monitoring",
         ]);
         let (root, v1) = (Name::from("/"), Name::from("v1"));
-        assert!(rights.allow(Access::Read, &root, b"q-1"));
-        assert!(!rights.allow(Access::Read, &root, b"other"));
-        assert!(!rights.allow(Access::Write, &root, b"q-1"));
-        assert!(!rights.allow(Access::Read, &v1, b"q-1"));
-        assert!(rights.allow(Access::Configure, &v1, b"own"));
-        assert!(rights.allow(Access::Write, &v1, b"x"));
-        assert!(rights.allow_topic(Access::Write, &v1, b"x", b"a.b"));
-        assert!(!rights.allow_topic(Access::Write, &v1, b"x", b"b.a"));
-        assert!(rights.allow_topic(Access::Read, &root, b"q-1", b"any"));
-        assert!(rights.may_enter(&root) && rights.may_enter(&v1));
-        let few = super::tests::rights(&["read:v/q"]);
+        assert!(granted.allow(Access::Read, &root, b"q-1"));
+        assert!(!granted.allow(Access::Read, &root, b"other"));
+        assert!(!granted.allow(Access::Write, &root, b"q-1"));
+        assert!(!granted.allow(Access::Read, &v1, b"q-1"));
+        assert!(granted.allow(Access::Configure, &v1, b"own"));
+        assert!(granted.allow(Access::Write, &v1, b"x"));
+        assert!(granted.allow_topic(Access::Write, &v1, b"x", b"a.b"));
+        assert!(!granted.allow_topic(Access::Write, &v1, b"x", b"b.a"));
+        assert!(granted.allow_topic(Access::Read, &root, b"q-1", b"any"));
+        assert!(granted.may_enter(&root) && granted.may_enter(&v1));
+        let few = rights(&["read:v/q"]);
         assert!(!few.may_enter(&root));
     }
 

@@ -212,6 +212,13 @@ pub(super) const COMMANDS: &[Command] = &[
         set_memory_watermark,
     ),
     command(
+        "set_log_level",
+        "<level> | <filter>",
+        "Sets what is logged, as debug or info,warren::swarm=debug",
+        (1, 1),
+        set_log_level,
+    ),
+    command(
         "force_gc",
         "",
         "Does nothing: there is no garbage to collect",
@@ -509,6 +516,39 @@ fn check_protocol_listener(context: &Context, arguments: &[String]) -> Done {
         context,
         &format!("protocol-listener/{}", argument(arguments, 0)),
     )
+}
+
+/// RabbitMQ's words for levels with ours.
+const LOG_LEVELS: [(&str, &str); 8] = [
+    ("debug", "debug"),
+    ("info", "info"),
+    ("notice", "info"),
+    ("warning", "warn"),
+    ("error", "error"),
+    ("critical", "error"),
+    ("alert", "error"),
+    ("none", "off"),
+];
+
+// req: LOG-1
+fn set_log_level(context: &Context, arguments: &[String]) -> Done {
+    let asked = argument(arguments, 0);
+    let level = LOG_LEVELS.iter().find(|(word, _)| *word == asked);
+    let is_filter = asked.contains(['=', ',', ':']) || ["warn", "trace", "off"].contains(&asked);
+    let filter = match level {
+        Some((_, level)) => level,
+        None if is_filter => asked,
+        None => {
+            let words: Vec<_> = LOG_LEVELS.iter().map(|(word, _)| *word).collect();
+            return Err(Failure::usage(format!(
+                "level {asked} is not supported. Try one of {}, or a filter",
+                words.join(", ")
+            )));
+        }
+    };
+    context.say(format_args!("Setting log level to \"{asked}\" ..."));
+    context.put("warren/log-filter", &json!({ "filter": filter }))?;
+    Ok(())
 }
 
 fn nothing(_: &Context, _: &[String]) -> Done {

@@ -6,9 +6,9 @@
 use toml::Value;
 
 use super::kinds::{
-    Address, File, HASHINGS, Integer, Kind as _, LOGIN_NAMES, Maybe, Mechanisms, MemorySize, Name,
-    Names, Networks, OneOf, QOS_STYLES, SAN_TYPES, SYNC_MODES, Size, Span, Text, VERIFICATIONS,
-    Versions, Watermark, YesOrNo,
+    Address, File, HASHINGS, HeadSize, Integer, Kind as _, LOG_FORMATS, LOGIN_NAMES, Maybe,
+    Mechanisms, MemorySize, Name, Names, Networks, OneOf, QOS_STYLES, SAN_TYPES, SYNC_MODES, Size,
+    Span, Text, VERIFICATIONS, Versions, Watermark, YesOrNo,
 };
 use crate::config::ServerSettings;
 
@@ -62,6 +62,7 @@ pub const KEYS: &[Key] = &[
     key!("http_listen", Start, http_listen, Address),
     key!("sync", Start, sync, OneOf(SYNC_MODES)),
     key!("log", Reload, log, Name),
+    key!("log_format", Reload, log_format, OneOf(LOG_FORMATS)),
     key!("tls.listen", Start, tls.listen, Maybe(Address)),
     key!("tls.http_listen", Start, tls.http_listen, Maybe(Address)),
     key!("tls.certificate", Reload, tls.certificate, Maybe(File)),
@@ -88,6 +89,21 @@ pub const KEYS: &[Key] = &[
         Reload,
         tls.login_san_index,
         Integer(0, 1_000)
+    ),
+    key!("http.header_timeout", Start, http.head_wait, Span),
+    key!("http.max_header_size", Start, http.head_bytes_max, HeadSize),
+    key!("http.body_timeout", Start, http.body_wait, Span),
+    key!(
+        "http.max_connections",
+        Start,
+        http.connection_count_max,
+        Integer(1, COUNT_MAX)
+    ),
+    key!(
+        "http.max_connections_per_address",
+        Start,
+        http.connections_per_address_max,
+        Integer(1, COUNT_MAX)
     ),
     key!("prometheus.enabled", Start, prometheus.enabled, YesOrNo),
     key!("prometheus.listen", Start, prometheus.listen, Address),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use toml::Value;
 
 use crate::config::{
-    LoginFrom, Mechanism, MemoryWatermark, Network, NetworkError, PasswordHashing,
+    LogFormat, LoginFrom, Mechanism, MemoryWatermark, Network, NetworkError, PasswordHashing,
     PeerVerification, QosStyle, SanType, SyncMode, TlsVersions, parse_duration, parse_size,
 };
 
@@ -35,6 +35,8 @@ pub(super) struct Address;
 pub(super) struct Size;
 /// A size that fits memory and is not 0.
 pub(super) struct MemorySize;
+/// A size that a request's head may have: the HTTP library needs some room.
+pub(super) struct HeadSize;
 /// A time span.
 pub(super) struct Span;
 /// `true` or `false`.
@@ -167,6 +169,22 @@ impl Kind<usize> for MemorySize {
 
     fn show(&self, setting: &usize) -> Option<Value> {
         Size.show(&(*setting as u64))
+    }
+}
+
+/// Least room for a request's head, in bytes.
+const HEAD_BYTES_LEAST: usize = 8 * 1024;
+
+impl Kind<usize> for HeadSize {
+    fn read(&self, value: &Value) -> Result<usize, String> {
+        match MemorySize.read(value)? {
+            bytes @ HEAD_BYTES_LEAST.. => Ok(bytes),
+            _ => Err("it must be at least 8KiB".to_owned()),
+        }
+    }
+
+    fn show(&self, setting: &usize) -> Option<Value> {
+        MemorySize.show(setting)
     }
 }
 
@@ -326,6 +344,8 @@ impl<T, K: Kind<T>> Kind<Option<T>> for Maybe<K> {
 
 pub(super) const SYNC_MODES: &[(&str, SyncMode)] =
     &[("disk", SyncMode::Disk), ("os", SyncMode::Os)];
+pub(super) const LOG_FORMATS: &[(&str, LogFormat)] =
+    &[("human", LogFormat::Human), ("json", LogFormat::Json)];
 pub(super) const QOS_STYLES: &[(&str, QosStyle)] = &[
     ("auto", QosStyle::Auto),
     ("rabbitmq", QosStyle::RabbitMq),

@@ -6,10 +6,12 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::client::client_config;
-use crate::client::uri::UriOptions;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 /// Longest document, in bytes, with its head.
 const DOCUMENT_BYTES_MAX: usize = 1 << 20;
@@ -98,20 +100,53 @@ pub(super) fn fetch(url: &str, authorities: Option<&Path>) -> Result<Vec<u8>, Fe
     let answer = match url.is_tls {
         false => exchange(&mut stream, request.as_bytes())?,
         true => {
-            let options = UriOptions {
-                cacertfile: authorities.map(|path| path.to_string_lossy().into_owned()),
-                ..UriOptions::default()
-            };
             let failed = |error: String| FetchError::Tls(error);
-            let (config, name) =
-                client_config(url.host, &options).map_err(|error| failed(error.to_string()))?;
-            let tls = rustls::ClientConnection::new(config, name);
+            let name = ServerName::try_from(url.host.to_owned());
+            let name = name.map_err(|error| failed(error.to_string()))?;
+            let tls = ClientConnection::new(tls_config(authorities)?, name);
             let mut tls = tls.map_err(|error| failed(error.to_string()))?;
             let mut stream = rustls::Stream::new(&mut tls, &mut stream);
             exchange(&mut stream, request.as_bytes())?
         }
     };
     body_of(answer)
+}
+
+/// Where systems keep the authorities that they believe.
+const SYSTEM_BUNDLES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+/// Believes the authorities of a file, or those of the system.
+fn tls_config(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, FetchError> {
+    let failed = |error: String| FetchError::Tls(error);
+    let mut roots = RootCertStore::empty();
+    let bundles = SYSTEM_BUNDLES.map(Path::new);
+    let files = match &authorities {
+        Some(file) => std::slice::from_ref(file),
+        None => &bundles[..],
+    };
+    for file in files {
+        let Ok(found) = CertificateDer::pem_file_iter(file) else {
+            continue;
+        };
+        // A system's bundle may hold some that are too odd to use.
+        roots.add_parsable_certificates(found.filter_map(Result::ok));
+        if !roots.is_empty() {
+            break;
+        }
+    }
+    if roots.is_empty() {
+        return Err(failed("there are no authorities to believe".to_owned()));
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| failed(error.to_string()))?;
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 fn exchange(stream: &mut (impl Read + Write), request: &[u8]) -> Result<Vec<u8>, FetchError> {
