@@ -21,15 +21,16 @@ export async function scenario(browser, lab) {
     const sender = lab.start("sender", "send", "--broker", lab.amqp, "--group", "sites", "--seed-for", "300s", "--peer-listen", "127.0.0.1:0", file);
     const heldOf = (name) => page.locator(".machine", { has: page.getByRole("heading", { name, exact: true }) }).locator("canvas").getAttribute("data-held").then(Number);
     const pieceCount = Number(await until("the file is known", async () => (await lab.api("GET", "/swarm/files"))[0]?.piece_count));
+    // From here on the sender gets to run for moments only, so that the page sees the middle and not the ends alone.
+    sender.kill("SIGSTOP");
     await claim("the piece maps of the nodes fill up while the file comes", async () => {
         await open(page, "/swarms");
         await page.getByRole("link", { name: "update.img" }).click();
         await page.getByRole("heading", { name: "update.img" }).waitFor();
-        // The sender gets to run for moments only, so that the page sees the middle and not the ends alone.
         const seen = new Set();
         for (let turn = 0; turn < 60 && sender.exitCode === null; turn += 1) {
             sender.kill("SIGCONT");
-            await sleep(70);
+            await sleep(60);
             sender.kill("SIGSTOP");
             await sleep(600);
             const held = await heldOf("edge1").catch(() => NaN);
@@ -77,8 +78,14 @@ export async function scenario(browser, lab) {
         await row.waitFor({ timeout: 60_000 });
         expect((await row.locator(".reason").textContent()).length > 5, "a reason");
         await shoot(page, "file-failed");
+        // The node held on to the folder that is gone; one that starts anew knows its failed file.
+        nodes[1].kill("SIGTERM");
+        await until("edge2 ends", () => nodes[1].exitCode !== null);
         fs.mkdirSync(inbox);
+        nodes[1] = lab.node("edge2", "sites");
+        await until("edge2 is back", async () => (await lab.api("GET", "/swarm/nodes/%2F/edge2")).online && nodes[1].text().split("Node edge2 ready").length > 2);
         await page.getByRole("button", { name: "Try again on edge2" }).click();
+        await page.getByText("edge2: asked to try again.").waitFor();
         await page.getByRole("row", { name: /^edge2 complete/ }).waitFor({ timeout: 60_000 });
         await shoot(page, "file-retried");
         second.kill("SIGTERM");

@@ -7,7 +7,7 @@ import { fileState } from "./files.js";
 import { link } from "./router.js";
 import { progress } from "./swarms.js";
 import { table } from "./table.js";
-import { button, empty, facts, say, section, stat } from "./ui.js";
+import { badge, button, empty, facts, say, section, stat } from "./ui.js";
 
 /** @param {import("./shell.js").View} view */
 export default function file(view) {
@@ -39,7 +39,7 @@ export default function file(view) {
                 stat("Fetching", format.count(state.fetching)), stat("Failed", format.count(state.failed))),
             section("Nodes", {}, nodes.length === 0 ? empty("No node has answered", "Nodes of the group report as soon as they have read the announcement.") : table("Nodes", [
                 { label: "Node", head: true, cell: (node) => h("a", { href: link("nodes", vhost, node.node) }, node.node) },
-                { label: "State", cell: (node) => [fileState(node.state), node.attempt > 0 && h("small", null, ` attempt ${node.attempt + 1}`), node.reason && h("p", { class: "bad reason" }, node.reason)] },
+                { label: "State", cell: (node) => [fileState(node.state), node.online === false && badge("off line", "warn"), node.attempt > 0 && h("small", null, ` attempt ${node.attempt + 1}`), node.reason && h("p", { class: "bad reason" }, node.reason)] },
                 { label: "Progress", cell: (node) => progress(node.progress, node.node, node.state === "failed" ? "bad" : "") },
                 { label: "Pieces", number: true, wide: true, cell: (node) => (node.piece_count ? `${format.count(node.pieces_done)} of ${format.count(node.piece_count)}` : "–") },
                 { label: "Began", number: true, wide: true, cell: (node) => format.time(node.since_unix_ms) },

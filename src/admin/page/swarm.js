@@ -79,8 +79,8 @@ function peers(machines) {
     const name = (/** @type {any} */ peer) => peer.name ?? short(peer.swarm_id ?? peer.address);
     return table("Peers", [
         { label: "Machine", head: true, cell: (peer) => peer.at },
-        { label: "Its peer", cell: (peer) => [name(peer), h("small", { class: "below" }, peer.address)] },
-        { label: "Holds", number: true, cell: (peer) => format.percent(peer.fraction) },
+        { label: "Its peer", cell: (peer) => [name(peer), peer.address && h("small", { class: "below" }, peer.address)] },
+        { label: "Holds", number: true, cell: (peer) => (peer.address ? format.percent(peer.fraction) : badge("gone", "neutral", "No longer connected")) },
         { label: "From it", number: true, cell: (peer) => [format.byteRate(peer.down_rate), h("small", { class: "below" }, format.bytes(peer.down_bytes))] },
         { label: "To it", number: true, cell: (peer) => [format.byteRate(peer.up_rate), h("small", { class: "below" }, format.bytes(peer.up_bytes))] },
         { label: "Pieces", number: true, wide: true, cell: (peer) => format.count(peer.pieces) },
