@@ -29,6 +29,7 @@ mod large_payload;
 mod limits;
 mod listeners;
 mod malformed;
+mod moving;
 mod oauth;
 mod prefetch_size;
 mod priority;

@@ -3,6 +3,7 @@
 // @ts-check
 import * as api from "./api.js";
 import { h, replace } from "./dom.js";
+import { icon } from "./icons.js";
 import { button } from "./ui.js";
 
 const LINES_MAX = 2_000;
@@ -34,7 +35,7 @@ export default function log(view) {
     });
     view.head("Log", { lead: "The latest lines of this broker's log. How much it says is set by log in its settings." });
     view.show(h("div", { class: "toolbar" },
-        h("div", { class: "search" }, h("input", { type: "search", "aria-label": "Lines with", placeholder: "Lines with…", oninput: (/** @type {any} */ event) => { wanted = event.target.value.toLowerCase(); redraw(); } })),
+        h("div", { class: "search" }, icon("search"), h("input", { type: "search", "aria-label": "Lines with", placeholder: "Lines with…", oninput: (/** @type {any} */ event) => { wanted = event.target.value.toLowerCase(); redraw(); } })),
         h("select", { "aria-label": "Least level", onchange: (/** @type {any} */ event) => { least = event.target.value; redraw(); } },
             [["TRACE", "All levels"], ["INFO", "Info and above"], ["WARN", "Warnings and errors"], ["ERROR", "Errors"]].map(([value, label]) => h("option", { value }, label))),
         status, h("div", { class: "actions" }, pause)), box);
