@@ -23,17 +23,29 @@ enum Command {
     /// Say whether file, environment and flags make usable settings, certificates included
     Check(SettingsArgs),
     /// Print the settings that they make, as a file that would make them; without the password
-    Show(SettingsArgs),
+    Show(ShowArgs),
+}
+
+#[derive(clap::Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// Checks or shows.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let (Command::Check(settings) | Command::Show(settings)) = &args.command;
+    let settings = match &args.command {
+        Command::Check(settings) => settings,
+        Command::Show(show) => &show.settings,
+    };
     let read = settings.read()?;
     for note in &read.notes {
         eprintln!("warren: {note}");
     }
-    match args.command {
+    match &args.command {
         Command::Check(_) => {
             let tls = &read.settings.tls;
             if tls.listen.or(tls.http_listen).is_some() {
@@ -41,7 +53,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             println!("The settings are good.");
         }
-        Command::Show(_) => print!("{}", config::toml::show(&read.settings)),
+        Command::Show(show) => {
+            let file = config::toml::show(&read.settings);
+            if show.json {
+                let settings: serde_json::Value = ::toml::from_str(&file)?;
+                println!("{settings}");
+            } else {
+                print!("{file}");
+            }
+        }
     }
     Ok(ExitCode::from(EXIT_OK))
 }

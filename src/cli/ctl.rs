@@ -126,6 +126,42 @@ fn commands() -> impl Iterator<Item = &'static Command> {
     .flatten()
 }
 
+/// The management API of a broker, for commands beside these.
+#[derive(Debug)]
+pub(super) struct ApiClient(http::Client);
+
+impl ApiClient {
+    /// Asks at `url`, which is `http[s]` or the broker's own `amqp[s]`.
+    pub(super) fn new(
+        url: &str,
+        user: Option<String>,
+        password: Option<String>,
+        ca_file: Option<std::path::PathBuf>,
+    ) -> anyhow::Result<Self> {
+        let client = options::client(url, user, password);
+        let mut client = client.map_err(|failure| anyhow::anyhow!(failure.message))?;
+        if let (Some(tls), Some(file)) = (&mut client.tls, ca_file) {
+            tls.cacertfile = Some(file.to_string_lossy().into_owned());
+        }
+        Ok(Self(client))
+    }
+
+    /// What `/api/PATH` answers.
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let answer = self.0.send("GET", path, &[], None)?;
+        match answer.is_success() {
+            true => Ok(answer.body),
+            false => anyhow::bail!("{}: {}", self.0.authority, answer.reason()),
+        }
+    }
+
+    /// The same, or nothing if there is no such path, or the user may not look at it.
+    pub(super) fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let answer = self.0.send("GET", path, &[], None)?;
+        Ok(answer.is_success().then_some(answer.body))
+    }
+}
+
 /// What a command works with.
 struct Context {
     options: Options,

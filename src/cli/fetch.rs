@@ -55,6 +55,9 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     key: Option<AccessKey>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// Fetches the payload.
@@ -62,17 +65,33 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.output.file_name().is_none() {
         bail!("{} is no file name", args.output.display());
     }
-    match args.what.parse::<PayloadId>() {
-        Ok(id) => over_http(&args, id).await?,
+    let begun = std::time::Instant::now();
+    let id = match args.what.parse::<PayloadId>() {
+        Ok(id) => {
+            over_http(&args, id).await?;
+            id
+        }
         Err(_) => {
             let path = Path::new(&args.what);
             let manifest = manifest_file::read(path).with_context(|| {
                 format!("'{}' is no payload id and no manifest file", args.what)
             })?;
             from_swarm(&args, &manifest).await?;
+            manifest.id()
         }
+    };
+    if args.json {
+        let size_bytes = std::fs::metadata(&args.output)?.len();
+        let fetched = serde_json::json!({
+            "payload_id": id.to_string(),
+            "path": args.output.to_string_lossy(),
+            "size_bytes": size_bytes,
+            "seconds": begun.elapsed().as_secs_f64(),
+        });
+        println!("{fetched}");
+    } else {
+        println!("{}", args.output.display());
     }
-    println!("{}", args.output.display());
     Ok(ExitCode::from(EXIT_OK))
 }
 

@@ -108,12 +108,10 @@ impl LogControl for LogFilter {
 /// Lines for people, or for programs.
 // req: LOG-2
 fn lines(format: LogFormat) -> Lines {
-    use std::io::IsTerminal as _;
-    let no_color = std::env::var_os("NO_COLOR").is_some();
     match format {
         LogFormat::Human => fmt::layer()
             .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal() && !no_color)
+            .with_ansi(super::has_colors(&std::io::stderr()))
             .boxed(),
         LogFormat::Json => fmt::layer()
             .json()

@@ -14,6 +14,7 @@ use crate::config::LogFormat;
 
 mod bench;
 mod broker;
+mod completions;
 mod config;
 mod ctl;
 mod demo;
@@ -26,6 +27,8 @@ mod send;
 mod serve;
 mod settings;
 mod status;
+mod systemd;
+mod top;
 mod watch;
 
 /// All went well.
@@ -62,15 +65,18 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::Args),
+    Completions(completions::CompletionsArgs),
     Config(Box<config::Args>),
     Ctl(ctl::Args),
     Fetch(fetch::Args),
+    Man(completions::ManArgs),
     Node(node::Args),
     Send(send::Args),
     Journal(journal::Args),
     Demo(Box<demo::Args>),
     Serve(Box<serve::Args>),
     Status(status::Args),
+    Top(top::Args),
     Watch(watch::Args),
 }
 
@@ -108,15 +114,18 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Bench(args) => bench::run(&args),
+            Command::Completions(args) => completions::print(&args),
             Command::Config(args) => config::run(&args),
             Command::Ctl(args) => Ok(ctl::run_args(&args)),
             Command::Fetch(args) => fetch::run(args).await,
+            Command::Man(args) => completions::man(&args),
             Command::Node(args) => node::run(args).await,
             Command::Send(args) => send::run(args).await,
             Command::Journal(args) => journal::run(&args),
             Command::Demo(args) => demo::run(*args).await,
             Command::Serve(args) => serve::run(*args, &log).await,
             Command::Status(args) => status::run(args).await,
+            Command::Top(args) => top::run(&args),
             Command::Watch(args) => watch::run(args).await,
         }
     });
@@ -124,4 +133,11 @@ pub fn main() -> ExitCode {
         eprintln!("warren: {error:#}");
         ExitCode::from(EXIT_FAILED)
     })
+}
+
+/// Whether `output` shows colours: on a terminal only, and not where the user wants none.
+fn has_colors(output: &impl std::io::IsTerminal) -> bool {
+    let wants_none = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    output.is_terminal() && !wants_none && !is_dumb
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use super::EXIT_OK;
 use super::broker::BrokerArgs;
 use super::serve::stop_signal;
+use super::systemd::{Notice, notify};
 use crate::node::message::{Group, NodeName};
 use crate::node::{Node, NodeSettings};
 
@@ -84,11 +85,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     if !stopped {
         println!("Node {name} ready; peers listening on {listening}");
+        notify(Notice::Ready);
         tokio::select! {
             signal = &mut signal => tracing::info!(signal = signal?, "stopping"),
             ended = node.ended() => ended?,
         }
     }
+    notify(Notice::Stopping);
     node.shutdown().await?;
     Ok(ExitCode::from(EXIT_OK))
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::LogFilter;
 use super::settings::SettingsArgs;
+use super::systemd::{Notice, notify};
 use super::{EXIT_OK, EXIT_STORAGE};
 use crate::admin::LogControl;
 use crate::admin::http::HttpServer;
@@ -57,17 +58,20 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
     let stopping = CancellationToken::new();
     let http = tokio::spawn(http.serve(stopping.clone()));
     println!("Server startup complete; 0 plugins started.");
+    notify(Notice::Ready);
     let reloading = reload_at_signal(&args.settings, settings, &server, log);
     tokio::select! {
         never = reloading => match never? {},
         signal = stop_signal() => {
             tracing::info!(signal = signal?, "stopping");
+            notify(Notice::Stopping);
             stopping.cancel();
             http.abort();
             server.shutdown().await?;
             Ok(ExitCode::from(EXIT_OK))
         }
         failure = server.storage_failed() => {
+            notify(Notice::Stopping);
             eprintln!("warren: {failure}. Nothing confirmed is lost; check the disk, then start again.");
             if let Err(error) = server.shutdown().await {
                 tracing::error!(%error, "while stopping");
@@ -90,6 +94,7 @@ async fn reload_at_signal(
         if hangup.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+        notify(Notice::Reloading);
         let reloaded = args.read().and_then(|read| {
             server.reload(&read.settings)?;
             Ok(read.settings)
@@ -122,6 +127,7 @@ async fn reload_at_signal(
                 tracing::error!(%error, "the settings stay as they were");
             }
         }
+        notify(Notice::Ready);
     }
 }
 

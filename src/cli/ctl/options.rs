@@ -158,7 +158,11 @@ impl Options {
 
 /// A client from `http[s]://[USER:PASSWORD@]HOST[:PORT][/PREFIX]`. A broker's own `amqp[s]` URI stands for its
 /// HTTP interface on the usual port.
-fn client(url: &str, user: Option<String>, password: Option<String>) -> Result<Client, Failure> {
+pub(super) fn client(
+    url: &str,
+    user: Option<String>,
+    password: Option<String>,
+) -> Result<Client, Failure> {
     if url.starts_with("amqp") {
         return client_of_broker(url, user, password);
     }
