@@ -2,6 +2,7 @@
 //!
 //! Owns: the terminal's mode, which is put back when this goes, however it goes.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) enum Key {
 pub(super) struct Screen {
     before: Termios,
     has_colors: bool,
+    /// Keys that came together with others.
+    typed: VecDeque<Key>,
 }
 
 impl Screen {
@@ -44,6 +47,7 @@ impl Screen {
         let screen = Self {
             before,
             has_colors: super::super::has_colors(&io::stdout()),
+            typed: VecDeque::new(),
         };
         let mut output = io::stdout().lock();
         output.write_all(ENTER.as_bytes())?;
@@ -92,6 +96,9 @@ impl Screen {
 
     /// Waits for a key; none if none comes in time, or the window changed its size.
     pub(super) fn key(&mut self, wait: Duration) -> io::Result<Option<Key>> {
+        if let Some(key) = self.typed.pop_front() {
+            return Ok(Some(key));
+        }
         let input = io::stdin();
         let timeout = Timespec::try_from(wait).map_err(io::Error::other)?;
         let ready = poll(&mut [PollFd::new(&input, PollFlags::IN)], Some(&timeout));
@@ -100,10 +107,13 @@ impl Screen {
             Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut bytes = [0; 16];
+        let mut bytes = [0; 64];
         match input.lock().read(&mut bytes)? {
             0 => Ok(Some(Key::Char('q'))),
-            count => Ok(read_key(bytes.get(..count).unwrap_or_default())),
+            count => {
+                self.typed = read_keys(bytes.get(..count).unwrap_or_default());
+                Ok(self.typed.pop_front())
+            }
         }
     }
 }
@@ -118,48 +128,78 @@ impl Drop for Screen {
     }
 }
 
-/// The first key of what a terminal sent.
-fn read_key(bytes: &[u8]) -> Option<Key> {
-    match bytes {
-        [0x1b, b'[', b'A' | b'5', ..] => Some(Key::Up),
-        [0x1b, b'[', b'B' | b'6', ..] => Some(Key::Down),
-        [0x1b] => Some(Key::Escape),
-        [0x1b, ..] => None,
-        // Ctrl-C and Ctrl-D.
-        [0x03 | 0x04, ..] => Some(Key::Escape),
-        [b'\t', ..] => Some(Key::Tab),
-        [b'\r' | b'\n', ..] => Some(Key::Enter),
-        [0x08 | 0x7f, ..] => Some(Key::Backspace),
+/// The keys that a terminal sent, as many as came at once.
+fn read_keys(mut bytes: &[u8]) -> VecDeque<Key> {
+    let mut keys = VecDeque::new();
+    while let Some((key, length)) = read_key(bytes) {
+        keys.extend(key);
+        bytes = bytes.get(length..).unwrap_or_default();
+    }
+    keys
+}
+
+/// The first key and how many bytes it takes; no key for what means nothing here, nothing at all at the end.
+fn read_key(bytes: &[u8]) -> Option<(Option<Key>, usize)> {
+    let found = match bytes {
+        [] => return None,
+        [0x1b, b'[', rest @ ..] => {
+            // Parameters, then the letter that says what it is.
+            let end = rest.iter().position(|byte| (0x40..=0x7e).contains(byte));
+            let length = 3 + end.unwrap_or(rest.len());
+            let key = match rest {
+                [b'A', ..] | [b'5', b'~', ..] => Some(Key::Up),
+                [b'B', ..] | [b'6', b'~', ..] => Some(Key::Down),
+                _ => None,
+            };
+            (key, length)
+        }
+        [0x1b, b'O', _, ..] => (None, 3),
+        // Ctrl-C and Ctrl-D end like Escape.
+        [0x1b | 0x03 | 0x04, ..] => (Some(Key::Escape), 1),
+        [b'\t', ..] => (Some(Key::Tab), 1),
+        [b'\r' | b'\n', ..] => (Some(Key::Enter), 1),
+        [0x08 | 0x7f, ..] => (Some(Key::Backspace), 1),
         _ => {
             let valid = match std::str::from_utf8(bytes) {
                 Ok(text) => text,
-                Err(error) => std::str::from_utf8(bytes.get(..error.valid_up_to())?).ok()?,
+                Err(error) => {
+                    let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+                    std::str::from_utf8(valid).unwrap_or_default()
+                }
             };
-            let first = valid.chars().next()?;
-            (!first.is_control()).then_some(Key::Char(first))
+            match valid.chars().next() {
+                Some(char) => (
+                    (!char.is_control()).then_some(Key::Char(char)),
+                    char.len_utf8(),
+                ),
+                None => (None, 1),
+            }
         }
-    }
+    };
+    Some(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// One key or many at once, as when somebody types fast or pastes.
     #[test]
     fn keys_are_read_from_what_terminals_send() {
-        for (bytes, key) in [
-            (&b"q"[..], Some(Key::Char('q'))),
-            (b"\x1b[A", Some(Key::Up)),
-            (b"\x1b[6~", Some(Key::Down)),
-            (b"\x1b", Some(Key::Escape)),
-            (b"\x1bOP", None),
-            (b"\x03", Some(Key::Escape)),
-            (b"\x7f", Some(Key::Backspace)),
-            ("ä".as_bytes(), Some(Key::Char('ä'))),
-            (b"\xff", None),
-            (b"", None),
+        for (bytes, keys) in [
+            (&b"q"[..], &[Key::Char('q')][..]),
+            (b"\x1b[A", &[Key::Up]),
+            (b"\x1b[6~s", &[Key::Down, Key::Char('s')]),
+            (b"\x1b[1;5C", &[]),
+            (b"\x1b", &[Key::Escape]),
+            (b"\x1bOPq", &[Key::Char('q')]),
+            (b"\x03", &[Key::Escape]),
+            (b"b\x7f\r", &[Key::Char('b'), Key::Backspace, Key::Enter]),
+            ("ä/".as_bytes(), &[Key::Char('ä'), Key::Char('/')]),
+            (b"\xffq", &[Key::Char('q')]),
+            (b"", &[]),
         ] {
-            assert_eq!(read_key(bytes), key, "{bytes:?}");
+            assert_eq!(read_keys(bytes), keys, "{bytes:?}");
         }
     }
 }
