@@ -248,8 +248,14 @@ fn run(scenario: &Scenario, message_count: u64) {
     }
 }
 
-/// `hot_path SCENARIO COUNT` runs one; without a scenario all are run, and timed.
+/// `hot_path SCENARIO COUNT` runs one; without a scenario all are run, and timed; `--list` names them.
 fn main() {
+    let is_asked_for = |flag: &str| std::env::args().any(|word| word == flag);
+    if is_asked_for("--list") {
+        return SCENARIOS
+            .iter()
+            .for_each(|scenario| println!("{}", scenario.name));
+    }
     let mut arguments = std::env::args()
         .skip(1)
         .filter(|word| !word.starts_with("--"));

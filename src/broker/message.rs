@@ -279,8 +279,18 @@ impl Message {
 
     /// Length of the body in bytes, a payload's included.
     #[must_use]
+    #[inline]
     pub fn size_bytes(&self) -> u64 {
-        self.body().size_bytes()
+        match &self.0 {
+            Form::Packed(all) => {
+                let at = self.hidden_at(all);
+                all.len().saturating_sub(at + hidden_size(all, at)) as u64
+            }
+            Form::Split(split) => match &split.body {
+                Body::Inline(bytes) => bytes.len() as u64,
+                Body::Payload(payload) => payload.size_bytes(),
+            },
+        }
     }
 
     /// What holding it costs in memory, in bytes; a payload's content is not in memory.
@@ -480,9 +490,12 @@ impl Message {
 
     /// The payload that is its body, if it has one.
     pub(crate) fn payload(&self) -> Option<&PayloadBody> {
-        match self.body() {
-            BodyRef::Payload(payload) => Some(payload),
-            BodyRef::Inline(_) => None,
+        match &self.0 {
+            Form::Packed(_) => None,
+            Form::Split(split) => match &split.body {
+                Body::Payload(payload) => Some(payload),
+                Body::Inline(_) => None,
+            },
         }
     }
 
@@ -521,9 +534,11 @@ impl Message {
         self.header_at(head) + header_size(head)
     }
 
+    #[inline]
     fn header_at(&self, head: &[u8]) -> usize {
-        let exchange_bytes = short(head, ROUTE_AT).len();
-        let key_bytes = short(head, ROUTE_AT + 1 + exchange_bytes).len();
+        let length_at = |at: usize| head.get(at).map_or(0, |length| usize::from(*length));
+        let exchange_bytes = length_at(ROUTE_AT);
+        let key_bytes = length_at(ROUTE_AT + 1 + exchange_bytes);
         HEAD_OVERHEAD_BYTES + exchange_bytes + key_bytes
     }
 }

@@ -13,7 +13,7 @@ use crate::journal::{Lsn, QueueId};
 
 use super::super::consumer::{Consumer, Share};
 use super::super::dead_letter::{Dead, DeathReason};
-use super::super::message::{BodyRef, Message};
+use super::super::message::Message;
 use super::super::outbox::Wakes;
 use super::super::payloads::PayloadBody;
 use super::arguments::QueueSettings;
@@ -58,7 +58,7 @@ impl After {
     /// Keeps a message's payload, if it has one, until all is noted.
     #[inline]
     pub(super) fn hold(&mut self, message: &Message) {
-        if let BodyRef::Payload(payload) = message.body() {
+        if let Some(payload) = message.payload() {
             self.payloads.push(payload.clone());
         }
     }
