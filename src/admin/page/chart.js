@@ -105,7 +105,8 @@ function path(samples, index, x, y) {
     for (const { at, values } of samples) {
         const value = values[index];
         if (value === null || value === undefined) continue;
-        line += `${at - before > HOLE_MS ? "M" : "L"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
+        // A sample that stands alone is a dot.
+        line += at - before > HOLE_MS ? `M${x(at).toFixed(1)} ${y(value).toFixed(1)}h0` : `L${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
         before = at;
     }
     return line;

@@ -19,11 +19,15 @@ export default function overview(view) {
     const clients = chart({ title: "Connections", series: ["Connections", "Channels", "Consumers"], format: format.compact, least: 4 });
     let memoryLimit = /** @type {number | null} */ (null);
     const memory = chart({ title: "Memory", series: ["In use"], format: format.bytes, size: "bytes", least: 1 << 20, limit: () => memoryLimit });
+    let diskLimit = /** @type {number | null} */ (null);
+    const disk = chart({ title: "Disk", series: ["Free"], format: format.bytes, size: "bytes", least: 1 << 20, limit: () => diskLimit });
+    const swarm = chart({ title: "Swarm traffic", series: ["Sent", "Received"], format: format.byteRate, size: "bytes", least: 1024 });
 
     view.poll(INTERVAL_MS, async () => {
-        const [state, nodes] = await Promise.all([
+        const [state, nodes, swarms] = await Promise.all([
             api.get("/overview", { lengths_age: 600, lengths_incr: 5, msg_rates_age: 600, msg_rates_incr: 5 }, view.signal),
             api.may("monitoring") ? api.get("/nodes", {}, view.signal) : [],
+            api.may("monitoring") ? api.get("/swarm", {}, view.signal) : null,
         ]);
         const { queue_totals: totals, message_stats: stats, object_totals: objects } = state;
         before(state);
@@ -34,7 +38,10 @@ export default function overview(view) {
         if (node) {
             memoryLimit = node.mem_limit;
             memory.show(note("overview memory", [node.mem_used]));
+            diskLimit = node.disk_free_limit;
+            disk.show(note("overview disk", [node.disk_free]));
         }
+        if (swarms) swarm.show(note("overview swarm", [swarms.up_rate, swarms.down_rate]));
         view.head("Overview", { lead: `${state.product_name} ${state.product_version} on ${state.node}${node ? `, up ${format.duration(node.uptime)}` : ""}` });
         view.show(
             nodes.map(alarms),
@@ -48,7 +55,7 @@ export default function overview(view) {
                 stat("Connections", format.compact(objects.connections), { href: "#/connections" }),
                 stat("Channels", format.compact(objects.channels), { href: "#/channels" })),
             objects.connections === 0 && objects.queues === 0 && totals.messages === 0 ? firstSteps(state) : null,
-            h("div", { class: "charts", dataset: { key: "charts" } }, queued.element, rates.element, clients.element, node && memory.element),
+            h("div", { class: "charts", dataset: { key: "charts" } }, queued.element, rates.element, clients.element, node && [memory.element, disk.element], swarms && swarm.element),
             nodes.length > 0 && section("Node", {}, nodeTable(nodes)),
             state.listeners && section("Listeners", {}, table("Listeners", [
                 { label: "Protocol", head: true, cell: (row) => row.protocol },
@@ -57,7 +64,7 @@ export default function overview(view) {
             ], state.listeners, (row) => `${row.protocol} ${row.ip_address} ${row.port}`)),
         );
     });
-    for (const [name, one] of /** @type {[string, typeof queued][]} */ ([["queued", queued], ["rates", rates], ["clients", clients], ["memory", memory]])) one.show(samples(`overview ${name}`));
+    for (const [name, one] of /** @type {[string, typeof queued][]} */ ([["queued", queued], ["rates", rates], ["clients", clients], ["memory", memory], ["disk", disk], ["swarm", swarm]])) one.show(samples(`overview ${name}`));
 }
 
 /** What the broker remembers of the time before the page was opened. @param {any} state */
