@@ -5,8 +5,10 @@
 
 use std::net::SocketAddr;
 
+use warren::config::TrafficSettings;
 use warren::node::distributor::DistributorSettings;
 use warren::node::send::{SendSettings, send};
+use warren::payload::Hints;
 use warren::{Broker, Node};
 
 /// Large enough to be cut into pieces, in bytes.
@@ -39,7 +41,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         distributor: DistributorSettings {
             broker: uri.parse()?,
             payload_threshold_bytes: 1 << 20,
-            peer_listen: loopback,
+            peer_listen: Some(loopback),
+            traffic: TrafficSettings::default(),
+            hints: Hints::default(),
             data_dir: at("origin"),
             reply_queue: None,
         },

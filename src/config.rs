@@ -10,6 +10,7 @@ mod oauth;
 mod prometheus;
 #[cfg(feature = "cli")]
 pub mod rabbitmq;
+mod swarm;
 mod tls;
 #[cfg(feature = "cli")]
 pub mod toml;
@@ -23,6 +24,10 @@ pub use http::HttpSettings;
 pub use network::{Network, NetworkError};
 pub use oauth::OAuthSettings;
 pub use prometheus::{PROMETHEUS_PORT, PrometheusSettings};
+pub use swarm::{
+    RATE_BYTES_MIN, RateError, TrafficSettings, WebSeedHost, WebSeedHostError, ZONE_BYTES_MAX,
+    Zone, ZoneError, parse_rate,
+};
 pub use tls::{
     AMQPS_PORT, HTTPS_PORT, LoginFrom, PeerVerification, SanType, TlsSettings, TlsVersions,
 };
@@ -57,6 +62,8 @@ pub struct ServerSettings {
     pub prometheus: PrometheusSettings,
     /// Large bodies: threshold, retention and quota.
     pub payload: PayloadSettings,
+    /// What swarms may cost the network.
+    pub swarm: TrafficSettings,
     /// What one AMQP connection may do, and how the server presents itself.
     pub connection: ConnectionSettings,
     /// What connections may cost before they have logged in.
@@ -97,6 +104,7 @@ impl Default for ServerSettings {
             http: HttpSettings::default(),
             prometheus: PrometheusSettings::default(),
             payload: PayloadSettings::default(),
+            swarm: TrafficSettings::default(),
             connection: ConnectionSettings::default(),
             admission: AdmissionSettings::default(),
             tls: TlsSettings::default(),

@@ -12,7 +12,7 @@ use warren::amqp::field::{FieldArray, FieldTable, FieldValue, ShortString};
 use warren::amqp::frame;
 use warren::amqp::header::{ContentHeader, Properties};
 use warren::amqp::method::{Method, basic, channel, connection, exchange, queue, tx};
-use warren::payload::{AccessKey, Geometry, Manifest, ManifestParts, PayloadHasher};
+use warren::payload::{AccessKey, Geometry, Hints, Manifest, ManifestParts, PayloadHasher};
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -348,6 +348,7 @@ fn manifest_seeds() -> Vec<Bytes> {
                 key: AccessKey::from_bytes([9; 32]),
                 name: Some("film".to_owned()),
                 content_type: None,
+                hints: Hints::default(),
             })
             .expect("true to its id");
             let (properties, body) = manifest.to_message(&publisher);

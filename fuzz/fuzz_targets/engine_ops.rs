@@ -8,17 +8,18 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use warren::payload::{
-    AccessKey, Bitfield, BlockRange, Geometry, PayloadId, PieceBytes, PieceIndex,
+    AccessKey, Bitfield, BlockRange, Geometry, PayloadId, PieceBytes, PieceIndex, Priority,
 };
 use warren::swarm::wire::{self, Slot};
 use warren::swarm::{
-    Action, ChannelBinding, ConnId, Engine, Message, NodeId, Order, Role, Settings, TransferId,
-    TransferState, Want,
+    Action, ChannelBinding, ConnId, Engine, Limits, Message, NodeId, Order, Role, Settings,
+    TransferId, TransferState, UploadQuota, Want,
 };
 
 const PIECES: u64 = 4;
@@ -73,6 +74,8 @@ impl Pair {
                 peers: vec![address(1 - number)],
                 origin: origin && number == 0,
                 order: Order::RarestFirst,
+                limits: Limits::default(),
+                priority: Priority::default(),
             };
             let transfer = engine.want(want, now).expect("new");
             Host {
@@ -193,6 +196,35 @@ impl Pair {
         }
     }
 
+    /// Limits, a quota or none, while everything is under way.
+    fn limit(&mut self, number: usize, choice: u8) {
+        let rate = NonZeroU64::new(128 * 1024);
+        let (now, host) = (self.now, &mut self.hosts[number]);
+        let both = Limits {
+            up: rate,
+            down: rate,
+        };
+        match choice {
+            0 => host.engine.set_limits(both, now),
+            1 => host.engine.set_transfer_limits(host.transfer, both, now),
+            2 => {
+                let quota = UploadQuota {
+                    day_bytes: Some(PIECE_BYTES),
+                    total_bytes: None,
+                };
+                host.engine.set_quota(quota, now);
+            }
+            _ => self.unlimit(number),
+        }
+    }
+
+    fn unlimit(&mut self, number: usize) {
+        let (now, host) = (self.now, &mut self.hosts[number]);
+        host.engine.set_limits(Limits::default(), now);
+        host.engine.set_transfer_limits(host.transfer, Limits::default(), now);
+        host.engine.set_quota(UploadQuota::default(), now);
+    }
+
     fn pass(&mut self, time: Duration) {
         self.now += time;
         for host in &mut self.hosts {
@@ -216,6 +248,7 @@ fuzz_target!(|input: &[u8]| {
         let host = usize::from(operation & 1);
         match operation >> 1 & 15 {
             0 => pair.connect(host),
+            1 if operation & 0x80 != 0 => pair.limit(host, operation >> 5 & 3),
             1 => pair.cut(host),
             2 => pair.dial(host, true),
             3 => pair.dial(host, false),
@@ -251,6 +284,10 @@ fuzz_target!(|input: &[u8]| {
 
 /// Without forgery and bad pieces the exchange always ends with the whole payload.
 fn finish(pair: &mut Pair) {
+    for host in 0..2 {
+        pair.unlimit(host);
+        pair.settle();
+    }
     for _ in 0..4_000 {
         for host in 0..2 {
             pair.dial(host, true);

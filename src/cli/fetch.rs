@@ -10,10 +10,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 
 use super::EXIT_OK;
+use super::traffic::TrafficArgs;
 use crate::disk::OsDisk;
+use crate::node::edge::web_trust;
 use crate::node::manifest_file;
 use crate::payload::{AccessKey, Manifest, PayloadId, ScopeId, Store, StoreSettings};
 use crate::server::peer::{Swarm, SwarmSettings};
+use crate::swarm::Order;
 
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 1 << 20;
@@ -24,18 +27,22 @@ const HTTP_HEAD_BYTES_MAX: u64 = 64 * 1024;
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  warren fetch update.img.manifest.json -o update.img\n  \
+    warren fetch film.mkv.manifest.json --stream | mpv -\n  \
     warren fetch af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262 --http 127.0.0.1:15672 -o x\n\n\
     A manifest file is written by: warren send --save-manifests DIR. Its payload comes from the swarm; what was fetched \
-    before an interruption is not fetched again. An id alone is asked for over HTTP. Either way the file appears only \
-    when its BLAKE3 hash is right.\n\nExit codes: 0 fetched; 1 not fetched; 2 wrong usage."
+    before an interruption is not fetched again. An id alone is asked for over HTTP. The file appears only \
+    when its BLAKE3 hash is right; with --stream each piece is checked before it is written.\n\nExit codes: 0 fetched; 1 not fetched; 2 wrong usage."
 )]
 pub(crate) struct Args {
     /// A manifest file, or the payload's id as b3sum prints it
     #[arg(value_name = "MANIFEST|ID")]
     what: String,
     /// The file to write
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "stream")]
+    output: Option<PathBuf>,
+    /// Write to standard output instead, in order, as pieces are verified; for a manifest file
+    #[arg(long, conflicts_with = "output")]
+    stream: bool,
     /// A peer to begin with, as host:port, besides those of the manifest; may be repeated
     #[arg(long, value_name = "ADDR")]
     peer: Vec<String>,
@@ -58,41 +65,116 @@ pub(crate) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    traffic: TrafficArgs,
 }
 
 /// Fetches the payload.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    if args.output.file_name().is_none() {
-        bail!("{} is no file name", args.output.display());
-    }
     let begun = std::time::Instant::now();
-    let id = match args.what.parse::<PayloadId>() {
+    let id = args.what.parse::<PayloadId>();
+    let Some(output) = &args.output else {
+        if id.is_ok() {
+            bail!(
+                "--stream needs a manifest file: over HTTP use curl and the address /payloads/ID"
+            );
+        }
+        stream(&args, &read_manifest(&args)?).await?;
+        return Ok(ExitCode::from(EXIT_OK));
+    };
+    if output.file_name().is_none() {
+        bail!("{} is no file name", output.display());
+    }
+    let id = match id {
         Ok(id) => {
-            over_http(&args, id).await?;
+            over_http(&args, output, id).await?;
             id
         }
         Err(_) => {
-            let path = Path::new(&args.what);
-            let manifest = manifest_file::read(path).with_context(|| {
-                format!("'{}' is no payload id and no manifest file", args.what)
-            })?;
-            from_swarm(&args, &manifest).await?;
+            let manifest = read_manifest(&args)?;
+            from_swarm(&args, output, &manifest).await?;
             manifest.id()
         }
     };
     if args.json {
-        let size_bytes = std::fs::metadata(&args.output)?.len();
+        let size_bytes = std::fs::metadata(output)?.len();
         let fetched = serde_json::json!({
             "payload_id": id.to_string(),
-            "path": args.output.to_string_lossy(),
+            "path": output.to_string_lossy(),
             "size_bytes": size_bytes,
             "seconds": begun.elapsed().as_secs_f64(),
         });
         println!("{fetched}");
     } else {
-        println!("{}", args.output.display());
+        println!("{}", output.display());
     }
     Ok(ExitCode::from(EXIT_OK))
+}
+
+/// The manifest that is named, with all peers that are.
+fn read_manifest(args: &Args) -> anyhow::Result<Manifest> {
+    let manifest = manifest_file::read(Path::new(&args.what))
+        .with_context(|| format!("'{}' is no payload id and no manifest file", args.what))?;
+    let peers = manifest.peers().iter().chain(&args.peer).cloned().collect();
+    Ok(manifest.with_peers(peers)?)
+}
+
+/// Writes the payload to standard output while it is being fetched. What is held meanwhile lies in a folder
+/// of the system's temporary ones.
+async fn stream(args: &Args, manifest: &Manifest) -> anyhow::Result<()> {
+    let id = manifest.id();
+    let folder =
+        std::env::temp_dir().join(format!("warren-stream-{}-{id:.16}", std::process::id()));
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create the folder {}", folder.display()))?;
+    let copied = stream_through(args, manifest, &folder).await;
+    std::fs::remove_dir_all(&folder)
+        .with_context(|| format!("cannot remove {}", folder.display()))?;
+    copied
+}
+
+/// A swarm without a listener, within the limits that are given.
+fn swarm_settings(args: &Args) -> anyhow::Result<SwarmSettings> {
+    let traffic = args.traffic.read()?;
+    Ok(SwarmSettings {
+        web_trust: web_trust(&traffic),
+        ..SwarmSettings::default().with_traffic(&traffic)
+    })
+}
+
+async fn stream_through(args: &Args, manifest: &Manifest, folder: &Path) -> anyhow::Result<()> {
+    let store = Store::open(Arc::new(OsDisk), folder, StoreSettings::default())?;
+    let settings = swarm_settings(args)?;
+    let swarm = Swarm::start(settings, store).await?;
+    let transfer = swarm
+        .fetch_in(ScopeId::NODE, manifest, Order::InOrder)
+        .await?;
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut offset_bytes = 0;
+    loop {
+        let count = transfer.read_at(offset_bytes, &mut buffer).await?;
+        if count == 0 {
+            break;
+        }
+        let write = move || {
+            use std::io::Write as _;
+            let mut output = std::io::stdout().lock();
+            let (portion, _) = buffer.split_at(count);
+            output.write_all(portion)?;
+            output.flush()?;
+            std::io::Result::Ok(buffer)
+        };
+        buffer = tokio::task::spawn_blocking(write)
+            .await?
+            .context("standard output takes no more")?;
+        offset_bytes += count as u64;
+    }
+    // The last piece came; its file is still being made whole.
+    let finished = transfer.finished().await;
+    drop(transfer);
+    swarm.shutdown().await;
+    finished?;
+    Ok(())
 }
 
 /// A hidden neighbour of the output, so that the last step is one rename.
@@ -108,16 +190,15 @@ fn bar(size_bytes: u64) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-async fn from_swarm(args: &Args, manifest: &Manifest) -> anyhow::Result<()> {
-    let peers = manifest.peers().iter().chain(&args.peer).cloned().collect();
-    let manifest = manifest.with_peers(peers)?;
+async fn from_swarm(args: &Args, output: &Path, manifest: &Manifest) -> anyhow::Result<()> {
     let id = manifest.id();
-    let folder = beside(&args.output, &id, ".fetch");
+    let folder = beside(output, &id, ".fetch");
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create the folder {}", folder.display()))?;
     let store = Store::open(Arc::new(OsDisk), &folder, StoreSettings::default())?;
-    let swarm = Swarm::start(SwarmSettings::default(), store.clone()).await?;
-    let transfer = swarm.fetch(ScopeId::NODE, &manifest).await?;
+    let settings = swarm_settings(args)?;
+    let swarm = Swarm::start(settings, store.clone()).await?;
+    let transfer = swarm.fetch(ScopeId::NODE, manifest).await?;
     let mut progress = transfer.progress();
     let first = *progress.borrow();
     tracing::info!(
@@ -136,7 +217,7 @@ async fn from_swarm(args: &Args, manifest: &Manifest) -> anyhow::Result<()> {
     };
     bar.finish_and_clear();
     let reader = store.open_reader(ScopeId::NODE, id)?;
-    let temporary = beside(&args.output, &id, ".part");
+    let temporary = beside(output, &id, ".part");
     let size_bytes = manifest.geometry().size_bytes();
     let written = temporary.clone();
     let copy = move || -> anyhow::Result<()> {
@@ -155,7 +236,7 @@ async fn from_swarm(args: &Args, manifest: &Manifest) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(copy)
         .await?
         .with_context(|| format!("cannot write {}; is the disk full?", temporary.display()))?;
-    std::fs::rename(&temporary, &args.output)?;
+    std::fs::rename(&temporary, output)?;
     drop((transfer, stored));
     swarm.shutdown().await;
     drop(store);
@@ -164,7 +245,7 @@ async fn from_swarm(args: &Args, manifest: &Manifest) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn over_http(args: &Args, id: PayloadId) -> anyhow::Result<()> {
+async fn over_http(args: &Args, output: &Path, id: PayloadId) -> anyhow::Result<()> {
     let address = args
         .http
         .trim_start_matches("http://")
@@ -182,10 +263,10 @@ async fn over_http(args: &Args, id: PayloadId) -> anyhow::Result<()> {
         format!("GET /payloads/{id}{key} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     answer.get_mut().write_all(request.as_bytes()).await?;
     let size_bytes = read_head(&mut answer, id).await?;
-    let temporary = beside(&args.output, &id, ".part");
+    let temporary = beside(output, &id, ".part");
     let fetched = copy_body(&mut answer, &temporary, size_bytes).await;
     match fetched {
-        Ok(hash) if hash == *id.as_bytes() => Ok(std::fs::rename(&temporary, &args.output)?),
+        Ok(hash) if hash == *id.as_bytes() => Ok(std::fs::rename(&temporary, output)?),
         outcome => {
             let _ = std::fs::remove_file(&temporary);
             outcome?;

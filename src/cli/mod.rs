@@ -29,6 +29,7 @@ mod settings;
 mod status;
 mod systemd;
 mod top;
+mod traffic;
 mod watch;
 
 /// All went well.

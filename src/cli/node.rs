@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use tokio::signal::unix::SignalKind;
+
 use super::EXIT_OK;
 use super::broker::BrokerArgs;
 use super::serve::stop_signal;
 use super::systemd::{Notice, notify};
+use super::traffic::TrafficArgs;
 use crate::node::message::{Group, NodeName};
 use crate::node::{Node, NodeSettings};
 
@@ -51,6 +54,11 @@ pub(crate) struct Args {
         value_name = "ADDR"
     )]
     peer_listen: SocketAddr,
+    /// Listen on nothing: take part over connections that this node opens, as behind a firewall
+    #[arg(long, env = "WARREN_OUTBOUND_ONLY")]
+    outbound_only: bool,
+    #[command(flatten)]
+    traffic: TrafficArgs,
 }
 
 /// Runs the node until SIGTERM or Ctrl-C.
@@ -68,7 +76,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         data_dir: args.data_dir,
         inbox: args.inbox,
         groups,
-        peer_listen: args.peer_listen,
+        peer_listen: (!args.outbound_only).then_some(args.peer_listen),
+        traffic: args.traffic.read()?,
     };
     let mut node = Node::start(settings).await?;
     let listening = node
@@ -86,9 +95,28 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !stopped {
         println!("Node {name} ready; peers listening on {listening}");
         notify(Notice::Ready);
-        tokio::select! {
-            signal = &mut signal => tracing::info!(signal = signal?, "stopping"),
-            ended = node.ended() => ended?,
+        let mut hangup = tokio::signal::unix::signal(SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                signal = &mut signal => {
+                    tracing::info!(signal = signal?, "stopping");
+                    break;
+                }
+                ended = node.ended() => {
+                    ended?;
+                    break;
+                }
+                Some(()) = hangup.recv() => match args.traffic.read() {
+                    Ok(traffic) => {
+                        node.set_traffic(&traffic);
+                        tracing::info!(?traffic, "limits are read again");
+                    }
+                    Err(error) => {
+                        let error = format_args!("{error:#}");
+                        tracing::error!(%error, "the limits stay as they were");
+                    }
+                },
+            }
         }
     }
     notify(Notice::Stopping);

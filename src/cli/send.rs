@@ -1,6 +1,7 @@
 //! `warren send`: files to a group of nodes.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,11 +9,12 @@ use std::time::Duration;
 use super::broker::BrokerArgs;
 use super::progress::Bars;
 use super::{EXIT_INCOMPLETE, EXIT_OK};
-use crate::config;
+use crate::config::{self, TrafficSettings};
 use crate::node::board::Board;
 use crate::node::distributor::DistributorSettings;
 use crate::node::message::{FileState, Group};
 use crate::node::send::{FileReport, SendReport, SendSettings, send};
+use crate::payload::{Hints, Priority};
 
 /// Send files to a group of nodes.
 #[derive(clap::Args)]
@@ -60,6 +62,18 @@ pub(crate) struct Args {
         value_name = "ADDR"
     )]
     peer_listen: SocketAddr,
+    /// Listen on nothing: bring large files to nodes over connections that this command opens
+    #[arg(long, env = "WARREN_OUTBOUND_ONLY")]
+    outbound_only: bool,
+    /// Most bytes of pieces sent per second, as in 2MiB/s [default: no limit]
+    #[arg(long, env = "WARREN_SWARM_UP_RATE", value_name = "RATE", value_parser = config::parse_rate)]
+    up_rate: Option<NonZeroU64>,
+    /// Share of busy uplinks, 1 to 100, on every node that passes the files on
+    #[arg(long, default_value = "10", value_name = "N")]
+    priority: Priority,
+    /// A URL under which the file can be had with ranges, for nodes that allow its host; may be repeated, for one file
+    #[arg(long, value_name = "URL")]
+    web_seed: Vec<String>,
 }
 
 /// A folder of this process's own, removed on drop.
@@ -74,12 +88,25 @@ impl Drop for OwnFolder {
 
 /// Sends the files.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if !args.web_seed.is_empty() && args.files.len() > 1 {
+        anyhow::bail!("--web-seed names one file's address: send the files one by one");
+    }
     let folder = OwnFolder(own_folder()?);
+    let traffic = TrafficSettings {
+        up_bytes_per_second: args.up_rate,
+        ..TrafficSettings::default()
+    };
+    let hints = Hints {
+        priority: args.priority,
+        web_seeds: args.web_seed,
+    };
     let settings = SendSettings {
         distributor: DistributorSettings {
             broker: args.broker.uri(),
             payload_threshold_bytes: args.payload_threshold.max(1),
-            peer_listen: args.peer_listen,
+            peer_listen: (!args.outbound_only).then_some(args.peer_listen),
+            traffic,
+            hints,
             data_dir: folder.0.clone(),
             reply_queue: None,
         },

@@ -1,15 +1,16 @@
 //! `warren status`: nodes on and off line, and how each file fares on each of them.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use super::EXIT_OK;
 use super::broker::BrokerArgs;
 use crate::config;
+use crate::config::TrafficSettings;
 use crate::node::distributor::DistributorSettings;
 use crate::node::message::FileState;
 use crate::node::status::{NodeStatus, Status, status};
+use crate::payload::Hints;
 
 /// Show the nodes of a broker, on line or not, and their files.
 #[derive(clap::Args)]
@@ -33,7 +34,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let settings = DistributorSettings {
         broker: args.broker.uri(),
         payload_threshold_bytes: u64::MAX,
-        peer_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        peer_listen: None,
+        traffic: TrafficSettings::default(),
+        hints: Hints::default(),
         data_dir: std::env::temp_dir(),
         reply_queue: None,
     };

@@ -10,11 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::EXIT_OK;
 use super::broker::BrokerArgs;
 use super::serve::stop_signal;
+use super::traffic::TrafficArgs;
 use crate::amqp::field::ShortString;
 use crate::config;
 use crate::node::distributor::DistributorSettings;
 use crate::node::message::{FileState, Group};
 use crate::node::watch::{Event, WatchSettings, watch};
+use crate::payload::{Hints, Priority};
 
 /// Watch a folder and send every file that appears in it to a group of nodes.
 #[derive(clap::Args)]
@@ -50,6 +52,11 @@ pub(crate) struct Args {
         value_name = "ADDR"
     )]
     peer_listen: SocketAddr,
+    #[command(flatten)]
+    traffic: TrafficArgs,
+    /// Share of busy uplinks, 1 to 100, on every node that passes the files on
+    #[arg(long, default_value = "10", value_name = "N")]
+    priority: Priority,
 }
 
 /// Watches until SIGTERM or Ctrl-C.
@@ -61,11 +68,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             args.folder.display()
         );
     }
+    let hints = Hints {
+        priority: args.priority,
+        web_seeds: Vec::new(),
+    };
     let settings = WatchSettings {
         distributor: DistributorSettings {
             broker: args.broker.uri(),
             payload_threshold_bytes: args.payload_threshold.max(1),
-            peer_listen: args.peer_listen,
+            peer_listen: Some(args.peer_listen),
+            traffic: args.traffic.read()?,
+            hints,
             reply_queue: Some(reply_queue(&data_dir)?),
             data_dir,
         },

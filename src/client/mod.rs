@@ -27,7 +27,7 @@ pub use connection::Connection;
 pub use delivery::{Body, BodyStream, Delivery};
 pub use error::ClientError;
 pub use handshake::ConnectSettings;
-pub use tls::{TlsSetupError, client_config};
+pub use tls::{TlsSetupError, client_config, system_trust};
 pub use uri::{AmqpUri, UriError};
 
 /// Chunks of bytes that wait to be written. Beyond it senders wait.

@@ -100,6 +100,14 @@ pub fn client_config(
     Ok((Arc::new(config), name))
 }
 
+/// Trust in the system's authorities, for a server of any kind.
+///
+/// # Errors
+/// [`TlsSetupError::NoAuthorities`] where the system knows none.
+pub fn system_trust() -> Result<Arc<ClientConfig>, TlsSetupError> {
+    client_config("localhost", &UriOptions::default()).map(|(config, _)| config)
+}
+
 /// The authorities of a file, or those of the system.
 fn authorities(file: Option<&str>) -> Result<RootCertStore, TlsSetupError> {
     let mut roots = RootCertStore::empty();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::EmbedError;
 use crate::client::AmqpUri;
+use crate::config::TrafficSettings;
 use crate::node::message::{Group, NodeName};
 use crate::node::{Node as EdgeNode, NodeHandle, NodeSettings};
 
@@ -53,7 +54,8 @@ impl Node {
             data_dir: PathBuf::from("./warren-node"),
             inbox: PathBuf::from("./inbox"),
             groups: Vec::new(),
-            peer_listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+            peer_listen: Some(SocketAddr::from(([0, 0, 0, 0], 0))),
+            traffic: TrafficSettings::default(),
         };
         Ok(NodeBuilder { settings })
     }
@@ -124,7 +126,13 @@ impl NodeBuilder {
 
     /// Where peers connect [default: a free port of all addresses].
     pub fn peers(mut self, address: SocketAddr) -> Self {
-        self.settings.peer_listen = address;
+        self.settings.peer_listen = Some(address);
+        self
+    }
+
+    /// Nobody connects: the node takes part over connections that it opens.
+    pub fn outbound_only(mut self) -> Self {
+        self.settings.peer_listen = None;
         self
     }
 

@@ -5,7 +5,7 @@
 //! serves them where they lie.
 //! Spec: `spec/control-plane.md` CONTROL-4, CONTROL-18, CONTROL-19.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,9 +26,13 @@ use crate::client::{
     AmqpUri, Channel, ClientError, ConnectSettings, Connection, ConsumeSettings, Consumer,
     Delivery, Publish, QueueSettings,
 };
+use crate::config::TrafficSettings;
 use crate::disk::OsDisk;
+use crate::payload::manifest::PEER_COUNT_MAX;
 use crate::payload::store::{AdoptedFile, FileStamp, Origin};
-use crate::payload::{AccessKey, Manifest, PayloadId, ScopeId, Store, StoreError, StoreSettings};
+use crate::payload::{
+    AccessKey, Hints, Manifest, ManifestError, PayloadId, ScopeId, Store, StoreError, StoreSettings,
+};
 use crate::server::peer::{Swarm, SwarmError, SwarmHandle, SwarmSettings, SwarmTransfer};
 
 /// Why files cannot be sent.
@@ -71,6 +75,9 @@ pub enum SendError {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
+    /// A wish for the manifest cannot be.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The file cannot be served.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -86,8 +93,13 @@ pub struct DistributorSettings {
     pub broker: AmqpUri,
     /// Files of at least this many bytes go through the swarm.
     pub payload_threshold_bytes: u64,
-    /// Where peers connect; port 0 takes a free one.
-    pub peer_listen: SocketAddr,
+    /// Where peers connect; port 0 takes a free one. `None` brings files to nodes instead, whose addresses are
+    /// in their presence.
+    pub peer_listen: Option<SocketAddr>,
+    /// What serving may cost the network.
+    pub traffic: TrafficSettings,
+    /// What large files' manifests ask of who fetches them.
+    pub hints: Hints,
     /// Folder of the origin's own state; created when it is needed.
     pub data_dir: PathBuf,
     /// A durable reply queue of this name; `None` takes one that goes with the connection.
@@ -142,6 +154,8 @@ pub struct Distributor {
     reply_queue: ShortString,
     origin: Option<OriginSide>,
     served: Vec<Served>,
+    /// Where nodes can be dialled, for a sender that cannot be.
+    nodes: BTreeSet<SocketAddr>,
     board: Board,
     /// This sender's name for those who look on.
     name: NodeName,
@@ -200,6 +214,7 @@ impl Distributor {
             reply_queue,
             origin: None,
             served: Vec::new(),
+            nodes: BTreeSet::new(),
             board: Board::default(),
             name: sender_name()?,
         };
@@ -328,6 +343,10 @@ impl Distributor {
             None => {
                 store.adopt(ScopeId::NODE, Arc::clone(&file));
                 let transfer = swarm.seed(ScopeId::NODE, id).await?;
+                transfer.set_priority(self.settings.hints.priority);
+                for address in &self.nodes {
+                    transfer.add_peer(*address);
+                }
                 let message_id = message_id.to_string();
                 self.served.push(Served {
                     file: Arc::clone(&file),
@@ -347,7 +366,13 @@ impl Distributor {
             message_type: Some(ShortString::from_static("warren.manifest")),
             ..head.common_properties()
         };
-        let (properties, body) = file.manifest().to_message(&publisher);
+        let mut manifest = file.manifest().with_hints(self.settings.hints.clone())?;
+        if self.settings.peer_listen.is_none() {
+            // req: SWARM-34
+            let nodes = self.nodes.iter().map(SocketAddr::to_string);
+            manifest = manifest.with_peers(nodes.collect())?;
+        }
+        let (properties, body) = manifest.to_message(&publisher);
         self.put(group, properties, &body).await?;
         let piece_count = file.manifest().geometry().piece_count();
         self.tell_sent(&head, group, piece_count).await;
@@ -426,9 +451,10 @@ impl Distributor {
             };
             let store = blocking(open).await?;
             let settings = SwarmSettings {
-                listen: Some(self.settings.peer_listen),
+                listen: self.settings.peer_listen,
                 ..SwarmSettings::default()
             };
+            let settings = settings.with_traffic(&self.settings.traffic);
             let swarm = Swarm::start(settings, store.clone()).await?;
             let local = self.connection.local_addr().ip();
             let address = swarm.local_addr();
@@ -470,6 +496,7 @@ impl Distributor {
         };
         if let Some(presence) = decode::<Presence>(&properties, &body) {
             self.board.take_presence(&presence, now);
+            self.reach(&presence);
             return News::Node(presence);
         }
         let Some(receipt) = decode::<Receipt>(&properties, &body) else {
@@ -496,6 +523,23 @@ impl Distributor {
         match self.board.take_receipt(&message_id, receipt, now) {
             Some(index) => News::File(index),
             None => News::Nothing,
+        }
+    }
+
+    /// Tells what is served of a node's addresses, where nobody could come by himself.
+    // req: SWARM-34
+    fn reach(&mut self, presence: &Presence) {
+        if self.settings.peer_listen.is_some() {
+            return;
+        }
+        let addresses = presence.peers.iter().filter_map(|peer| peer.parse().ok());
+        for address in addresses {
+            if self.nodes.len() < PEER_COUNT_MAX {
+                self.nodes.insert(address);
+            }
+            for served in &self.served {
+                served.transfer.add_peer(address);
+            }
         }
     }
 

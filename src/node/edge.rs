@@ -20,6 +20,7 @@ use super::state::{NodeState, Record, StateError};
 use super::{unix_ms, upstream};
 use crate::amqp::field::ShortString;
 use crate::client::{AmqpUri, ClientError};
+use crate::config::TrafficSettings;
 use crate::disk::OsDisk;
 use crate::payload::{Store, StoreError, StoreSettings};
 use crate::server::peer::{Swarm, SwarmError, SwarmHandle, SwarmSettings};
@@ -42,8 +43,10 @@ pub struct NodeSettings {
     pub inbox: PathBuf,
     /// The groups that it belongs to, at least one.
     pub groups: Vec<Group>,
-    /// Where peers connect; port 0 takes a free one.
-    pub peer_listen: std::net::SocketAddr,
+    /// Where peers connect; port 0 takes a free one. `None` for a node that only dials out.
+    pub peer_listen: Option<std::net::SocketAddr>,
+    /// What swarms may cost the network.
+    pub traffic: TrafficSettings,
 }
 
 /// Why a node cannot start or go on.
@@ -175,9 +178,12 @@ impl Node {
             StoreSettings::default(),
         )?;
         let swarm_settings = SwarmSettings {
-            listen: Some(settings.peer_listen),
+            listen: settings.peer_listen,
+            usage_file: Some(settings.data_dir.join("swarm-usage.json")),
             ..SwarmSettings::default()
         };
+        let mut swarm_settings = swarm_settings.with_traffic(&settings.traffic);
+        swarm_settings.web_trust = web_trust(&settings.traffic);
         let swarm = Swarm::start(swarm_settings, store.clone()).await?;
         let (hints, hints_receiver) = mpsc::channel(HINTS_MAX);
         let (due, due_receiver) = mpsc::unbounded_channel();
@@ -217,6 +223,11 @@ impl NodeHandle {
         self.shared.swarm.local_addr()
     }
 
+    /// Takes other limits and another quota, from now on.
+    pub fn set_traffic(&self, traffic: &TrafficSettings) {
+        self.shared.swarm.set_traffic(traffic);
+    }
+
     /// Waits until the node's queue is bound and consumed; false if the node has ended before.
     pub async fn ready(&mut self) -> bool {
         self.ready.wait_for(|ready| *ready).await.is_ok()
@@ -246,6 +257,17 @@ impl NodeHandle {
         self.shared.swarm.shutdown().await;
         result
     }
+}
+
+/// Whom to believe of web seeds, where any may be asked.
+pub(crate) fn web_trust(traffic: &TrafficSettings) -> Option<Arc<rustls::ClientConfig>> {
+    if traffic.web_seed_hosts.is_empty() {
+        return None;
+    }
+    let trust = crate::client::system_trust();
+    trust
+        .inspect_err(|error| tracing::warn!(%error, "web seeds are asked without TLS alone"))
+        .ok()
 }
 
 async fn sweep(shared: Arc<Shared>) {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::payload::{Geometry, Manifest, ManifestParts, PieceBytes, PieceHash};
+use crate::payload::{Geometry, Hints, Manifest, ManifestParts, PieceBytes, PieceHash, Priority};
 
 /// Longest file, in bytes: 65,536 hashes as text and room for the rest.
 pub const FILE_BYTES_MAX: u64 = 8 << 20;
@@ -46,6 +46,10 @@ struct Form {
     name: Option<String>,
     #[serde(rename = "x-payload-content-type", default)]
     content_type: Option<String>,
+    #[serde(rename = "x-payload-priority", default)]
+    priority: Option<u8>,
+    #[serde(rename = "x-payload-web-seeds", default)]
+    web_seeds: Vec<String>,
     piece_hashes: Vec<String>,
 }
 
@@ -79,6 +83,13 @@ fn parse(bytes: &[u8]) -> Result<Manifest, ManifestFileError> {
         key: form.key.parse().map_err(|error| invalid(&error))?,
         name: form.name,
         content_type: form.content_type,
+        hints: Hints {
+            priority: form
+                .priority
+                .map_or_else(|| Some(Priority::default()), Priority::new)
+                .ok_or_else(|| ManifestFileError::Invalid("priority is 1 to 100".to_owned()))?,
+            web_seeds: form.web_seeds,
+        },
     };
     Manifest::new(parts).map_err(|error| invalid(&error))
 }
@@ -94,6 +105,8 @@ pub fn to_json(manifest: &Manifest) -> String {
         key: manifest.key().expose_hex(),
         name: manifest.name().map(str::to_owned),
         content_type: manifest.content_type().map(str::to_owned),
+        priority: Some(manifest.hints().priority.get()),
+        web_seeds: manifest.hints().web_seeds.clone(),
         piece_hashes: manifest
             .piece_hashes()
             .iter()
@@ -122,6 +135,7 @@ mod tests {
             key: AccessKey::from_bytes([9; 32]),
             name: Some("a.bin".to_owned()),
             content_type: None,
+            hints: Hints::default(),
         };
         Manifest::new(parts).expect("valid")
     }

@@ -414,8 +414,8 @@ impl Reporter {
 mod tests {
     use super::*;
     use crate::node::message::{decode, encode};
-    use crate::payload::{Bitfield, Geometry, PieceBytes};
-    use crate::swarm::{PeerStats, TransferCounts, TransferId};
+    use crate::payload::{Bitfield, Geometry, PieceBytes, Priority};
+    use crate::swarm::{Limits, PeerStats, TransferCounts, TransferId};
 
     fn machine() -> Machine {
         Machine {
@@ -445,6 +445,8 @@ mod tests {
             },
             down_bytes_per_second: 5,
             up_bytes_per_second: 6,
+            limits: Limits::default(),
+            priority: Priority::default(),
             peers: vec![PeerStats {
                 node: NodeId::from_bytes([1; 32]),
                 address: None,

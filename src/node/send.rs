@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout_at};
 
 use super::board::{Board, FileBoard, NodeFile};
 use super::distributor::{Distributor, DistributorSettings, SendError, look_at};
@@ -91,6 +91,13 @@ pub async fn send(
     }
     let started = Instant::now();
     let mut distributor = Distributor::connect(settings.distributor.clone()).await?;
+    if settings.distributor.peer_listen.is_none() {
+        // Nodes that nobody can dial find each other by those that somebody can.
+        let until = Instant::now() + PRESENCE_WAIT;
+        while let Ok(news) = timeout_at(until.into(), distributor.news()).await {
+            news?;
+        }
+    }
     for path in paths {
         let index = distributor.publish(path, &settings.group).await?;
         if let (Some(folder), Some(file)) = (

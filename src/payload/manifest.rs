@@ -11,6 +11,7 @@ use crate::payload::geometry::{Geometry, GeometryError, PieceIndex};
 use crate::payload::hash;
 use crate::payload::id::{AccessKey, PayloadId, PieceHash};
 use crate::payload::message::HeaderProblem;
+use crate::payload::priority::Priority;
 
 /// Most peers that a manifest names; more are refused.
 pub const PEER_COUNT_MAX: usize = 64;
@@ -20,6 +21,11 @@ pub const PEER_BYTES_MAX: usize = 255;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Longest content type in a manifest, in bytes: an AMQP short string.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
+
+/// Most web seeds that a manifest names; more are refused.
+pub const WEB_SEED_COUNT_MAX: usize = 4;
+/// Longest URL of a web seed, in bytes.
+pub const WEB_SEED_BYTES_MAX: usize = 1_024;
 
 /// A payload's id, geometry and piece hashes, first peers and access key. Cheap to clone.
 ///
@@ -46,6 +52,17 @@ pub struct ManifestParts {
     pub name: Option<String>,
     /// The content type of the payload itself.
     pub content_type: Option<String>,
+    /// What a node may heed, as far as its settings allow.
+    pub hints: Hints,
+}
+
+/// What the sender wishes, beyond what the payload is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Hints {
+    /// The payload's share of a busy uplink.
+    pub priority: Priority,
+    /// URLs under which the payload's bytes can be had with ranges.
+    pub web_seeds: Vec<String>,
 }
 
 /// Why fields make no manifest.
@@ -92,6 +109,12 @@ pub enum ManifestError {
     #[error("{got_count} peers, or one that is no address of 1 to {PEER_BYTES_MAX} bytes")]
     Peers {
         /// Peers that came.
+        got_count: usize,
+    },
+    /// Too many web seeds, or one that is no URL of HTTP or too long.
+    #[error("{got_count} web seeds, or one that is no URL of 1 to {WEB_SEED_BYTES_MAX} bytes")]
+    WebSeeds {
+        /// Web seeds that came.
         got_count: usize,
     },
     /// The name or the content type is longer than 255 bytes.
@@ -191,6 +214,24 @@ impl Manifest {
         })
     }
 
+    /// The same manifest with other hints.
+    ///
+    /// # Errors
+    /// If the web seeds are too many or no URLs.
+    pub fn with_hints(&self, hints: Hints) -> Result<Self, ManifestError> {
+        let mut parts = ManifestParts::clone(&self.shared);
+        parts.hints = hints;
+        check_texts(&parts)?;
+        Ok(Self {
+            shared: Arc::new(parts),
+        })
+    }
+
+    /// What the sender wishes.
+    pub fn hints(&self) -> &Hints {
+        &self.shared.hints
+    }
+
     /// Its fields.
     pub fn parts(&self) -> &ManifestParts {
         &self.shared
@@ -238,7 +279,22 @@ fn check_texts(parts: &ManifestParts) -> Result<(), ManifestError> {
             return Err(ManifestError::TextTooLong { field, got_bytes });
         }
     }
+    // req: MANIFEST-10
+    let web_seeds = &parts.hints.web_seeds;
+    if web_seeds.len() > WEB_SEED_COUNT_MAX || !web_seeds.iter().all(|url| is_web_seed(url)) {
+        return Err(ManifestError::WebSeeds {
+            got_count: web_seeds.len(),
+        });
+    }
     Ok(())
+}
+
+fn is_web_seed(url: &str) -> bool {
+    let has_scheme = ["http://", "https://"].iter().any(|scheme| {
+        url.strip_prefix(scheme)
+            .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+    });
+    has_scheme && url.len() <= WEB_SEED_BYTES_MAX && url.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -259,7 +315,35 @@ mod tests {
             key: AccessKey::from_bytes([7; 32]),
             name: Some("film.bin".to_owned()),
             content_type: None,
+            hints: Hints::default(),
         }
+    }
+
+    /// Web seeds are few, short and of HTTP; anything else is refused.
+    // req: MANIFEST-10
+    #[test]
+    fn web_seeds_are_urls_of_http() {
+        let with = |web_seeds: &[&str]| {
+            let web_seeds = web_seeds.iter().map(|url| (*url).to_owned()).collect();
+            let manifest = Manifest::new(parts_of(&[3; 50_000])).expect("valid");
+            manifest.with_hints(Hints {
+                web_seeds,
+                ..Hints::default()
+            })
+        };
+        assert!(with(&["http://a/b", "https://c:8443/d?e"]).is_ok());
+        let long = format!("http://a/{}", "b".repeat(WEB_SEED_BYTES_MAX));
+        for bad in [
+            "ftp://a/b",
+            "http://",
+            "http:///etc",
+            "http://a/b c",
+            "http://ä/",
+            &long,
+        ] {
+            assert!(with(&[bad]).is_err(), "{bad}");
+        }
+        assert!(with(&["http://a/b"; WEB_SEED_COUNT_MAX + 1]).is_err());
     }
 
     /// Hashes that do not merge to the id, or are too few, make no manifest.

@@ -10,7 +10,8 @@ use crate::amqp::field::{FieldTable, FieldValue, ShortString};
 use crate::amqp::header::Properties;
 use crate::payload::geometry::{Geometry, PieceBytes};
 use crate::payload::id::{AccessKey, HASH_BYTES, PayloadId, PieceHash};
-use crate::payload::manifest::{Manifest, ManifestError, ManifestParts};
+use crate::payload::manifest::{Hints, Manifest, ManifestError, ManifestParts};
+use crate::payload::priority::Priority;
 
 /// Content type of a manifest message.
 pub const CONTENT_TYPE: &str = "application/vnd.warren.manifest";
@@ -23,8 +24,20 @@ const PEERS: &str = "x-payload-peers";
 const KEY: &str = "x-payload-key";
 const PAYLOAD_CONTENT_TYPE: &str = "x-payload-content-type";
 const NAME: &str = "x-payload-name";
+const PRIORITY: &str = "x-payload-priority";
+const WEB_SEEDS: &str = "x-payload-web-seeds";
 /// Every header that is the manifest's own.
-const HEADERS: [&str; 7] = [ID, SIZE, PIECE_SIZE, PEERS, KEY, PAYLOAD_CONTENT_TYPE, NAME];
+const HEADERS: [&str; 9] = [
+    ID,
+    SIZE,
+    PIECE_SIZE,
+    PEERS,
+    KEY,
+    PAYLOAD_CONTENT_TYPE,
+    NAME,
+    PRIORITY,
+    WEB_SEEDS,
+];
 
 /// Why a header is not what a manifest needs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -112,6 +125,7 @@ impl Manifest {
             key,
             name: text(headers, NAME)?,
             content_type: text(headers, PAYLOAD_CONTENT_TYPE)?,
+            hints: hints(headers)?,
         })
     }
 
@@ -139,6 +153,13 @@ impl Manifest {
         if let Some(name) = self.name() {
             headers.push((NAME, text(name)));
         }
+        let hints = self.hints();
+        if hints.priority != Priority::default() {
+            headers.push((PRIORITY, size(u64::from(hints.priority.get()))));
+        }
+        if !hints.web_seeds.is_empty() {
+            headers.push((WEB_SEEDS, text(&hints.web_seeds.join(" "))));
+        }
         headers
     }
 }
@@ -153,6 +174,22 @@ fn is_own_header(name: &ShortString) -> bool {
     HEADERS
         .iter()
         .any(|header| header.as_bytes() == name.as_bytes())
+}
+
+fn hints(headers: &FieldTable) -> Result<Hints, ManifestError> {
+    // req: MANIFEST-9
+    let priority = match size(headers, PRIORITY)? {
+        None => Priority::default(),
+        Some(value) => u8::try_from(value)
+            .ok()
+            .and_then(Priority::new)
+            .ok_or_else(|| malformed(PRIORITY))?,
+    };
+    let web_seeds = text(headers, WEB_SEEDS)?.unwrap_or_default();
+    Ok(Hints {
+        priority,
+        web_seeds: web_seeds.split_whitespace().map(str::to_owned).collect(),
+    })
 }
 
 fn malformed(name: &'static str) -> ManifestError {
@@ -214,6 +251,7 @@ mod tests {
             key: AccessKey::from_bytes([7; HASH_BYTES]),
             name: Some("film.bin".to_owned()),
             content_type: None,
+            hints: Hints::default(),
         })
         .expect("valid")
     }
@@ -224,6 +262,27 @@ mod tests {
 
     fn long(text: &str) -> FieldValue {
         FieldValue::LongString(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    /// Priority and web seeds travel with the message; a priority that is none is refused.
+    // req: MANIFEST-9
+    #[test]
+    fn hints_travel_and_are_checked() {
+        let hints = Hints {
+            priority: Priority::new(30).expect("valid"),
+            web_seeds: vec!["http://a/b".to_owned(), "https://c/d,e".to_owned()],
+        };
+        let manifest = manifest_of(&[5; 40_000]).with_hints(hints).expect("valid");
+        let (mut properties, body) = manifest.to_message(&Properties::default());
+        assert_eq!(Manifest::from_message(&properties, &body), Ok(manifest));
+        for value in [0, 101, -1, 300] {
+            let headers = properties.headers.iter().flat_map(FieldTable::iter);
+            let bad = (short(PRIORITY), FieldValue::LongLongInt(value));
+            let others = headers.filter(|(name, _)| name.as_bytes() != PRIORITY.as_bytes());
+            properties.headers = Some(others.chain([bad]).collect());
+            let read = Manifest::from_message(&properties, &body);
+            assert_eq!(read, Err(malformed(PRIORITY)), "{value}");
+        }
     }
 
     /// The publisher's properties stay, its content type moves, and it cannot forge a header.

@@ -11,6 +11,7 @@ pub mod hash;
 pub mod id;
 pub mod manifest;
 pub mod message;
+pub mod priority;
 pub mod store;
 pub mod writer;
 
@@ -18,5 +19,6 @@ pub use bitfield::{Bitfield, BitfieldError};
 pub use geometry::{BlockRange, Geometry, GeometryError, PieceBytes, PieceIndex};
 pub use hash::{PayloadHasher, PieceHasher};
 pub use id::{AccessKey, ParseHexError, PayloadId, PieceHash, ScopeId};
-pub use manifest::{Manifest, ManifestError, ManifestParts};
+pub use manifest::{Hints, Manifest, ManifestError, ManifestParts};
+pub use priority::{Priority, PriorityError};
 pub use store::{Store, StoreError, StoreSettings, StoredPayload};

@@ -282,8 +282,10 @@ impl Server {
                 PeerListener::On => Some(settings.peer_listen),
                 PeerListener::Off => None,
             },
+            usage_file: Some(data_dir.path().join("swarm-usage.json")),
             ..SwarmSettings::default()
         };
+        let swarm = swarm.with_traffic(&settings.swarm);
         let swarm = Swarm::start(swarm, store.clone()).await?;
         let payloads = Payloads::new(store, swarm, &settings.payload);
         let durable = watch_durable(&journal);
@@ -492,7 +494,8 @@ impl ServerHandle {
     }
 
     /// Takes what of the settings can change while the server runs: certificates, what connections may do
-    /// and cost that come from now on, the memory watermark, which bodies become payloads.
+    /// and cost that come from now on, the memory watermark, which bodies become payloads, what swarms may
+    /// cost the network.
     ///
     /// # Errors
     /// If the certificates cannot be used; then nothing changes.
@@ -507,6 +510,7 @@ impl ServerHandle {
         self.admission.set(&settings.admission);
         let alarms = self.shared.broker.alarms();
         alarms.set_memory_watermark(settings.alarm.memory_watermark);
+        self.shared.payloads.swarm().set_traffic(&settings.swarm);
         Ok(())
     }
 

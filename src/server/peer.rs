@@ -12,19 +12,24 @@ mod buffers;
 mod connection;
 mod core;
 mod disk;
+mod limits;
 mod listener;
 mod transfer;
+mod usage;
+mod web;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::WebSeedHost;
 use crate::payload::store::BegunPartial;
 use crate::payload::{Bitfield, Manifest, PayloadId, ScopeId, Store, StoreError};
-use crate::swarm::{Engine, EngineError, NodeId, Order, Settings, TransferStats, Want};
+use crate::swarm::{Engine, EngineError, Limits, NodeId, Order, Settings, TransferStats, Want};
 
 use self::core::{Core, Shared};
 use self::transfer::{Source, TransferIo};
@@ -46,6 +51,12 @@ pub struct SwarmSettings {
     /// Threads that send, receive, read, hash and write, at least one. One moves about 1 GB a second;
     /// each more costs CPU time, since work that changes threads finds cold caches.
     pub threads: usize,
+    /// File that keeps what was used of the upload quota over a restart.
+    pub usage_file: Option<PathBuf>,
+    /// Hosts that web seeds may be asked of.
+    pub web_seed_hosts: Vec<WebSeedHost>,
+    /// Who vouches for web seeds over TLS; without it those are not asked.
+    pub web_trust: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Default for SwarmSettings {
@@ -55,6 +66,9 @@ impl Default for SwarmSettings {
             listen: None,
             node: None,
             threads: threads_default(),
+            usage_file: None,
+            web_seed_hosts: Vec::new(),
+            web_trust: None,
         }
     }
 }
@@ -175,6 +189,8 @@ impl Swarm {
             core: parking_lot::Mutex::new(Core::new(engine, now)),
             store,
             settings: settings.engine,
+            web_seed_hosts: settings.web_seed_hosts,
+            web_trust: settings.web_trust,
             buffers: buffers::Buffers::default(),
             timer: tokio::sync::Notify::new(),
             stopping: CancellationToken::new(),
@@ -182,6 +198,15 @@ impl Swarm {
             runtime: runtime.clone(),
             workers: parking_lot::Mutex::new(Some(workers)),
         });
+        if let Some(path) = settings.usage_file {
+            if let Some(used) = usage::read(&path) {
+                core::with(&shared, |core, now| {
+                    core.engine.restore_quota_use(used, now);
+                });
+            }
+            let keep = usage::keep(Arc::clone(&shared), path);
+            shared.tasks.spawn_on(keep, &runtime);
+        }
         let timer = core::run_timer(Arc::clone(&shared));
         shared.tasks.spawn_on(timer, &runtime);
         if let Some(listener) = listener {
@@ -263,7 +288,12 @@ impl SwarmHandle {
                 (Source::Partial(reader, partial), have)
             }
         };
-        self.take_part(manifest, source, have, As::Peer, order)
+        let have_all = have.is_full();
+        let transfer = self.take_part(manifest, source, have, As::Peer, order)?;
+        if !have_all {
+            web::start(&self.shared, transfer.id, manifest);
+        }
+        Ok(transfer)
     }
 
     fn take_part(
@@ -293,6 +323,8 @@ impl SwarmHandle {
             peers,
             origin: part == As::Origin,
             order,
+            limits: Limits::default(),
+            priority: manifest.hints().priority,
         };
         let (io, progress) = TransferIo::new(source, *manifest.geometry(), &want.have);
         let io = Arc::new(io);

@@ -9,6 +9,7 @@
 //! Spec: `spec/peer-protocol.md`.
 
 mod joining;
+mod limits;
 mod messages;
 mod stats;
 
@@ -18,16 +19,19 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::payload::{AccessKey, Bitfield, BlockRange, Geometry, PayloadId, PieceIndex};
+use crate::payload::{AccessKey, Bitfield, BlockRange, Geometry, PayloadId, PieceIndex, Priority};
 use crate::swarm::addresses::Source;
 use crate::swarm::blame::{Blame, Verdict};
+use crate::swarm::flow::{Flow, Limits};
 use crate::swarm::limits::{CHOKE_INTERVAL, DONE_LINGER, ENDGAME_AGE_MIN, Settings, TICK};
 use crate::swarm::peer::{Join, Peer, PeerError, TheirSlot};
 use crate::swarm::picker::Order;
 use crate::swarm::proof::{ChannelBinding, Random, Role};
+use crate::swarm::quota::Quota;
 use crate::swarm::requests::{ConnId, TransferId, raw};
+use crate::swarm::slots::{Place, Slots};
 use crate::swarm::transfer::{Shared, Transfer, TransferState};
-use crate::swarm::uploads::{Rank, Slots, Uploads};
+use crate::swarm::uploads::{Rank, Uploads};
 use crate::swarm::wire::{Message, NodeId, Reason, Slot};
 
 pub use stats::{PeerStats, TransferStats};
@@ -49,6 +53,10 @@ pub struct Want {
     pub origin: bool,
     /// In which order pieces are asked for.
     pub order: Order,
+    /// Bytes per second for this payload, within those of the node.
+    pub limits: Limits,
+    /// Its share where payloads compete.
+    pub priority: Priority,
 }
 
 /// What the driver is to do. Actions of one connection are to be done in order.
@@ -138,20 +146,27 @@ pub struct Engine {
     next_transfer: u32,
     ticked: Instant,
     rotated: Instant,
+    /// Whether peers are choked because the upload quota is used.
+    is_quota_spent: bool,
 }
 
 impl Engine {
     /// An engine for `node`. `seed` must come from a secure random source, except in simulations.
     pub fn new(settings: Settings, node: NodeId, seed: [u8; 32], now: Instant) -> Self {
+        let limits = settings.limits;
+        let quota = Quota::new(settings.quota, now);
         let shared = Shared {
+            node,
             settings,
             random: Random::new(seed),
             actions: VecDeque::new(),
-            uploads: Uploads::default(),
-            slots: Slots::default(),
+            uploads: Uploads::new(Flow::new(limits.up, now)),
+            slots: Slots::new(0),
+            down: Flow::new(limits.down, now),
+            quota,
             download_bytes: 0,
         };
-        Self {
+        let mut engine = Self {
             node,
             shared,
             transfers: BTreeMap::new(),
@@ -162,7 +177,10 @@ impl Engine {
             next_transfer: 0,
             ticked: now,
             rotated: now,
-        }
+            is_quota_spent: false,
+        };
+        engine.fit_slots(now);
+        engine
     }
 
     /// This node's id.
@@ -196,6 +214,7 @@ impl Engine {
         self.next_transfer += 1;
         let salt = self.shared.random.next();
         let peers = want.peers.clone();
+        let (limits, priority) = (want.limits, want.priority);
         let mut transfer = Transfer::new(id, want, salt, now);
         for address in peers {
             transfer.book.learn(address, Source::Manifest, now);
@@ -204,8 +223,10 @@ impl Engine {
             let done = Action::Completed { transfer: id };
             self.shared.actions.push_back(done);
         }
-        self.shared.uploads.add_transfer(id);
+        self.shared.uploads.flow.add(id, limits.up, priority, now);
+        self.shared.down.add(id, limits.down, priority, now);
         self.transfers.insert(id, transfer);
+        self.fit_transfer_slots(id, now);
         self.by_payload.entry(payload).or_default().push(id);
         self.join_those_who_asked(id, payload);
         self.dial(id, now);
@@ -217,6 +238,15 @@ impl Engine {
         if let Some(transfer) = self.transfers.get_mut(&id) {
             transfer.book.learn(address, Source::Manifest, now);
             self.dial(id, now);
+        }
+    }
+
+    /// A reader in order has come to this byte: what follows is fetched first from now on.
+    pub fn set_read_position(&mut self, id: TransferId, offset_bytes: u64) {
+        // req: SWARM-35
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            let piece = offset_bytes / u64::from(transfer.geometry.piece_bytes().get());
+            transfer.read_piece = u32::try_from(piece).unwrap_or(u32::MAX);
         }
     }
 
@@ -236,6 +266,8 @@ impl Engine {
             self.by_payload.retain(|_, ids| !ids.is_empty());
         }
         self.shared.uploads.remove_transfer(id);
+        self.shared.down.remove(id);
+        self.shared.slots.set_transfer_count(id, None);
     }
 
     /// A connection is there: dialled by us to `remote`, or accepted from it.
@@ -252,10 +284,20 @@ impl Engine {
         }
         let nonce = self.shared.random.nonce();
         let peer = Peer::new(role, remote, binding, nonce, now);
-        let settings = &self.shared.settings;
-        let hello = peer.hello(self.node, settings.listen_port, settings.requests_max);
+        let hello = peer.hello(self.node, &self.shared.settings);
         self.peers.insert(conn, peer);
         self.shared.send(conn, Message::Hello(hello));
+    }
+
+    /// A web seed of a payload is there, which [`crate::swarm::web_seed::WebSeed`] speaks for.
+    pub fn handle_web_seed(&mut self, conn: ConnId, now: Instant) {
+        // Nobody else can be told of it, and it is of no zone.
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let binding = ChannelBinding::default();
+        self.handle_connected(conn, Role::Listener, nowhere, binding, now);
+        if let Some(peer) = self.peers.get_mut(&conn) {
+            peer.is_web_seed = true;
+        }
     }
 
     /// Nobody answered at `address`.
@@ -398,6 +440,7 @@ impl Engine {
             self.ticked = now;
             self.tick(now);
         }
+        self.fill_blocked(now);
         self.upload(now);
     }
 
@@ -415,11 +458,16 @@ impl Engine {
 
     /// When [`Engine::handle_timeout`] is to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let idle = self.peers.is_empty() && !self.transfers.values().any(Transfer::is_fetching);
+        let dials_out = self.shared.settings.listen_port.is_none();
+        let dials = |transfer: &Transfer| transfer.is_dialling(dials_out);
+        let idle = self.peers.is_empty() && !self.transfers.values().any(dials);
         let tick = (!idle).then(|| self.ticked + self.tick_period());
         let news = self.transfers.values().filter_map(Transfer::news_timeout);
-        let stuck = self.shared.uploads.timeout();
-        news.chain(tick).chain(stuck).min()
+        let uploads = self.shared.uploads.timeout();
+        let credit = self.shared.down.timeout();
+        let quota = self.quota_timeout();
+        let others = [tick, uploads, credit, quota].into_iter().flatten();
+        news.chain(others).min()
     }
 
     fn tick_period(&self) -> std::time::Duration {
@@ -436,6 +484,7 @@ impl Engine {
             transfer.give(&mut self.shared, now);
         }
         loop {
+            self.heed_quota(now);
             let transfers = &self.transfers;
             let settings = self.shared.settings.clone();
             let next = self.shared.uploads.next(&settings, now, |id, conn, piece| {
@@ -453,8 +502,9 @@ impl Engine {
             member.counts.up_bytes += u64::from(len_bytes);
             transfer.counts.up_bytes += u64::from(len_bytes);
             transfer.up_rate.add(u64::from(len_bytes), now);
+            self.shared.quota.charge(u64::from(len_bytes), now);
             if let Some(giver) = &mut transfer.giver {
-                giver.sent(upload.conn, upload.block.piece(), len_bytes);
+                giver.sent(upload.conn, upload.block.piece(), len_bytes, now);
             }
             self.shared.actions.push_back(Action::SendBlock {
                 conn: upload.conn,
@@ -463,6 +513,14 @@ impl Engine {
                 block: upload.block,
             });
             transfer.give(&mut self.shared, now);
+            let piece_bytes = transfer.geometry.piece_len_bytes(upload.block.piece());
+            let place = (upload.transfer, upload.conn);
+            if upload.block.offset_bytes() + len_bytes == piece_bytes {
+                self.shared.slots.set_mid_piece(place, None);
+                self.pass_slot_on(Some(place), now);
+            } else {
+                self.shared.slots.set_mid_piece(place, Some(now));
+            }
         }
     }
 
@@ -484,12 +542,24 @@ impl Engine {
         for id in ids {
             self.tick_transfer(id, now);
         }
-        if now.saturating_duration_since(self.rotated) >= CHOKE_INTERVAL {
+        self.pass_slot_on(None, now);
+    }
+
+    /// When it is time, a slot goes to the peer that waited longest: that of `place`, which was just sent the
+    /// end of a piece, or of one that is in the middle of none.
+    fn pass_slot_on(&mut self, place: Option<Place>, now: Instant) {
+        // req: SWARM-7
+        if now.saturating_duration_since(self.rotated) < CHOKE_INTERVAL {
+            return;
+        }
+        let passed = match place {
+            Some(place) => self.shared.slots.pass_on(place, now),
+            None => self.shared.slots.rotate(now),
+        };
+        if let Some([out, into]) = passed {
             self.rotated = now;
-            if let Some([out, into]) = self.shared.slots.rotate(now) {
-                self.choke(out, crate::swarm::transfer::Choked::Yes);
-                self.choke(into, crate::swarm::transfer::Choked::No);
-            }
+            self.choke(out, crate::swarm::transfer::Choked::Yes);
+            self.choke(into, crate::swarm::transfer::Choked::No);
         }
     }
 
@@ -574,7 +644,7 @@ impl Engine {
         };
         transfer.remove_member(conn, &mut self.shared, now);
         transfer.fill_all(&mut self.shared, now);
-        if let Some(next) = self.shared.slots.leave(id, conn, now) {
+        if let Some(next) = self.shared.slots.leave((id, conn), now) {
             self.choke(next, crate::swarm::transfer::Choked::No);
         }
         self.dial(id, now);

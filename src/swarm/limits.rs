@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
+use crate::config::Zone;
 use crate::payload::geometry::{BLOCK_BYTES_MAX, PIECE_COUNT_MAX};
+use crate::swarm::flow::Limits;
+use crate::swarm::quota::UploadQuota;
 
 /// Longest wait for `Hello` after connecting. Beyond it: close.
 pub const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -86,6 +89,14 @@ pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub const HINT_FAILURES_MAX: u32 = 3;
 /// Two complete peers part after this long, so that others find a place.
 pub const DONE_LINGER: Duration = Duration::from_secs(2);
+/// Peers of other zones that count as neighbours when more are looked for.
+pub const FAR_NEIGHBOURS: usize = 3;
+/// A piece that nobody near holds may be asked of a far peer by one more node after each of these.
+pub const IMPORT_TURN: Duration = Duration::from_secs(2);
+/// And by anyone after this long.
+pub const IMPORT_FREE: Duration = Duration::from_secs(6);
+/// Pieces looked at for one decision about a far peer.
+pub const IMPORT_SCAN_MAX: u32 = 1024;
 /// Period of the housekeeping that looks for stalls, idle connections and missing neighbours.
 pub const TICK: Duration = Duration::from_millis(250);
 
@@ -119,6 +130,12 @@ pub struct Settings {
     pub uplink_bytes_per_peer_max: u64,
     /// Bytes asked for or being verified, over all payloads. Bounds memory.
     pub download_bytes_max: u64,
+    /// Bytes per second of the node; [`crate::swarm::Engine::set_limits`] changes them.
+    pub limits: Limits,
+    /// Bytes that the node sends; [`crate::swarm::Engine::set_quota`] changes it.
+    pub quota: UploadQuota,
+    /// What is near; `None` for a node without a zone.
+    pub zone: Option<Zone>,
 }
 
 impl Default for Settings {
@@ -135,6 +152,9 @@ impl Default for Settings {
             uplink_bytes_max: 1024 * 1024,
             uplink_bytes_per_peer_max: 512 * 1024,
             download_bytes_max: 16 * 1024 * 1024,
+            limits: Limits::default(),
+            quota: UploadQuota::default(),
+            zone: None,
         }
     }
 }

@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::config::Zone;
 use crate::payload::{AccessKey, Bitfield, PayloadId, PieceIndex};
 use crate::swarm::limits::{
     HELLO_WAIT, IDLE_MAX, JOINS_PER_CONNECTION_MAX, LIFETIME_MAX, PEERS_ADDRESSES_MAX, PING_AFTER,
+    Settings,
 };
 use crate::swarm::proof::{self, ChannelBinding, Role, Side};
 use crate::swarm::rate::Rate;
@@ -117,6 +119,8 @@ pub(crate) struct Peer {
     pub(crate) dialled: Option<SocketAddr>,
     pub(crate) joins: BTreeMap<TransferId, Join>,
     pub(crate) refused_count: u32,
+    /// It is a server of ranges in this process's own words.
+    pub(crate) is_web_seed: bool,
     /// Payloads that we refused because they were unknown here, to be joined if they become known.
     pub(crate) refused: Vec<PayloadId>,
     binding: ChannelBinding,
@@ -144,6 +148,7 @@ impl Peer {
             dialled: (role == Role::Dialler).then_some(remote),
             joins: BTreeMap::new(),
             refused_count: 0,
+            is_web_seed: false,
             refused: Vec::new(),
             binding,
             nonce,
@@ -158,12 +163,13 @@ impl Peer {
     }
 
     /// The `Hello` to send first.
-    pub(crate) fn hello(&self, node: NodeId, listen_port: Option<u16>, requests_max: u16) -> Hello {
+    pub(crate) fn hello(&self, node: NodeId, settings: &Settings) -> Hello {
         Hello {
             node,
             nonce: self.nonce,
-            listen_port: listen_port.unwrap_or(0),
-            requests_max,
+            listen_port: settings.listen_port.unwrap_or(0),
+            requests_max: settings.requests_max,
+            zone: settings.zone.clone(),
         }
     }
 
@@ -357,6 +363,10 @@ pub(crate) struct Member {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) dialled: Option<SocketAddr>,
     pub(crate) requests_allowed: u16,
+    /// Its zone, if it has one.
+    pub(crate) zone: Option<Zone>,
+    /// It is asked as sparingly as a peer in another zone.
+    is_web_seed: bool,
     pub(crate) joined: Instant,
     /// What it holds; `None` until its bitfield came.
     pub(crate) have: Option<Bitfield>,
@@ -399,6 +409,8 @@ impl Member {
             address: peer.dialable(),
             dialled: peer.dialled,
             requests_allowed: hello.requests_max,
+            zone: hello.zone.clone(),
+            is_web_seed: peer.is_web_seed,
             joined: now,
             have: None,
             giving: false,
@@ -439,6 +451,13 @@ impl Member {
     pub(crate) fn add_news(&mut self, piece: PieceIndex) {
         self.news_wanted |= self.have.as_ref().is_none_or(|have| !have.has(piece));
         self.news.push(piece.get());
+    }
+
+    /// Whether it is in another zone than a node of zone `ours`, or a web seed.
+    pub(crate) fn is_far(&self, ours: Option<&Zone>) -> bool {
+        // req: WEB-6
+        let theirs = self.zone.as_ref();
+        self.is_web_seed || (ours.is_some() && theirs.is_some() && ours != theirs)
     }
 
     pub(crate) fn is_complete(&self) -> bool {

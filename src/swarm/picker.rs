@@ -150,8 +150,10 @@ impl Giver {
     }
 
     /// `bytes` of `piece` went to the socket of the peer it was given to.
-    pub(crate) fn sent(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32) {
+    pub(crate) fn sent(&mut self, conn: ConnId, piece: PieceIndex, bytes: u32, now: Instant) {
         if let Some(gift) = self.gifts.get_mut(&piece).filter(|gift| gift.to == conn) {
+            // A piece that moves slowly has not stalled.
+            gift.since = now;
             gift.unsent_bytes = gift.unsent_bytes.saturating_sub(bytes);
         }
     }

@@ -95,6 +95,10 @@ impl Pacing {
         self.asked.len()
     }
 
+    pub(crate) fn outstanding_bytes(&self) -> u64 {
+        self.outstanding_bytes
+    }
+
     pub(crate) fn target_bytes(&self) -> u64 {
         self.target_bytes
     }

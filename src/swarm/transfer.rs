@@ -6,32 +6,41 @@
 
 mod fetch;
 mod serve;
+mod zone;
 
 pub(crate) use serve::Choked;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::config::Zone;
 use crate::payload::{AccessKey, Bitfield, Geometry, PayloadId, PieceIndex};
 use crate::swarm::addresses::AddressBook;
 use crate::swarm::availability::Availability;
 use crate::swarm::engine::{Action, Want};
-use crate::swarm::limits::{HAVE_DELAY_MIN, Settings};
+use crate::swarm::flow::Flow;
+use crate::swarm::limits::{FAR_NEIGHBOURS, HAVE_DELAY_MIN, Settings};
 use crate::swarm::peer::{Member, PeerCounts};
 use crate::swarm::picker::{Giver, Order};
 use crate::swarm::proof::Random;
+use crate::swarm::quota::Quota;
 use crate::swarm::rate::Rate;
 use crate::swarm::requests::{Attempt, ConnId, TransferId};
-use crate::swarm::uploads::{Slots, Uploads};
+use crate::swarm::slots::Slots;
+use crate::swarm::uploads::Uploads;
 use crate::swarm::wire::{Message, NodeId};
 
 /// What the transfers of one node share.
 pub(crate) struct Shared {
+    pub(crate) node: NodeId,
     pub(crate) settings: Settings,
     pub(crate) random: Random,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) uploads: Uploads,
     pub(crate) slots: Slots,
+    /// Limits of what is asked for, and whose turn it is.
+    pub(crate) down: Flow,
+    pub(crate) quota: Quota,
     /// Bytes of all pieces being fetched or verified.
     pub(crate) download_bytes: u64,
 }
@@ -79,6 +88,8 @@ pub(crate) struct Transfer {
     pub(crate) geometry: Geometry,
     pub(crate) key: AccessKey,
     pub(crate) order: Order,
+    /// Number of the piece that a reader in order needs next.
+    pub(crate) read_piece: u32,
     pub(crate) state: TransferState,
     pub(crate) have: Bitfield,
     /// Missing and not being fetched.
@@ -102,6 +113,8 @@ pub(crate) struct Transfer {
     /// How long news is gathered, as last measured.
     news_delay: Duration,
     salt: u64,
+    /// What is known of pieces in other zones, once there is a peer in one.
+    imports: Option<zone::Imports>,
 }
 
 /// Nodes that may be excluded from one swarm; beyond it the least is forgotten.
@@ -129,6 +142,7 @@ impl Transfer {
             geometry,
             key: want.key,
             order: want.order,
+            read_piece: 0,
             state,
             have: want.have,
             wanted,
@@ -146,6 +160,7 @@ impl Transfer {
             duplicate_asked_bytes: 0,
             news_delay: HAVE_DELAY_MIN,
             salt,
+            imports: None,
         }
     }
 
@@ -153,10 +168,46 @@ impl Transfer {
         self.state == TransferState::Fetching
     }
 
+    /// Whether it looks for peers itself: it wants pieces, or nobody can come to get its own.
+    pub(crate) fn is_dialling(&self, dials_out_only: bool) -> bool {
+        // req: SWARM-34
+        match self.state {
+            TransferState::Fetching => true,
+            TransferState::Complete => dials_out_only,
+            TransferState::Failed => false,
+        }
+    }
+
     /// Whether only pieces that are already asked for are missing.
     pub(crate) fn is_endgame(&self) -> bool {
         // req: SWARM-4
         self.is_fetching() && self.wanted.is_empty() && !self.attempts.is_empty()
+    }
+
+    /// Members that count as neighbours: those near, and a few of other zones.
+    pub(crate) fn neighbour_count(&self, zone: Option<&Zone>) -> usize {
+        // req: SWARM-37
+        let far = self.far_members(zone).count();
+        self.members.len() - far + far.min(FAR_NEIGHBOURS)
+    }
+
+    fn far_members(&self, zone: Option<&Zone>) -> impl Iterator<Item = (&ConnId, &Member)> {
+        let members = self.members.iter();
+        members.filter(move |(_, member)| member.is_far(zone))
+    }
+
+    /// A member of another zone to leave for a near one: one that nothing is asked of, the youngest.
+    pub(crate) fn far_surplus(&self, zone: Option<&Zone>) -> Option<ConnId> {
+        // req: SWARM-37
+        if self.far_members(zone).count() <= FAR_NEIGHBOURS {
+            return None;
+        }
+        let far = self.far_members(zone);
+        let least = far.min_by_key(|(_, member)| {
+            let is_busy = !member.attempting.is_empty() || !member.offered.is_empty();
+            (is_busy, std::cmp::Reverse(member.joined))
+        });
+        least.map(|(conn, _)| *conn)
     }
 
     /// A node that does not take part in this swarm any more.
@@ -175,8 +226,7 @@ impl Transfer {
         shared: &mut Shared,
         now: Instant,
     ) {
-        let slots = shared.settings.upload_slots;
-        member.choked = !shared.slots.join(self.id, conn, slots, now);
+        member.choked = !shared.slots.join((self.id, conn), now);
         let giving = self.giver.is_some();
         let bits = if giving {
             member.given = Some(BTreeSet::new());
@@ -216,6 +266,8 @@ impl Transfer {
         }
         shared.uploads.drain(self.id, conn);
         self.remember(&member);
+        let unanswered_bytes = member.pacing.outstanding_bytes();
+        shared.down.refund(self.id, unanswered_bytes);
         if let Some(address) = member.dialled {
             self.book.left(address, now);
         }

@@ -1,13 +1,14 @@
-//! What others have asked of this node: which request goes out next, and who has a slot.
+//! What others have asked of this node: which request goes out next.
 //!
-//! Owns: the waiting requests of all peers, the bytes on their way into sockets, and the slots.
+//! Owns: the waiting requests of all peers, and the bytes on their way into sockets.
 //! Bound: each peer's waiting requests are at most what our `Hello` allowed.
-//! Spec: `spec/peer-protocol.md` PEER-11 to PEER-13, SWARM-6 to SWARM-8.
+//! Spec: `spec/peer-protocol.md` PEER-11 to PEER-13, SWARM-6, SWARM-8.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::payload::{BlockRange, PieceIndex};
+use crate::swarm::flow::Flow;
 use crate::swarm::limits::{SEND_STUCK_AFTER, Settings};
 use crate::swarm::rate::Rate;
 use crate::swarm::requests::{ConnId, TransferId};
@@ -51,27 +52,38 @@ pub(crate) struct Rank {
 }
 
 /// All waiting requests of the node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Uploads {
     queues: BTreeMap<(TransferId, ConnId), Queue>,
     sending: BTreeMap<ConnId, VecDeque<Sending>>,
-    /// Bytes sent for each payload, by its weight; a new one starts level with the least.
-    spent: BTreeMap<TransferId, u64>,
+    /// Limits, and whose turn it is.
+    pub(crate) flow: Flow,
     last: Option<(TransferId, ConnId, PieceIndex)>,
     /// How fast sockets take blocks; `None` before the first.
     rate: Option<Rate>,
+    /// When a limit has credit again, if requests wait for nothing else.
+    credit_at: Option<Instant>,
+    /// When requests were last looked at.
+    looked: Option<Instant>,
 }
 
 impl Uploads {
-    /// A payload will be served.
-    pub(crate) fn add_transfer(&mut self, transfer: TransferId) {
-        let level = self.spent.values().min().copied().unwrap_or(0);
-        self.spent.insert(transfer, level);
+    /// Nothing asked; what goes out is bounded by `flow`.
+    pub(crate) fn new(flow: Flow) -> Self {
+        Self {
+            queues: BTreeMap::new(),
+            sending: BTreeMap::new(),
+            flow,
+            last: None,
+            rate: None,
+            credit_at: None,
+            looked: None,
+        }
     }
 
     /// A payload will not be served any more.
     pub(crate) fn remove_transfer(&mut self, transfer: TransferId) {
-        self.spent.remove(&transfer);
+        self.flow.remove(transfer);
         self.queues.retain(|(of, _), _| *of != transfer);
     }
 
@@ -156,13 +168,21 @@ impl Uploads {
         (ahead as u64).clamp(least, settings.uplink_bytes_max)
     }
 
-    /// When stuck bytes next make room, if requests wait for it.
+    /// When requests that wait should be looked at again: stuck bytes make room, or a limit has credit.
     pub(crate) fn timeout(&self) -> Option<Instant> {
         if self.queues.values().all(|queue| queue.requests.is_empty()) {
             return None;
         }
-        let oldest = self.sending.values().flatten().map(|sending| sending.since);
-        oldest.min().map(|since| since + SEND_STUCK_AFTER)
+        let stuck = self
+            .sending
+            .values()
+            .flatten()
+            .map(|sending| sending.since + SEND_STUCK_AFTER)
+            // What was stuck when requests were last looked at makes no room by getting older.
+            .filter(|at| self.looked.is_none_or(|looked| *at > looked))
+            .min();
+        // Whatever else makes room is an event of its own.
+        stuck.into_iter().chain(self.credit_at).min()
     }
 
     /// The block to hand to a socket now, if the uplink has room. `rank` is less for what should go first.
@@ -173,6 +193,8 @@ impl Uploads {
         rank: impl Fn(TransferId, ConnId, PieceIndex) -> Rank,
     ) -> Option<Upload> {
         // req: SWARM-6
+        self.credit_at = None;
+        self.looked = Some(now);
         if self.queues.is_empty() || self.moving_bytes(now) >= self.uplink_bytes(settings, now) {
             return None;
         }
@@ -188,10 +210,20 @@ impl Uploads {
                 .iter()
                 .filter(|((_, conn), queue)| !queue.requests.is_empty() && open(*conn))
         };
+        let mut asked: Vec<TransferId> = ready().map(|((transfer, _), _)| *transfer).collect();
+        asked.dedup();
         // req: SWARM-8
-        let transfer = ready()
-            .map(|((transfer, _), _)| *transfer)
-            .min_by_key(|transfer| (self.spent.get(transfer).copied().unwrap_or(0), *transfer))?;
+        // req: SWARM-31
+        asked.sort_by_key(|transfer| (self.flow.turn(*transfer), *transfer));
+        let flow = &mut self.flow;
+        let transfer = asked
+            .iter()
+            .copied()
+            .find(|transfer| flow.has_credit(*transfer, now));
+        let Some(transfer) = transfer else {
+            self.credit_at = self.flow.ready_at(asked.into_iter());
+            return None;
+        };
         let (_, key) = ready()
             .filter(|((of, _), _)| *of == transfer)
             .filter_map(|(key, queue)| {
@@ -207,7 +239,7 @@ impl Uploads {
         queue.served = now;
         self.last = Some((key.0, key.1, block.piece()));
         let bytes = u64::from(block.len_bytes());
-        *self.spent.entry(transfer).or_default() += bytes;
+        self.flow.charge(transfer, bytes, now);
         let sending = Sending { bytes, since: now };
         self.sending.entry(key.1).or_default().push_back(sending);
         Some(Upload {
@@ -215,68 +247,6 @@ impl Uploads {
             conn: key.1,
             block,
         })
-    }
-}
-
-/// Who is served, when more want than there are slots.
-#[derive(Debug, Default)]
-pub(crate) struct Slots {
-    served: BTreeMap<(TransferId, ConnId), Instant>,
-    waiting: BTreeMap<(TransferId, ConnId), Instant>,
-}
-
-impl Slots {
-    /// A peer joins a swarm; whether it has a slot at once.
-    pub(crate) fn join(
-        &mut self,
-        transfer: TransferId,
-        conn: ConnId,
-        slots: usize,
-        now: Instant,
-    ) -> bool {
-        // req: SWARM-7
-        let free = self.served.len() < slots;
-        let place = if free {
-            &mut self.served
-        } else {
-            &mut self.waiting
-        };
-        place.insert((transfer, conn), now);
-        free
-    }
-
-    /// A peer leaves a swarm; who gets its slot.
-    pub(crate) fn leave(
-        &mut self,
-        transfer: TransferId,
-        conn: ConnId,
-        now: Instant,
-    ) -> Option<(TransferId, ConnId)> {
-        self.waiting.remove(&(transfer, conn));
-        self.served.remove(&(transfer, conn))?;
-        self.promote(now)
-    }
-
-    /// The longest served makes room for the longest waiting: who is choked, and who is not any more.
-    pub(crate) fn rotate(&mut self, now: Instant) -> Option<[(TransferId, ConnId); 2]> {
-        // req: SWARM-7
-        if self.waiting.is_empty() {
-            return None;
-        }
-        let (out, _) = self.served.iter().min_by_key(|(_, since)| **since)?;
-        let out = *out;
-        self.served.remove(&out);
-        let promoted = self.promote(now)?;
-        self.waiting.insert(out, now);
-        Some([out, promoted])
-    }
-
-    fn promote(&mut self, now: Instant) -> Option<(TransferId, ConnId)> {
-        let (next, _) = self.waiting.iter().min_by_key(|(_, since)| **since)?;
-        let next = *next;
-        self.waiting.remove(&next);
-        self.served.insert(next, now);
-        Some(next)
     }
 }
 

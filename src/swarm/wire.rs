@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::config::{ZONE_BYTES_MAX, Zone};
 use crate::payload::PayloadId;
 use crate::payload::geometry::BLOCK_BYTES_MAX;
 use crate::swarm::limits::{
@@ -89,6 +90,8 @@ pub struct Hello {
     pub listen_port: u16,
     /// Unanswered requests that the sender accepts per payload: 1 to 64.
     pub requests_max: u16,
+    /// What the sender is near to, if it has a zone.
+    pub zone: Option<Zone>,
 }
 
 /// Why a payload is refused or left.
@@ -309,7 +312,7 @@ pub struct BlockHeader {
 /// Content bytes at most, for each type.
 fn content_bytes_max(kind: u8) -> Option<usize> {
     Some(match kind {
-        0 => 80,
+        0 => 80 + ZONE_BYTES_MAX,
         1 => 66,
         2 => 33,
         3 => 3,
@@ -489,7 +492,7 @@ fn decode_slotted(kind: u8, slot: Slot, input: &mut Bytes) -> Result<Message, Wi
     })
 }
 
-/// `magic 8 | version u16 | flags u16 | node 32 | nonce 32 | listen port u16 | requests max u16`.
+/// `magic 8 | version u16 | flags u16 | node 32 | nonce 32 | listen port u16 | requests max u16 | zone`.
 fn decode_hello(input: &mut Bytes) -> Result<Hello, WireError> {
     // req: PEER-2
     let short = |_| WireError::Content { kind: 0 };
@@ -509,6 +512,7 @@ fn decode_hello(input: &mut Bytes) -> Result<Hello, WireError> {
         nonce: take_32(input, 0)?,
         listen_port: input.try_get_u16().map_err(short)?,
         requests_max: input.try_get_u16().map_err(short)?,
+        zone: take_zone(input)?,
     };
     if !(1..=crate::swarm::limits::REQUESTS_ALLOWED_MAX).contains(&hello.requests_max) {
         return Err(WireError::Value {
@@ -516,6 +520,17 @@ fn decode_hello(input: &mut Bytes) -> Result<Hello, WireError> {
         });
     }
     Ok(hello)
+}
+
+/// All that is left; nothing is no zone.
+fn take_zone(input: &mut Bytes) -> Result<Option<Zone>, WireError> {
+    // req: PEER-15
+    let label = input.split_off(0);
+    if label.is_empty() {
+        return Ok(None);
+    }
+    let zone = str::from_utf8(&label).ok().and_then(|it| it.parse().ok());
+    zone.map(Some).ok_or(WireError::Value { kind: "zone" })
 }
 
 fn take_32(input: &mut Bytes, kind: u8) -> Result<[u8; 32], WireError> {
@@ -572,6 +587,9 @@ pub fn encode(message: &Message, output: &mut BytesMut) {
             output.put_slice(&hello.nonce);
             output.put_u16(hello.listen_port);
             output.put_u16(hello.requests_max);
+            if let Some(zone) = &hello.zone {
+                output.put_slice(zone.as_str().as_bytes());
+            }
         }
         Message::Join {
             slot,

@@ -9,12 +9,15 @@ use tempfile::TempDir;
 use warren::amqp::field::{FieldTable, FieldValue, ShortString};
 use warren::amqp::header::Properties;
 use warren::client::{AmqpUri, ConnectSettings, Connection, Publish};
+use warren::config::TrafficSettings;
 use warren::node::distributor::{DistributorSettings, SendError};
 use warren::node::message::{FILES_EXCHANGE, FileState, Group, NodeName, REGISTRY_QUEUE};
 use warren::node::send::{SendReport, SendSettings, send};
 use warren::node::status::status;
 use warren::node::{Node, NodeHandle, NodeSettings};
-use warren::payload::{AccessKey, Geometry, Manifest, ManifestParts, PayloadHasher};
+use warren::payload::{
+    AccessKey, Geometry, Hints, Manifest, ManifestParts, PayloadHasher, Priority,
+};
 
 use crate::engines::{on_both_engines, unique};
 
@@ -51,7 +54,8 @@ impl Home {
             data_dir: self.folder.path().join("data"),
             inbox: self.inbox(),
             groups: self.groups.clone(),
-            peer_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            peer_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            traffic: TrafficSettings::default(),
         }
     }
 
@@ -70,7 +74,9 @@ fn distributor(broker: &AmqpUri, folder: &TempDir) -> DistributorSettings {
     DistributorSettings {
         broker: broker.clone(),
         payload_threshold_bytes: 1 << 20,
-        peer_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        peer_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        traffic: TrafficSettings::default(),
+        hints: Hints::default(),
         data_dir: folder.path().join("sender"),
         reply_queue: None,
     }
@@ -181,6 +187,52 @@ async fn files_reach_the_nodes_of_their_group(broker: AmqpUri) {
     for node in nodes {
         node.shutdown().await.expect("stops");
     }
+}
+
+/// A sender without a listener brings a large file to the nodes, one of which has none either, and its priority
+/// travels with the manifest.
+// req: SWARM-34
+// req: MANIFEST-9
+async fn sender_without_listener_reaches_nodes(broker: AmqpUri) {
+    let sites = unique("sites");
+    let open = Home::new(&broker, &[&sites]);
+    let hidden = Home::new(&broker, &[&sites]);
+    let node = open.start().await;
+    let settings = NodeSettings {
+        peer_listen: None,
+        ..hidden.settings()
+    };
+    let mut other = Node::start(settings).await.expect("starts");
+    assert_eq!(other.peer_addr(), None);
+    assert!(other.ready().await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.bin");
+    fs::write(&path, content("a.bin", 2_500_000)).expect("written");
+    let hints = Hints {
+        priority: Priority::new(30).expect("valid"),
+        ..Hints::default()
+    };
+    let sender = DistributorSettings {
+        peer_listen: None,
+        hints,
+        ..distributor(&broker, &folder)
+    };
+    let settings = SendSettings {
+        distributor: sender,
+        group: group(&sites),
+        wait: true,
+        node_count: Some(2),
+        timeout: Some(Duration::from_secs(60)),
+        seed_for: None,
+        manifest_folder: None,
+    };
+    let report = send(settings, &[path], |_| {}).await.expect("sent");
+    assert!(report.complete, "{report:?}");
+    for home in [&open, &hidden] {
+        assert_eq!(home.file("a.bin"), Some(content("a.bin", 2_500_000)));
+    }
+    node.shutdown().await.expect("stops");
+    other.shutdown().await.expect("stops");
 }
 
 /// What was sent while a node was off line is there when it comes back; a group left is not heard of.
@@ -395,6 +447,7 @@ async fn payload_sent_again_after_its_origin_died_arrives(broker: AmqpUri) {
         key: AccessKey::from_bytes([3; 32]),
         name: Some("again.bin".to_owned()),
         content_type: None,
+        hints: Hints::default(),
     })
     .expect("valid");
     let (properties, body) = dead.to_message(&Properties::default());
@@ -470,6 +523,7 @@ async fn symlink_inbox_is_refused(broker: AmqpUri) {
 
 on_both_engines! {
     files_reach_the_nodes_of_their_group,
+    sender_without_listener_reaches_nodes,
     offline_node_catches_up,
     group_without_nodes_is_an_error,
     bad_messages_are_answered_and_harm_nothing,

@@ -14,6 +14,7 @@ use warren::payload::store::{Store, StoreSettings};
 use warren::payload::{AccessKey, Bitfield, Manifest, PayloadId, ScopeId};
 use warren::server::peer::{Swarm, SwarmHandle, SwarmSettings, SwarmTransfer};
 use warren::swarm::wire::{self, Hello, Message, NodeId, Reason, Slot};
+use warren::swarm::{Limits, Order};
 
 const KEY: [u8; 32] = [42; 32];
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -37,13 +38,17 @@ struct Node {
 }
 
 async fn node(folder: &Path) -> Node {
+    node_at(folder, Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).await
+}
+
+async fn node_at(folder: &Path, listen: Option<SocketAddr>) -> Node {
     let settings = StoreSettings {
         free_bytes_min: 0,
         ..StoreSettings::default()
     };
     let store = Store::open(Arc::new(OsDisk), folder, settings).expect("a store");
     let settings = SwarmSettings {
-        listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        listen,
         ..SwarmSettings::default()
     };
     let swarm = Swarm::start(settings, store.clone())
@@ -127,6 +132,128 @@ async fn five_nodes_fetch_from_one_origin_and_each_other() {
     source.swarm.shutdown().await;
 }
 
+/// A node without a listener fetches, and then serves one that it dials, when nobody else has the payload.
+// req: SWARM-34
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_without_listener_fetches_and_serves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bytes = content(3_000_000);
+    let source = node(&folder.path().join("origin")).await;
+    let (manifest, served) = origin(&source, &bytes).await;
+    let quiet = node_at(&folder.path().join("quiet"), None).await;
+    assert_eq!(quiet.swarm.local_addr(), None);
+    let fetched = quiet
+        .swarm
+        .fetch(ScopeId::NODE, &manifest)
+        .await
+        .expect("begun");
+    finish(&fetched).await;
+    drop(served);
+    source.swarm.shutdown().await;
+    let other = node(&folder.path().join("other")).await;
+    let transfer = other
+        .swarm
+        .fetch(ScopeId::NODE, &manifest)
+        .await
+        .expect("begun");
+    fetched.add_peer(other.swarm.local_addr().expect("listening"));
+    finish(&transfer).await;
+    assert_holds(&other, manifest.id(), &bytes);
+    other.swarm.shutdown().await;
+    quiet.swarm.shutdown().await;
+}
+
+/// A limit that is set while a payload is fetched slows it down, and lifting it lets it go on.
+// req: SWARM-30
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limit_counts_at_once_and_can_be_lifted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bytes = content(24 * 1024 * 1024);
+    let source = node(&folder.path().join("origin")).await;
+    let (manifest, served) = origin(&source, &bytes).await;
+    let slow = Limits {
+        up: std::num::NonZeroU64::new(1024 * 1024),
+        down: None,
+    };
+    source.swarm.set_limits(slow);
+    let node = node(&folder.path().join("node")).await;
+    let transfer = node
+        .swarm
+        .fetch(ScopeId::NODE, &manifest)
+        .await
+        .expect("begun");
+    let began = std::time::Instant::now();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let sent = served.stats().expect("running").counts.up_bytes;
+    let most = (began.elapsed().as_secs_f64() + 0.5) * 1024.0 * 1024.0;
+    assert!((sent as f64) < most, "{sent} bytes");
+    assert!(sent > 0, "it is slow, not stopped");
+    source.swarm.set_limits(Limits::default());
+    finish(&transfer).await;
+    assert_holds(&node, manifest.id(), &bytes);
+    node.swarm.shutdown().await;
+    source.swarm.shutdown().await;
+}
+
+/// A payload is read in order while it is being fetched, from the start and from the middle.
+// req: SWARM-35
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payload_is_read_while_it_is_fetched() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bytes = content(5_000_001);
+    let source = node(&folder.path().join("origin")).await;
+    let (manifest, _served) = origin(&source, &bytes).await;
+    let node = node(&folder.path().join("node")).await;
+    let transfer = node
+        .swarm
+        .fetch_in(ScopeId::NODE, &manifest, Order::InOrder)
+        .await
+        .expect("begun");
+    let mut middle = [0; 1000];
+    let count = transfer.read_at(2_500_000, &mut middle).await;
+    let count = count.expect("read");
+    assert!(count > 0 && middle[..count] == bytes[2_500_000..2_500_000 + count]);
+    let mut read = Vec::new();
+    let mut buffer = vec![0; 100_000];
+    loop {
+        let count = transfer.read_at(read.len() as u64, &mut buffer).await;
+        match count.expect("read") {
+            0 => break,
+            count => read.extend_from_slice(&buffer[..count]),
+        }
+    }
+    assert!(read == bytes, "what was read differs");
+    finish(&transfer).await;
+    node.swarm.shutdown().await;
+    source.swarm.shutdown().await;
+}
+
+/// `warren fetch --stream` writes the payload to standard output, every byte and no other.
+// req: SWARM-35
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn command_streams_a_payload() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bytes = content(3_000_001);
+    let source = node(&folder.path().join("origin")).await;
+    let (manifest, _served) = origin(&source, &bytes).await;
+    let file = folder.path().join("a.manifest.json");
+    let text = warren::node::manifest_file::to_json(&manifest);
+    std::fs::write(&file, text).expect("written");
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_warren"))
+        .arg("fetch")
+        .arg(&file)
+        .arg("--stream")
+        .env("TMPDIR", folder.path())
+        .output()
+        .await
+        .expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout == bytes, "{} bytes came", output.stdout.len());
+    let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+    assert_eq!(left, 2, "the origin's folder and the manifest");
+    source.swarm.shutdown().await;
+}
+
 /// Reads the next message that is not a Ping.
 async fn receive(stream: &mut TcpStream, input: &mut BytesMut) -> Option<Message> {
     loop {
@@ -157,6 +284,7 @@ fn hello(node: u8) -> Message {
         nonce: [9; 32],
         listen_port: 0,
         requests_max: 16,
+        zone: None,
     })
 }
 
@@ -380,38 +508,6 @@ async fn verified_pieces_are_not_fetched_again() {
     );
     assert_holds(&node, manifest.id(), &bytes);
     node.swarm.shutdown().await;
-    source.swarm.shutdown().await;
-}
-
-/// A node that takes no connections fetches over those that it opened, and serves over them too.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn outbound_only_node_takes_part() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let bytes = content(2_000_000);
-    let source = node(&folder.path().join("origin")).await;
-    let (manifest, _served) = origin(&source, &bytes).await;
-    let store = Store::open(
-        Arc::new(OsDisk),
-        &folder.path().join("hidden"),
-        StoreSettings {
-            free_bytes_min: 0,
-            ..StoreSettings::default()
-        },
-    )
-    .expect("a store");
-    let swarm = Swarm::start(SwarmSettings::default(), store.clone())
-        .await
-        .expect("a swarm");
-    assert_eq!(swarm.local_addr(), None);
-    let hidden = Node { store, swarm };
-    let transfer = hidden
-        .swarm
-        .fetch(ScopeId::NODE, &manifest)
-        .await
-        .expect("begun");
-    finish(&transfer).await;
-    assert_holds(&hidden, manifest.id(), &bytes);
-    hidden.swarm.shutdown().await;
     source.swarm.shutdown().await;
 }
 

@@ -6,10 +6,13 @@
 mod crash;
 mod joint;
 mod journal_model;
+mod limits;
 mod network;
 mod payload_crash;
 mod payload_model;
+mod reach;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod stale;
 mod swarm;
+mod zones;

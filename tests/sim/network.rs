@@ -9,10 +9,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use warren::payload::{AccessKey, Bitfield, Geometry, PayloadId, PieceIndex};
+use warren::payload::{AccessKey, Bitfield, Geometry, PayloadId, PieceIndex, Priority};
+use warren::swarm::wire::{RawBlock, Slot};
 use warren::swarm::{
-    Action, ChannelBinding, ConnId, Engine, Message, NodeId, Order, Role, Settings, TransferId,
-    TransferState, Want,
+    Action, ChannelBinding, ConnId, Engine, Limits, Message, NodeId, Order, Role, Settings,
+    TransferId, TransferState, Want,
 };
 
 static GOOD: [u8; 256 * 1024] = [0; 256 * 1024];
@@ -31,6 +32,22 @@ pub(crate) enum Conduct {
     Lies,
     /// It has another key.
     WrongKey,
+    /// It has another key, and shows proofs that it heard from others.
+    Replays,
+    /// It claims to hold everything and sends a block every few seconds.
+    Trickles,
+    /// It hangs up when it is asked for something.
+    Vanishes,
+    /// It repeats what it says a hundred times and asks for all blocks at once.
+    Floods,
+    /// It sends blocks that nobody asked for.
+    Unasked,
+    /// Its bitfield is too long.
+    Oversized,
+    /// It names pieces that there are not, offers what it has not, and says everything out of turn.
+    Garbage,
+    /// It tells of addresses where nobody is, and of victims outside the swarm.
+    Poisons,
 }
 
 /// One host.
@@ -43,6 +60,11 @@ pub(crate) struct Host {
     /// Pieces that passed verification, as the disk has them.
     pub(crate) held: Bitfield,
     pub(crate) control_messages: u64,
+    /// It has no listener.
+    pub(crate) outbound_only: bool,
+    /// Its zone's number, and bytes that came to it from other zones.
+    pub(crate) zone: Option<u8>,
+    pub(crate) imported_bytes: u64,
     up_bytes_per_second: f64,
     down_bytes_per_second: f64,
     up_free: Instant,
@@ -102,6 +124,10 @@ pub(crate) struct Network {
     next_event: u64,
     next_conn: u64,
     random: u64,
+    /// Proofs that hostile hosts heard.
+    heard_proofs: Vec<[u8; 32]>,
+    /// Dials of addresses where nobody is, for each host.
+    pub(crate) vain_dials: BTreeMap<usize, u64>,
 }
 
 pub(crate) fn address(host: usize) -> SocketAddr {
@@ -138,6 +164,8 @@ impl Network {
             next_event: 0,
             next_conn: 0,
             random: seed,
+            heard_proofs: Vec::new(),
+            vain_dials: BTreeMap::new(),
         }
     }
 
@@ -151,11 +179,42 @@ impl Network {
 
     /// Adds a host with these rates in bytes per second.
     pub(crate) fn add_host(&mut self, up: f64, down: f64, conduct: Conduct) -> usize {
+        self.add_host_with(up, down, conduct, Settings::default())
+    }
+
+    /// Adds a host that nobody can dial.
+    pub(crate) fn add_outbound_host(&mut self, up: f64, down: f64) -> usize {
+        let host = self.add_host(up, down, Conduct::Honest);
+        self.hosts[host].outbound_only = true;
+        self.hosts[host].engine.set_listen_port(None);
+        host
+    }
+
+    /// Adds a host that may know its zone.
+    pub(crate) fn add_host_in(&mut self, up: f64, down: f64, zone: u8, knows: bool) -> usize {
+        let label = format!("zone-{zone}").parse().expect("a label");
+        let settings = Settings {
+            zone: knows.then_some(label),
+            ..Settings::default()
+        };
+        let host = self.add_host_with(up, down, Conduct::Honest, settings);
+        self.hosts[host].zone = Some(zone);
+        host
+    }
+
+    /// Adds a host with these rates and settings.
+    pub(crate) fn add_host_with(
+        &mut self,
+        up: f64,
+        down: f64,
+        conduct: Conduct,
+        settings: Settings,
+    ) -> usize {
         let number = self.hosts.len();
         let mut id = [0; 32];
         id[..8].copy_from_slice(&self.random().to_be_bytes());
         id[8..16].copy_from_slice(&(number as u64).to_be_bytes());
-        let engine = self.engine(id);
+        let engine = self.engine(id, settings);
         self.hosts.push(Host {
             engine,
             conduct,
@@ -164,6 +223,9 @@ impl Network {
             transfer: None,
             held: Bitfield::empty(&self.geometry),
             control_messages: 0,
+            outbound_only: false,
+            zone: None,
+            imported_bytes: 0,
             up_bytes_per_second: up,
             down_bytes_per_second: down,
             up_free: self.now,
@@ -173,10 +235,10 @@ impl Network {
         number
     }
 
-    fn engine(&mut self, id: [u8; 32]) -> Engine {
+    fn engine(&mut self, id: [u8; 32], settings: Settings) -> Engine {
         let settings = Settings {
             listen_port: Some(5690),
-            ..Settings::default()
+            ..settings
         };
         let mut seed = id;
         seed[16..24].copy_from_slice(&self.random().to_be_bytes());
@@ -185,16 +247,27 @@ impl Network {
 
     /// The host learns of the payload, from `peers`.
     pub(crate) fn want(&mut self, host: usize, peers: &[usize], origin: bool) {
+        self.want_with(host, peers, origin, |_| {});
+    }
+
+    /// The same, with other wishes: another payload id for a host that serves several, limits, an order.
+    pub(crate) fn want_with(
+        &mut self,
+        host: usize,
+        peers: &[usize],
+        origin: bool,
+        change: impl FnOnce(&mut Want),
+    ) -> TransferId {
         let now = self.now;
         let it = &mut self.hosts[host];
         if origin {
             it.held = Bitfield::full(&self.geometry);
         }
         let key = match it.conduct {
-            Conduct::WrongKey => [66; 32],
+            Conduct::WrongKey | Conduct::Replays => [66; 32],
             _ => [42; 32],
         };
-        let want = Want {
+        let mut want = Want {
             payload: PayloadId::from_bytes(PAYLOAD),
             geometry: self.geometry,
             key: AccessKey::from_bytes(key),
@@ -202,9 +275,21 @@ impl Network {
             peers: peers.iter().map(|peer| address(*peer)).collect(),
             origin,
             order: Order::RarestFirst,
+            limits: Limits::default(),
+            priority: Priority::default(),
         };
-        it.transfer = Some(it.engine.want(want, now).expect("a new payload"));
+        change(&mut want);
+        let transfer = it.engine.want(want, now).expect("a new payload");
+        it.transfer = Some(transfer);
         self.settle(host);
+        transfer
+    }
+
+    /// Does something with a host's engine, and what follows from it.
+    pub(crate) fn on<T>(&mut self, host: usize, work: impl FnOnce(&mut Engine, Instant) -> T) -> T {
+        let result = work(&mut self.hosts[host].engine, self.now);
+        self.settle(host);
+        result
     }
 
     /// The host dies at once, without a word; what it verified stays on its disk.
@@ -223,7 +308,7 @@ impl Network {
     /// A killed host comes back with its disk and an empty memory.
     pub(crate) fn restart(&mut self, host: usize, peers: &[usize]) {
         let id = *self.hosts[host].engine.node().as_bytes();
-        let engine = self.engine(id);
+        let engine = self.engine(id, Settings::default());
         let it = &mut self.hosts[host];
         it.engine = engine;
         it.alive = true;
@@ -319,11 +404,17 @@ impl Network {
             }
             Event::Dialled { host, address } => {
                 let other = host_at(address);
-                let there = self.hosts.get(other).is_some_and(|other| other.alive);
+                let there = self
+                    .hosts
+                    .get(other)
+                    .is_some_and(|other| other.alive && !other.outbound_only);
                 if !self.hosts[host].alive {
                 } else if there {
                     self.link(host, other);
                 } else {
+                    if other >= self.hosts.len() {
+                        *self.vain_dials.entry(host).or_default() += 1;
+                    }
                     self.hosts[host].engine.handle_dial_failed(address, now);
                 }
                 host
@@ -387,15 +478,24 @@ impl Network {
             }
             Action::Send { conn, message } => {
                 self.hosts[host].control_messages += 1;
-                let message = self.distort(host, message);
-                self.deliver(host, conn, message, now + self.latency);
+                for message in self.distort(host, message) {
+                    self.deliver(host, conn, message, now + self.latency);
+                }
             }
             Action::SendBlock {
                 conn, slot, block, ..
             } => {
-                if self.hosts[host].conduct == Conduct::Stalls {
-                    self.schedule(now, Event::Sent { host, conn });
-                    return;
+                match self.hosts[host].conduct {
+                    Conduct::Stalls => {
+                        self.schedule(now, Event::Sent { host, conn });
+                        return;
+                    }
+                    Conduct::Vanishes => {
+                        self.unlink(host, conn);
+                        self.hosts[host].engine.handle_disconnected(conn, now);
+                        return;
+                    }
+                    _ => {}
                 }
                 let bytes = match self.hosts[host].conduct {
                     Conduct::WrongBytes => &BAD[..block.len_bytes() as usize],
@@ -416,7 +516,11 @@ impl Network {
                 let Some(link) = self.links.get(&(host, conn)) else {
                     return;
                 };
+                let zone = self.hosts[host].zone;
                 let other = &mut self.hosts[link.other];
+                if zone.is_some() && other.zone.is_some() && zone != other.zone {
+                    other.imported_bytes += u64::from(block.len_bytes());
+                }
                 let enter = Duration::from_secs_f64(len / other.down_bytes_per_second);
                 let arrival = (sent + self.latency).max(other.down_free + enter);
                 other.down_free = arrival;
@@ -448,18 +552,114 @@ impl Network {
         }
     }
 
-    fn distort(&self, host: usize, message: Message) -> Message {
+    /// What a host really sends where its engine means `message`.
+    fn distort(&mut self, host: usize, message: Message) -> Vec<Message> {
+        let full = Bytes::from(Bitfield::full(&self.geometry).to_bytes());
+        let all = |slot| Message::Bitfield {
+            slot,
+            giving: false,
+            choked: false,
+            bits: full.clone(),
+        };
         match (self.hosts[host].conduct, message) {
             (
-                Conduct::Lies | Conduct::WrongBytes | Conduct::Stalls,
+                Conduct::Lies
+                | Conduct::WrongBytes
+                | Conduct::Stalls
+                | Conduct::Trickles
+                | Conduct::Vanishes,
                 Message::Bitfield { slot, .. },
-            ) => Message::Bitfield {
+            ) => vec![all(slot)],
+            (
+                Conduct::Replays,
+                Message::Join {
+                    slot,
+                    payload,
+                    proof,
+                },
+            ) => {
+                let pick = self.random() as usize;
+                let heard = self.heard_proofs.get(pick % self.heard_proofs.len().max(1));
+                let proof = heard.copied().unwrap_or(proof);
+                vec![Message::Join {
+                    slot,
+                    payload,
+                    proof,
+                }]
+            }
+            (Conduct::Floods, Message::Bitfield { slot, .. }) => {
+                let requests = self.geometry.pieces().take(100).map(|piece| {
+                    let block = self.geometry.blocks(piece).next().expect("a block");
+                    let block = RawBlock {
+                        piece: piece.get(),
+                        offset_bytes: 0,
+                        len_bytes: block.len_bytes(),
+                    };
+                    Message::Request { slot, block }
+                });
+                let haves = (0..100).map(|_| Message::Have {
+                    slot,
+                    pieces: (0..self.geometry.piece_count()).collect(),
+                });
+                [all(slot)]
+                    .into_iter()
+                    .chain(haves)
+                    .chain(requests)
+                    .collect()
+            }
+            (Conduct::Floods, message) => vec![message, Message::Ping, Message::Ping],
+            (Conduct::Unasked, Message::Bitfield { slot, .. }) => vec![
+                all(slot),
+                Message::Block {
+                    slot,
+                    piece: 0,
+                    offset_bytes: 0,
+                    bytes: Bytes::from_static(&BAD[..16 * 1024]),
+                },
+            ],
+            (Conduct::Oversized, Message::Bitfield { slot, .. }) => vec![Message::Bitfield {
                 slot,
                 giving: false,
                 choked: false,
-                bits: Bitfield::full(&self.geometry).to_bytes().into(),
-            },
-            (_, message) => message,
+                bits: Bytes::from(vec![0xff; 8192]),
+            }],
+            (Conduct::Garbage, Message::Bitfield { slot, .. }) => {
+                let beyond = vec![self.geometry.piece_count() + 7];
+                match self.random() % 4 {
+                    0 => vec![Message::Have {
+                        slot,
+                        pieces: vec![0],
+                    }],
+                    1 => vec![
+                        all(slot),
+                        Message::Offer {
+                            slot,
+                            pieces: beyond,
+                        },
+                    ],
+                    2 => vec![all(slot), all(slot)],
+                    _ => vec![
+                        all(slot),
+                        Message::Have {
+                            slot: Slot(4_711),
+                            pieces: beyond,
+                        },
+                    ],
+                }
+            }
+            (Conduct::Poisons, Message::Bitfield { slot, .. }) => {
+                let mut addresses = Vec::new();
+                for number in 0..16 {
+                    let nobody = 2_000 + (self.random() % 60_000) as usize;
+                    addresses.push(address(nobody + number));
+                }
+                let told = |slot| Message::Peers {
+                    slot,
+                    addresses: addresses.clone(),
+                };
+                vec![all(slot), told(slot), told(slot)]
+            }
+            (_, message) => vec![message],
         }
     }
 
@@ -469,6 +669,11 @@ impl Network {
         };
         let at = at.max(link.arrival);
         link.arrival = at;
+        if let Message::Join { proof, .. } = &message
+            && self.hosts[link.other].conduct == Conduct::Replays
+        {
+            self.heard_proofs.push(*proof);
+        }
         let event = Event::Message {
             host: link.other,
             conn: link.other_conn,

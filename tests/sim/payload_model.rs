@@ -14,8 +14,8 @@ use warren::payload::store::{
     AdoptedFile, BegunPartial, FileStamp, Origin, PartialPayload, PieceOutcome, Presence, Upload,
 };
 use warren::payload::{
-    AccessKey, Geometry, Manifest, ManifestParts, PayloadHasher, PayloadId, PieceIndex, ScopeId,
-    Store, StoreError, StoreSettings, StoredPayload,
+    AccessKey, Geometry, Hints, Manifest, ManifestParts, PayloadHasher, PayloadId, PieceIndex,
+    ScopeId, Store, StoreError, StoreSettings, StoredPayload,
 };
 use warren::testing::disk::{SeededNumbers, SimDisk};
 
@@ -59,6 +59,7 @@ impl Library {
                 key: AccessKey::from_bytes([index as u8; 32]),
                 name: None,
                 content_type: None,
+                hints: Hints::default(),
             };
             let manifest = Manifest::new(parts).expect("hashes that merge");
             Known { bytes, manifest }

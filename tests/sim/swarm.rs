@@ -199,18 +199,31 @@ fn honest_nodes_complete_among_hostile_ones() {
         let mut network = Network::new(geometry(size, 16 * 1024), Duration::from_millis(10), seed);
         network.check_every = 29;
         network.add_host(20.0 * MBIT, 20.0 * MBIT, Conduct::Honest);
+        // Twelve of sixty: one of each kind.
         let hostile = [
             Conduct::WrongBytes,
             Conduct::Stalls,
             Conduct::Lies,
             Conduct::WrongKey,
+            Conduct::Replays,
+            Conduct::Trickles,
+            Conduct::Vanishes,
+            Conduct::Floods,
+            Conduct::Unasked,
+            Conduct::Oversized,
+            Conduct::Garbage,
+            Conduct::Poisons,
         ];
         for number in 1..=60_usize {
             let conduct = match number % 5 {
                 0 => hostile[number / 5 % hostile.len()],
                 _ => Conduct::Honest,
             };
-            network.add_host(20.0 * MBIT, 20.0 * MBIT, conduct);
+            let up = match conduct {
+                Conduct::Trickles => 2_000.0,
+                _ => 20.0 * MBIT,
+            };
+            network.add_host(up, 20.0 * MBIT, conduct);
         }
         network.want(0, &[], true);
         for number in 1..=50 {
@@ -254,5 +267,80 @@ fn honest_nodes_complete_among_hostile_ones() {
             now - network.began
         );
         assert!(share <= 0.05, "wasted {share}");
+        for (host, dials) in &network.vain_dials {
+            assert!(
+                *dials <= 400,
+                "host {host} dialled {dials} times where nobody is"
+            );
+        }
     });
+}
+
+/// One kind of hostile node alone, a third of the swarm: each is survived by itself.
+// req: PEER-8
+// req: PEER-14
+// req: SWARM-12
+// req: SWARM-13
+#[test]
+fn each_kind_of_hostile_node_is_survived() {
+    for conduct in [
+        Conduct::WrongBytes,
+        Conduct::Stalls,
+        Conduct::Lies,
+        Conduct::Replays,
+        Conduct::Trickles,
+        Conduct::Vanishes,
+        Conduct::Floods,
+        Conduct::Unasked,
+        Conduct::Oversized,
+        Conduct::Garbage,
+        Conduct::Poisons,
+    ] {
+        let size = 1_500_000;
+        let mut network = Network::new(geometry(size, 16 * 1024), Duration::from_millis(10), 5);
+        network.check_every = 7;
+        network.add_host(20.0 * MBIT, 20.0 * MBIT, Conduct::Honest);
+        network.want(0, &[], true);
+        for number in 1..=12 {
+            let (up, conduct) = match (number % 3, conduct) {
+                (0, Conduct::Trickles) => (2_000.0, conduct),
+                (0, conduct) => (20.0 * MBIT, conduct),
+                _ => (20.0 * MBIT, Conduct::Honest),
+            };
+            network.add_host(up, 20.0 * MBIT, conduct);
+        }
+        for number in 1..=12 {
+            // Everybody knows a hostile one.
+            network.want(number, &[0, 3, 6], false);
+        }
+        let time = network.run(Duration::from_secs(300));
+        let time = time.unwrap_or_else(|| panic!("{conduct:?}\n{}", network.describe()));
+        let honest = |host: &&crate::network::Host| host.conduct == Conduct::Honest;
+        let ids: Vec<_> = network
+            .hosts
+            .iter()
+            .filter(honest)
+            .map(|it| it.engine.node())
+            .collect();
+        let (mut down, mut wasted) = (0, 0);
+        for host in network.hosts.iter().filter(honest) {
+            let banned = host.engine.banned(network.now);
+            assert!(
+                banned.iter().all(|node| !ids.contains(node)),
+                "{conduct:?}: an honest ban"
+            );
+            let counts = host.engine.stats(network.now)[0].counts;
+            down += counts.down_bytes;
+            wasted += counts.bad_bytes + counts.duplicate_bytes;
+        }
+        let share = wasted as f64 / down as f64;
+        println!("{conduct:?}: {time:?}, wasted {share:.4}");
+        // Two wrong pieces of 92 for each honest node are the price of a third of liars of this kind.
+        let most = if conduct == Conduct::WrongBytes {
+            0.08
+        } else {
+            0.05
+        };
+        assert!(share <= most, "{conduct:?} wasted {share}");
+    }
 }

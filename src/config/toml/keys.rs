@@ -7,8 +7,8 @@ use toml::Value;
 
 use super::kinds::{
     Address, File, HASHINGS, HeadSize, Integer, Kind as _, LOG_FORMATS, LOGIN_NAMES, Maybe,
-    Mechanisms, MemorySize, Name, Names, Networks, OneOf, QOS_STYLES, SAN_TYPES, SYNC_MODES, Size,
-    Span, Text, VERIFICATIONS, Versions, Watermark, YesOrNo,
+    Mechanisms, MemorySize, Name, Names, Networks, OneOf, QOS_STYLES, Rate, SAN_TYPES, SYNC_MODES,
+    Size, Span, Text, VERIFICATIONS, Versions, Watermark, WebSeedHosts, YesOrNo, ZoneLabel,
 };
 use crate::config::ServerSettings;
 
@@ -211,6 +211,37 @@ pub const KEYS: &[Key] = &[
     ),
     key!("payload.retention", Start, payload.retention, Span),
     key!("payload.quota", Start, payload.quota_bytes, Maybe(Size)),
+    key!(
+        "swarm.up_rate",
+        Reload,
+        swarm.up_bytes_per_second,
+        Maybe(Rate)
+    ),
+    key!(
+        "swarm.down_rate",
+        Reload,
+        swarm.down_bytes_per_second,
+        Maybe(Rate)
+    ),
+    key!(
+        "swarm.up_quota_day",
+        Reload,
+        swarm.up_day_bytes_max,
+        Maybe(Size)
+    ),
+    key!(
+        "swarm.up_quota_total",
+        Reload,
+        swarm.up_total_bytes_max,
+        Maybe(Size)
+    ),
+    key!("swarm.zone", Start, swarm.zone, Maybe(ZoneLabel)),
+    key!(
+        "swarm.web_seed_hosts",
+        Start,
+        swarm.web_seed_hosts,
+        WebSeedHosts
+    ),
     key!(
         "connection.frame_max",
         Reload,

@@ -3,6 +3,7 @@
 //! Owns: one pair of functions for each kind. What `show` gives, `read` takes for the same value.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use toml::Value;
 
 use crate::config::{
     LogFormat, LoginFrom, Mechanism, MemoryWatermark, Network, NetworkError, PasswordHashing,
-    PeerVerification, QosStyle, SanType, SyncMode, TlsVersions, parse_duration, parse_size,
+    PeerVerification, QosStyle, SanType, SyncMode, TlsVersions, WebSeedHost, WebSeedHostError,
+    Zone, ZoneError, parse_duration, parse_rate, parse_size,
 };
 
 /// How a kind of value stands in a file.
@@ -33,6 +35,12 @@ pub(super) struct File;
 pub(super) struct Address;
 /// Bytes, as a number or with a unit.
 pub(super) struct Size;
+/// A list of hosts of web seeds.
+pub(super) struct WebSeedHosts;
+/// A zone's label.
+pub(super) struct ZoneLabel;
+/// Bytes per second, as a number or with a unit.
+pub(super) struct Rate;
 /// A size that fits memory and is not 0.
 pub(super) struct MemorySize;
 /// A size that a request's head may have: the HTTP library needs some room.
@@ -120,6 +128,51 @@ impl Kind<SocketAddr> for Address {
 
     fn show(&self, setting: &SocketAddr) -> Option<Value> {
         string(setting.to_string())
+    }
+}
+
+impl Kind<Vec<WebSeedHost>> for WebSeedHosts {
+    fn read(&self, value: &Value) -> Result<Vec<WebSeedHost>, String> {
+        let hosts = Names.read(value)?;
+        let hosts = hosts.iter().map(|host| host.parse());
+        hosts
+            .collect::<Result<_, WebSeedHostError>>()
+            .map_err(|error| error.to_string())
+    }
+
+    fn show(&self, setting: &Vec<WebSeedHost>) -> Option<Value> {
+        let hosts = setting.iter().map(|host| Value::String(host.to_string()));
+        Some(Value::Array(hosts.collect()))
+    }
+}
+
+impl Kind<Zone> for ZoneLabel {
+    fn read(&self, value: &Value) -> Result<Zone, String> {
+        text(value)?
+            .parse()
+            .map_err(|error: ZoneError| error.to_string())
+    }
+
+    fn show(&self, setting: &Zone) -> Option<Value> {
+        string(setting.as_str())
+    }
+}
+
+impl Kind<NonZeroU64> for Rate {
+    fn read(&self, value: &Value) -> Result<NonZeroU64, String> {
+        let text = match value {
+            Value::Integer(bytes) => bytes.to_string(),
+            Value::String(text) => text.clone(),
+            _ => return Err("expected a rate, as in \"2MiB/s\"".to_owned()),
+        };
+        parse_rate(&text).map_err(|error| error.to_string())
+    }
+
+    fn show(&self, setting: &NonZeroU64) -> Option<Value> {
+        match Size.show(&setting.get())? {
+            Value::String(size) => string(format!("{size}/s")),
+            other => Some(other),
+        }
     }
 }
 

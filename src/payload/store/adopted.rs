@@ -17,7 +17,7 @@ use crate::payload::bitfield::Bitfield;
 use crate::payload::geometry::Geometry;
 use crate::payload::hash::PayloadHasher;
 use crate::payload::id::AccessKey;
-use crate::payload::manifest::{Manifest, ManifestParts};
+use crate::payload::manifest::{Hints, Manifest, ManifestParts};
 use crate::payload::store::error::StoreError;
 use crate::payload::store::reader::{hash_piece_of, pieces_of_range};
 use crate::payload::writer::WRITE_BYTES;
@@ -109,6 +109,7 @@ impl AdoptedFile {
             key,
             name,
             content_type,
+            hints: Hints::default(),
         })?;
         let checked = Bitfield::empty(&geometry);
         Ok(Self {

@@ -9,7 +9,9 @@ use std::path::Path;
 use crate::disk::{Disk, OpenMode};
 use crate::payload::geometry::{Geometry, PieceBytes};
 use crate::payload::id::{AccessKey, HASH_BYTES, PayloadId, PieceHash};
-use crate::payload::manifest::{CONTENT_TYPE_BYTES_MAX, Manifest, ManifestParts, NAME_BYTES_MAX};
+use crate::payload::manifest::{
+    CONTENT_TYPE_BYTES_MAX, Hints, Manifest, ManifestParts, NAME_BYTES_MAX,
+};
 use crate::payload::store::error::StoreError;
 
 const MAGIC: &[u8; 8] = b"WARRENP1";
@@ -123,6 +125,8 @@ pub(super) fn read_manifest(
         key,
         name,
         content_type,
+        // What the sender wished is in the message alone, as its peers are.
+        hints: Hints::default(),
     };
     Manifest::new(parts).map_err(|_| StoreError::Damaged {
         id,

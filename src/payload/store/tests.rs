@@ -10,7 +10,7 @@ use super::*;
 use crate::disk::{DirEntry, DiskFile, OpenMode, OsDisk};
 use crate::payload::geometry::PieceIndex;
 use crate::payload::hash::PayloadHasher;
-use crate::payload::manifest::ManifestParts;
+use crate::payload::manifest::{Hints, ManifestParts};
 
 const SCOPE: ScopeId = ScopeId::new(3);
 const OTHER_SCOPE: ScopeId = ScopeId::new(4);
@@ -124,6 +124,7 @@ fn manifest_of(bytes: &[u8]) -> Manifest {
         key: key(9),
         name: Some("film".to_owned()),
         content_type: None,
+        hints: Hints::default(),
     })
     .expect("valid")
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::disk::{DiskFile, OpenMode};
 use crate::payload::geometry::Geometry;
 use crate::payload::id::{AccessKey, ScopeId};
-use crate::payload::manifest::{Manifest, ManifestParts};
+use crate::payload::manifest::{Hints, Manifest, ManifestParts};
 use crate::payload::store::error::StoreError;
 use crate::payload::store::paths::Key;
 use crate::payload::store::reserve::Reservation;
@@ -113,6 +113,7 @@ impl Upload {
             key: key.clone(),
             name: None,
             content_type: None,
+            hints: Hints::default(),
         })?;
         let store_key = Key { scope, id };
         let reference = PayloadReference::take(&inner, store_key);

@@ -127,6 +127,22 @@ impl Output {
         self.closed.cancel();
     }
 
+    /// Waits until the connection is to end.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// The next messages, encoded; blocks are for sockets alone and left out.
+    pub(super) async fn messages(&self) -> BytesMut {
+        loop {
+            match self.next() {
+                Some(Part::Messages(bytes)) => return bytes,
+                Some(Part::Block(_)) => {}
+                None => self.filled.notified().await,
+            }
+        }
+    }
+
     fn next(&self) -> Option<Part> {
         let mut queue = self.queue.lock();
         let part = queue.parts.pop_front()?;

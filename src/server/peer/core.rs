@@ -19,6 +19,7 @@ use super::connection::Output;
 use super::disk::{self, Job};
 use super::listener;
 use super::transfer::TransferIo;
+use crate::config::WebSeedHost;
 use crate::payload::Store;
 use crate::swarm::{Action, ConnId, Engine, Settings, TransferId};
 
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     pub(super) core: Mutex<Core>,
     pub(super) store: Store,
     pub(super) settings: Settings,
+    pub(super) web_seed_hosts: Vec<WebSeedHost>,
+    pub(super) web_trust: Option<Arc<rustls::ClientConfig>>,
     pub(super) buffers: Buffers,
     pub(super) timer: Notify,
     pub(super) stopping: CancellationToken,

@@ -96,10 +96,21 @@ impl TransferIo {
     }
 
     pub(super) fn read(&self, block: BlockRange, buffer: &mut [u8]) -> Result<(), StoreError> {
-        let offset = self.geometry.block_bytes(block).start;
+        self.read_bytes(self.geometry.block_bytes(block).start, buffer)
+    }
+
+    fn read_bytes(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
         match &self.source {
             Source::Whole(reader) | Source::Stored(reader, _) => reader.read_at(buffer, offset),
             Source::Partial(reader, _) => reader.read_at(buffer, offset),
+        }
+    }
+
+    /// Whether a piece is verified and written.
+    fn holds(&self, piece: PieceIndex) -> bool {
+        match &self.source {
+            Source::Whole(_) | Source::Stored(..) => true,
+            Source::Partial(_, partial) => partial.held().has(piece),
         }
     }
 
@@ -192,8 +203,8 @@ impl TransferIo {
 
 /// A payload's part in its swarm: it ends when this is dropped.
 pub struct SwarmTransfer {
-    shared: Arc<Shared>,
-    id: TransferId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: TransferId,
     io: Arc<TransferIo>,
     progress: watch::Receiver<Progress>,
 }
@@ -234,6 +245,44 @@ impl SwarmTransfer {
             Ok(End::Failed(error)) => Err(error.clone()),
             Ok(End::Running) | Err(_) => Err(FetchError::Stopped),
         }
+    }
+
+    /// Reads at `offset_bytes`, waiting for the piece there if it is not verified yet; at most to its end.
+    ///
+    /// What follows is fetched first from then on, if the payload is fetched in order. 0 bytes is the end.
+    ///
+    /// # Errors
+    /// If this node's storage failed, or the swarm was shut down first.
+    pub async fn read_at(&self, offset_bytes: u64, buffer: &mut [u8]) -> Result<usize, FetchError> {
+        // req: SWARM-35
+        let geometry = self.io.geometry;
+        let piece_bytes = u64::from(geometry.piece_bytes().get());
+        let number = u32::try_from(offset_bytes / piece_bytes).unwrap_or(u32::MAX);
+        let Some(piece) = geometry.piece_index(number) else {
+            return Ok(0);
+        };
+        core::with(&self.shared, |core, _| {
+            core.engine.set_read_position(self.id, offset_bytes);
+        });
+        let mut progress = self.progress.clone();
+        let mut end = self.io.end.subscribe();
+        while !self.io.holds(piece) {
+            if let End::Failed(error) = &*end.borrow_and_update() {
+                return Err(error.clone());
+            }
+            tokio::select! {
+                changed = progress.changed() => changed.map_err(|_| FetchError::Stopped)?,
+                changed = end.changed() => changed.map_err(|_| FetchError::Stopped)?,
+            }
+        }
+        let begins = u64::from(number) * piece_bytes;
+        let ends = begins + u64::from(geometry.piece_len_bytes(piece));
+        let left = usize::try_from(ends - offset_bytes).unwrap_or(usize::MAX);
+        let count = left.min(buffer.len());
+        let (portion, _) = buffer.split_at_mut(count);
+        let read = self.io.read_bytes(offset_bytes, portion);
+        read.map_err(|error| FetchError::Storage(Arc::new(error)))?;
+        Ok(count)
     }
 
     /// Knows one more address of a peer, for instance from its presence message.

@@ -170,10 +170,20 @@ impl Engine {
         }
         // req: SWARM-9
         let full = transfer.members.len() >= self.shared.settings.neighbours_max;
-        if full {
-            self.turn_away(id, conn, ours, slot);
-            return Ok(());
+        let zone = self.shared.settings.zone.as_ref();
+        let surplus = transfer.far_surplus(zone);
+        match surplus.filter(|_| full && !member.is_far(zone)) {
+            // req: SWARM-37
+            Some(far) => self.leave(id, far, Reason::Full, now),
+            None if full => {
+                self.turn_away(id, conn, ours, slot);
+                return Ok(());
+            }
+            None => {}
         }
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return Ok(());
+        };
         transfer.add_member(conn, member, &mut self.shared, now);
         self.tell_newcomer(id, conn, now);
         self.drop_duplicate(conn, &hello, now);
@@ -207,18 +217,26 @@ impl Engine {
             return Vec::new();
         };
         let told = transfer.members.get(&conn).map(|member| &member.told);
-        let own = self.peers.get(&conn).and_then(Peer::dialable);
-        let mut addresses: Vec<SocketAddr> = transfer
+        let peer = self.peers.get(&conn);
+        let own = peer.and_then(Peer::dialable);
+        let hello = peer.and_then(Peer::their_hello);
+        let zone = hello.and_then(|hello| hello.zone.as_ref());
+        let mut addresses: Vec<(bool, u64, SocketAddr)> = transfer
             .members
             .iter()
             .filter(|(other, _)| **other != conn)
-            .filter_map(|(_, member)| member.address)
-            .filter(|address| Some(*address) != own)
-            .filter(|address| told.is_none_or(|told| !told.contains(address)))
+            .filter_map(|(_, member)| Some((member.is_far(zone), member.address?)))
+            .filter(|(_, address)| Some(*address) != own)
+            .filter(|(_, address)| told.is_none_or(|told| !told.contains(address)))
+            .map(|(is_far, address)| {
+                let tie = mix(salt ^ u64::from(address.port()) ^ ip_bits(&address));
+                (is_far, tie, address)
+            })
             .collect();
-        addresses.sort_by_key(|address| mix(salt ^ u64::from(address.port()) ^ ip_bits(address)));
+        // req: SWARM-37
+        addresses.sort_unstable();
         addresses.truncate(count);
-        addresses
+        addresses.into_iter().map(|(.., address)| address).collect()
     }
 
     /// A new member learns of half of the others; they learn of it in time.
@@ -372,12 +390,22 @@ impl Engine {
         let settings = &self.shared.settings;
         let (aim, dials_max) = (settings.neighbours_aim, settings.dials_max);
         let connections_max = settings.connections_max;
+        let neighbours_max = settings.neighbours_max;
+        let zone = settings.zone.clone();
+        let dials_out_only = settings.listen_port.is_none();
         loop {
             let salt = self.shared.random.next();
-            let Some(transfer) = self.transfers.get_mut(&id).filter(|it| it.is_fetching()) else {
+            let Some(transfer) = self
+                .transfers
+                .get_mut(&id)
+                .filter(|it| it.is_dialling(dials_out_only))
+            else {
                 return;
             };
-            if transfer.members.len() + transfer.book.dialling_count() >= aim {
+            let dialling = transfer.book.dialling_count();
+            if transfer.neighbour_count(zone.as_ref()) + dialling >= aim
+                || transfer.members.len() + dialling >= neighbours_max
+            {
                 return;
             }
             let Some(address) = transfer.book.next(salt, now) else {

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Engine;
-use crate::payload::{Bitfield, PayloadId};
+use crate::payload::{Bitfield, PayloadId, Priority};
+use crate::swarm::flow::Limits;
 use crate::swarm::peer::PeerCounts;
 use crate::swarm::requests::TransferId;
 use crate::swarm::transfer::{TransferCounts, TransferState};
@@ -37,6 +38,10 @@ pub struct TransferStats {
     pub down_bytes_per_second: u64,
     /// Bytes sent per second lately.
     pub up_bytes_per_second: u64,
+    /// Its own limits.
+    pub limits: Limits,
+    /// Its share where payloads compete.
+    pub priority: Priority,
     /// The peers that take part now.
     pub peers: Vec<PeerStats>,
     /// What connections that are gone did, by node; some of these nodes may be among the peers again.
@@ -91,6 +96,11 @@ impl Engine {
             counts: transfer.counts,
             down_bytes_per_second: transfer.down_rate.bytes_per_second(now),
             up_bytes_per_second: transfer.up_rate.bytes_per_second(now),
+            limits: Limits {
+                up: self.shared.uploads.flow.lane_limit(id),
+                down: self.shared.down.lane_limit(id),
+            },
+            priority: self.shared.uploads.flow.priority(id),
             peers: peers.collect(),
             past: transfer
                 .past

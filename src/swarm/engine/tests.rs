@@ -29,6 +29,8 @@ fn want(have: Bitfield, origin: bool) -> Want {
         peers: Vec::new(),
         origin,
         order: Order::RarestFirst,
+        limits: Limits::default(),
+        priority: Priority::default(),
     }
 }
 
@@ -95,7 +97,7 @@ impl Scripted {
             panic!("hello comes first");
         };
         self.peer.open(hello, &Self::us()).expect("a hello");
-        let hello = self.peer.hello(Self::us(), None, 16);
+        let hello = self.peer.hello(Self::us(), &Settings::default());
         self.say(Message::Hello(hello));
     }
 
@@ -216,7 +218,7 @@ fn hello_is_said_once_and_first() {
     assert_eq!(early.closed(), Some(PeerError::HelloOrder));
     let mut twice = Scripted::new(full(), false);
     twice.greet();
-    let again = twice.peer.hello(Scripted::us(), None, 16);
+    let again = twice.peer.hello(Scripted::us(), &Settings::default());
     twice.say(Message::Hello(again));
     assert_eq!(twice.closed(), Some(PeerError::HelloOrder));
     let mut mirror = Scripted::new(full(), false);
@@ -225,6 +227,7 @@ fn hello_is_said_once_and_first() {
         nonce: [1; 32],
         listen_port: 0,
         requests_max: 1,
+        zone: None,
     };
     mirror.say(Message::Hello(own));
     assert_eq!(mirror.closed(), Some(PeerError::SelfConnection));

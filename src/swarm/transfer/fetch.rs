@@ -9,10 +9,11 @@ use bytes::Bytes;
 use super::{Shared, Transfer, TransferState};
 use crate::payload::{Bitfield, BlockRange, PieceIndex};
 use crate::swarm::engine::Action;
-use crate::swarm::limits::ENDGAME_AGE_MIN;
+use crate::swarm::limits::{ENDGAME_AGE_MIN, IMPORT_TURN};
 use crate::swarm::peer::PeerError;
-use crate::swarm::picker::pick;
+use crate::swarm::picker::{Order, pick};
 use crate::swarm::requests::{Attempt, ConnId, Match, raw};
+use crate::swarm::window::pick_in_window;
 use crate::swarm::wire::{Message, NodeId, RawBlock};
 
 /// Pieces of one payload fetched at a time even when the node's bound on bytes is reached.
@@ -124,9 +125,15 @@ impl Transfer {
             if member.chokes_us || !member.pacing.has_room(member.requests_allowed) {
                 return;
             }
+            // req: SWARM-30
+            if !shared.down.may_go(self.id, now) {
+                return;
+            }
             let Some(block) = self.next_block(conn, shared, now) else {
                 return;
             };
+            let len_bytes = u64::from(block.len_bytes());
+            shared.down.charge(self.id, len_bytes, now);
             if let Some(member) = self.members.get_mut(&conn) {
                 // req: SWARM-10
                 super::serve::tell_news(conn, member, shared, now);
@@ -157,8 +164,8 @@ impl Transfer {
             return None;
         }
         let piece = self
-            .new_piece(conn)
-            .or_else(|| self.second_source(conn, now))?;
+            .new_piece(conn, shared, now)
+            .or_else(|| self.second_source(conn, shared, now))?;
         let member = self.members.get_mut(&conn)?;
         member.attempting.push(piece);
         self.wanted.clear(piece);
@@ -170,26 +177,47 @@ impl Transfer {
     }
 
     /// A piece that nobody is asked for yet.
-    fn new_piece(&self, conn: ConnId) -> Option<PieceIndex> {
+    fn new_piece(&mut self, conn: ConnId, shared: &Shared, now: Instant) -> Option<PieceIndex> {
         let member = self.members.get(&conn)?;
         let offered = member.offered.iter().find(|piece| self.wanted.has(**piece));
+        let zone = shared.settings.zone.as_ref();
         let piece = match offered {
             Some(piece) => *piece,
             None if member.giving => return None,
-            None => pick(
-                self.order,
-                &self.geometry,
-                &self.wanted,
-                member.have.as_ref()?,
-                &self.availability,
-                self.salt,
-            )?,
+            None if member.is_far(zone) => self.import(conn, shared.node, zone, now)?,
+            None => self.pick_for(member.have.as_ref()?)?,
         };
         self.is_free_at(conn, piece).then_some(piece)
     }
 
+    /// The piece to ask for of those that a peer holds, by this transfer's order.
+    fn pick_for(&self, held: &Bitfield) -> Option<PieceIndex> {
+        let next_read = match self.order {
+            Order::RarestFirst => None,
+            Order::InOrder => pick_in_window(
+                &self.geometry,
+                &self.have,
+                &self.wanted,
+                held,
+                &self.availability,
+                self.read_piece,
+                self.salt,
+            ),
+        };
+        next_read.or_else(|| {
+            pick(
+                Order::RarestFirst,
+                &self.geometry,
+                &self.wanted,
+                held,
+                &self.availability,
+                self.salt,
+            )
+        })
+    }
+
     /// In the endgame, a piece that somebody else has been asked for, for the longest time.
-    fn second_source(&mut self, conn: ConnId, now: Instant) -> Option<PieceIndex> {
+    fn second_source(&mut self, conn: ConnId, shared: &Shared, now: Instant) -> Option<PieceIndex> {
         // req: SWARM-4
         if !self.is_endgame() {
             return None;
@@ -199,6 +227,11 @@ impl Transfer {
             return None;
         }
         let have = member.have.as_ref()?;
+        let age_min = if member.is_far(shared.settings.zone.as_ref()) {
+            IMPORT_TURN
+        } else {
+            ENDGAME_AGE_MIN
+        };
         let (piece, _) = self
             .attempts
             .iter()
@@ -208,8 +241,7 @@ impl Transfer {
                 _ => None,
             })
             .filter(|(piece, since)| {
-                now.saturating_duration_since(*since) >= ENDGAME_AGE_MIN
-                    && self.is_free_at(conn, *piece)
+                now.saturating_duration_since(*since) >= age_min && self.is_free_at(conn, *piece)
             })
             .min_by_key(|(_, since)| *since)?;
         let piece_bytes = u64::from(self.geometry.piece_bytes().get());
@@ -341,7 +373,11 @@ impl Transfer {
         let Some(member) = self.members.get_mut(&conn) else {
             return Ok(());
         };
-        match member.pacing.rejected(block) {
+        let matched = member.pacing.rejected(block);
+        if matched != Match::Unasked {
+            shared.down.refund(self.id, u64::from(block.len_bytes));
+        }
+        match matched {
             Match::Unasked => return Err(PeerError::AnsweredUnasked),
             Match::Cancelled => return Ok(()),
             Match::Wanted => {}

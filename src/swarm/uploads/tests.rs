@@ -1,7 +1,7 @@
-//! Which request goes out next, and who has a slot.
+//! Which request goes out next.
 
 use super::*;
-use crate::payload::{Geometry, PieceBytes};
+use crate::payload::{Geometry, PieceBytes, Priority};
 
 const BLOCK: u64 = 32 * 1024;
 
@@ -27,6 +27,14 @@ fn rarity(piece: PieceIndex) -> Rank {
     }
 }
 
+fn uploads(now: Instant) -> Uploads {
+    let mut flow = Flow::new(None, now);
+    for transfer in [ONE, TWO] {
+        flow.add(transfer, None, Priority::default(), now);
+    }
+    Uploads::new(flow)
+}
+
 const ONE: TransferId = TransferId(1);
 const TWO: TransferId = TransferId(2);
 
@@ -35,8 +43,7 @@ const TWO: TransferId = TransferId(2);
 #[test]
 fn rarest_goes_first_and_the_rest_waits() {
     let now = Instant::now();
-    let mut uploads = Uploads::default();
-    uploads.add_transfer(ONE);
+    let mut uploads = uploads(now);
     for (conn, index) in [(1, 5), (2, 3), (3, 4)] {
         uploads.ask(ONE, ConnId(conn), block(index), now);
     }
@@ -57,8 +64,7 @@ fn rarest_goes_first_and_the_rest_waits() {
 #[test]
 fn stuck_socket_does_not_hold_up_others() {
     let now = Instant::now();
-    let mut uploads = Uploads::default();
-    uploads.add_transfer(ONE);
+    let mut uploads = uploads(now);
     for index in 0..3 {
         uploads.ask(ONE, ConnId(1), block(index), now);
     }
@@ -76,14 +82,29 @@ fn stuck_socket_does_not_hold_up_others() {
     assert_eq!(upload.map(|upload| upload.conn), Some(ConnId(2)));
 }
 
+/// A socket that is stuck already is no reason to wake: time would stand still for whoever drives the engine.
+// req: SWARM-6
+#[test]
+fn stuck_socket_wakes_once() {
+    let mut now = Instant::now();
+    let mut uploads = uploads(now);
+    for index in 0..4 {
+        uploads.ask(ONE, ConnId(1), block(index), now);
+    }
+    let next =
+        |uploads: &mut Uploads, now| uploads.next(&settings(), now, |_, _, _| Rank::default());
+    while next(&mut uploads, now).is_some() {}
+    now = uploads.timeout().expect("it may get stuck");
+    assert!(next(&mut uploads, now).is_none(), "its socket is full");
+    assert_eq!(uploads.timeout(), None);
+}
+
 /// Two payloads get the uplink in turn, whichever asked more.
 // req: SWARM-8
 #[test]
 fn payloads_share_the_uplink() {
     let now = Instant::now();
-    let mut uploads = Uploads::default();
-    uploads.add_transfer(ONE);
-    uploads.add_transfer(TWO);
+    let mut uploads = uploads(now);
     for index in 0..20 {
         uploads.ask(ONE, ConnId(1), block(index), now);
         uploads.ask(ONE, ConnId(2), block(index), now);
@@ -100,24 +121,4 @@ fn payloads_share_the_uplink() {
         uploads.sent(upload.conn, now);
     }
     assert_eq!(sent, [5, 5]);
-}
-
-/// With fewer slots than peers each is served in turn, and a leaver's slot is passed on.
-// req: SWARM-7
-#[test]
-fn slots_go_round() {
-    let mut now = Instant::now();
-    let mut slots = Slots::default();
-    assert!(slots.join(ONE, ConnId(1), 2, now));
-    assert_eq!(slots.rotate(now), None, "nobody waits");
-    now += Duration::from_secs(1);
-    assert!(slots.join(ONE, ConnId(2), 2, now));
-    assert!(!slots.join(ONE, ConnId(3), 2, now));
-    now += Duration::from_secs(1);
-    assert_eq!(
-        slots.rotate(now),
-        Some([(ONE, ConnId(1)), (ONE, ConnId(3))])
-    );
-    assert_eq!(slots.leave(ONE, ConnId(2), now), Some((ONE, ConnId(1))));
-    assert_eq!(slots.leave(ONE, ConnId(1), now), None);
 }

@@ -31,14 +31,16 @@ fn any_message() -> impl Strategy<Value = Message> {
             any::<[u8; 32]>(),
             any::<[u8; 32]>(),
             any::<u16>(),
-            1_u16..=64
+            1_u16..=64,
+            proptest::option::of("[a-zA-Z0-9._-]{1,32}")
         )
             .prop_map(
-                |(node, nonce, listen_port, requests_max)| Message::Hello(Hello {
+                |(node, nonce, listen_port, requests_max, zone)| Message::Hello(Hello {
                     node: NodeId(node),
                     nonce,
                     listen_port,
-                    requests_max
+                    requests_max,
+                    zone: zone.map(|zone| zone.parse().expect("a zone"))
                 })
             ),
         (slot(), payload(), any::<[u8; 32]>()).prop_map(|(slot, payload, proof)| Message::Join {
@@ -146,6 +148,42 @@ fn oversize_and_empty_lengths_are_refused_before_the_content_came() {
     assert_eq!(decode(&mut unknown), Err(WireError::Kind { kind: 16 }));
 }
 
+/// A zone is a short label; anything else behind the fixed part is refused.
+// req: PEER-15
+#[test]
+fn zones_are_labels() {
+    let hello = |zone: &[u8]| {
+        let mut bytes = BytesMut::new();
+        encode(
+            &Message::Hello(Hello {
+                node: NodeId([1; 32]),
+                nonce: [2; 32],
+                listen_port: 5690,
+                requests_max: 16,
+                zone: None,
+            }),
+            &mut bytes,
+        );
+        bytes.extend_from_slice(zone);
+        let length = u32::try_from(bytes.len() - 4).expect("short").to_be_bytes();
+        bytes[..4].copy_from_slice(&length);
+        decode(&mut bytes)
+    };
+    let zone = |read: Result<Option<Message>, WireError>| match read {
+        Ok(Some(Message::Hello(hello))) => hello.zone.map(|zone| zone.to_string()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(zone(hello(b"")), None);
+    assert_eq!(zone(hello(b"rack-7.b_1")).as_deref(), Some("rack-7.b_1"));
+    assert_eq!(
+        zone(hello(&[b'z'; 32])).as_deref(),
+        Some("z".repeat(32).as_str())
+    );
+    for bad in [&b"a b"[..], b"\n", &[0xff], &[b'z'; 33], b"a,b"] {
+        assert!(hello(bad).is_err(), "{bad:?}");
+    }
+}
+
 /// Another magic or version is no Hello.
 // req: PEER-2
 #[test]
@@ -155,6 +193,7 @@ fn hello_of_another_protocol_is_refused() {
         nonce: [2; 32],
         listen_port: 5690,
         requests_max: 16,
+        zone: None,
     });
     let mut good = BytesMut::new();
     encode(&hello, &mut good);
