@@ -16,6 +16,9 @@ use warren::swarm::{
     TransferId, TransferState, Want,
 };
 
+/// A block that is longer than this on its way takes no place in the downlink of whom it goes to.
+const SLOW_SENDER: Duration = Duration::from_secs(1);
+
 static GOOD: [u8; 256 * 1024] = [0; 256 * 1024];
 static BAD: [u8; 256 * 1024] = [1; 256 * 1024];
 
@@ -522,8 +525,14 @@ impl Network {
                     other.imported_bytes += u64::from(block.len_bytes());
                 }
                 let enter = Duration::from_secs_f64(len / other.down_bytes_per_second);
-                let arrival = (sent + self.latency).max(other.down_free + enter);
-                other.down_free = arrival;
+                let reaches = sent + self.latency;
+                let arrival = if reaches > now + SLOW_SENDER {
+                    // It enters in good time; others must not wait behind what is not there yet.
+                    reaches
+                } else {
+                    other.down_free = reaches.max(other.down_free + enter);
+                    other.down_free
+                };
                 self.deliver(host, conn, message, arrival);
             }
             Action::Close { conn, .. } => self.unlink(host, conn),
