@@ -39,7 +39,7 @@ fn three_zones(knows: bool, seed: u64) -> (f64, [f64; 3]) {
 // req: SWARM-36
 // req: SWARM-37
 #[test]
-#[ignore = "four whole swarms take minutes without optimization: cargo test --release --test sim -- --ignored zones"]
+#[ignore = "two whole swarms take minutes without optimization; by hand: cargo test --release --test sim -- --ignored zones"]
 fn payload_crosses_each_border_about_once() {
     for seed in [1] {
         let (time, copies) = three_zones(true, seed);
