@@ -1,11 +1,14 @@
 //! RELIABILITY T17 for AMQP: every method with every right that it needs, and without each of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use warren::amqp::field::{FieldTable, FieldValue, ShortString};
 use warren::amqp::header::Properties;
 use warren::amqp::method::{Method, basic, channel, confirm, connection, exchange, queue, tx};
-use warren::broker::{Name, PasswordHash, Permissions, TopicPermissions};
+use warren::broker::{
+    Name, PasswordHash, Permissions, Token, TokenAuthority, TokenError, TopicPermissions,
+};
 
 use crate::broker::Own;
 use crate::wire::{Client, Event, Opening};
@@ -267,6 +270,44 @@ fn permissions(rights: &BTreeSet<(Right, &str)>) -> Permissions {
 struct Trial {
     own: Own,
     keeper: Client,
+    login: Login,
+}
+
+/// Where somebody's rights come from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Login {
+    Account,
+    Token,
+}
+
+/// Takes any password of somebody for a token with these scopes.
+#[derive(Debug)]
+struct Scopes(Vec<String>);
+
+impl TokenAuthority for Scopes {
+    fn verify(&self, _: &[u8], given: &[u8]) -> Option<Result<Token, TokenError>> {
+        (given == NAME.as_bytes()).then(|| {
+            Ok(Token {
+                user: NAME.to_owned(),
+                scopes: self.0.clone(),
+                expires_unix_s: None,
+            })
+        })
+    }
+}
+
+/// The scopes that give these rights, and one that only opens the vhost.
+fn scopes(rights: &BTreeSet<(Right, &str)>) -> Vec<String> {
+    let scope = |(right, name): &(Right, &str)| {
+        let access = match right {
+            Configure => "configure",
+            Write => "write",
+            Read => "read",
+        };
+        format!("{access}:%2F/{name}")
+    };
+    let open = std::iter::once("read:%2F/nothing-at-all".to_owned());
+    rights.iter().map(scope).chain(open).collect()
 }
 
 const NAME: &str = "somebody";
@@ -290,7 +331,22 @@ impl Trial {
             .expect("stored");
         let mut keeper = Client::connect(own.address());
         keeper.open(1);
-        Self { own, keeper }
+        let login = Login::Account;
+        Self { own, keeper, login }
+    }
+
+    /// Gives somebody these rights and no others.
+    fn give(&self, rights: &BTreeSet<(Right, &str)>) {
+        match self.login {
+            Login::Account => self.allow(permissions(rights)),
+            Login::Token => {
+                // What the account may do gives a token nothing.
+                self.allow(Permissions::all());
+                let scopes = Arc::new(Scopes(scopes(rights)));
+                let users = self.own.broker().users();
+                users.set_token_authority(Some(scopes));
+            }
+        }
     }
 
     fn allow(&self, permissions: Permissions) {
@@ -338,7 +394,7 @@ impl Trial {
     /// Whether somebody with these rights may; a refusal has RabbitMQ's code and words.
     fn may(&mut self, method: &Method, rights: &BTreeSet<(Right, &str)>) -> bool {
         self.prepare();
-        self.allow(permissions(rights));
+        self.give(rights);
         let mut client = Client::connect_as(self.own.address(), &opening());
         client.open(1);
         match method {
@@ -376,7 +432,20 @@ impl Trial {
 /// A method goes with exactly the rights of its row, and with none of them missing; nothing goes without any.
 #[test]
 fn every_method_asks_for_its_rights() {
+    try_every_method(Login::Account);
+}
+
+/// The same with the scopes of a token, whatever the account of that name may do.
+// req: OAUTH-1
+// req: OAUTH-2
+#[test]
+fn every_method_asks_for_its_scopes() {
+    try_every_method(Login::Token);
+}
+
+fn try_every_method(login: Login) {
     let mut trial = Trial::new();
+    trial.login = login;
     for case in cases() {
         let all: BTreeSet<_> = case.rights.iter().copied().collect();
         assert!(

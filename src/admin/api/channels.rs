@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use crate::broker::{AckMode, Activity, ConsumerState, Name};
+use crate::broker::{AckMode, Activity, ConsumerState, Name, PublishCounts};
 use crate::session::ChannelView;
 
 use super::call::Call;
@@ -58,11 +58,23 @@ fn describe(call: &Call, seen: &Seen, channel: &ChannelView) -> Value {
         "messages_unconfirmed": channel.unconfirmed_count,
         "messages_uncommitted": 0,
         "acks_uncommitted": 0,
+        "message_stats": publishes(&channel.published),
         "connection_details": {
             "name": entry.name(),
             "peer_host": entry.peer().ip().to_string(),
             "peer_port": entry.peer().port(),
         },
+    })
+}
+
+/// What publishers did, under RabbitMQ's names; no rates are kept of it.
+pub(super) fn publishes(counts: &PublishCounts) -> Value {
+    let no_rate = json!({ "rate": 0.0 });
+    json!({
+        "publish": counts.received, "publish_details": no_rate,
+        "confirm": counts.confirmed, "confirm_details": no_rate,
+        "return_unroutable": counts.returned, "return_unroutable_details": no_rate,
+        "drop_unroutable": counts.dropped, "drop_unroutable_details": no_rate,
     })
 }
 

@@ -64,6 +64,18 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     route(
         Method::GET,
+        "/health/checks/quorum-queues-without-elected-leaders/all-vhosts/pattern/{pattern}",
+        Level::Management,
+        well,
+    ),
+    route(
+        Method::GET,
+        "/health/checks/quorum-queues-without-elected-leaders/vhost/{vhost}/pattern/{pattern}",
+        Level::Management,
+        well,
+    ),
+    route(
+        Method::GET,
         "/health/checks/is-in-service",
         Level::Management,
         well,

@@ -25,6 +25,7 @@ mod log;
 mod messages;
 mod moving;
 mod nodes;
+mod openapi;
 mod overview;
 mod paging;
 mod parameters;
@@ -206,6 +207,7 @@ fn routes() -> impl Iterator<Item = &'static Route> {
         messages::ROUTES,
         moving::ROUTES,
         nodes::ROUTES,
+        openapi::ROUTES,
         overview::ROUTES,
         parameters::ROUTES,
         permissions::ROUTES,

@@ -4,7 +4,8 @@ use axum::http::Method;
 use serde_json::{Map, Value, json};
 
 use super::call::Call;
-use super::{Answer, Level, Reply, Route, nodes, paging, parameters, slow_route};
+use super::rates::Statistics;
+use super::{Answer, Level, Reply, Route, channels, nodes, paging, parameters, slow_route};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
@@ -54,7 +55,7 @@ fn overview(call: &Call) -> BoxFuture<'_, Answer> {
             "release_series_support_status": "supported",
             "disable_stats": false,
             "enable_queue_totals": false,
-            "message_stats": statistics.message_stats(),
+            "message_stats": message_stats(call, &statistics),
             "churn_rates": churn(call),
             "queue_totals": totals,
             "object_totals": {
@@ -78,20 +79,32 @@ fn overview(call: &Call) -> BoxFuture<'_, Answer> {
     .boxed()
 }
 
+/// What happened in queues, and what publishers did beside that. `publish` has the rate of what queues took.
+fn message_stats(call: &Call, statistics: &Statistics) -> Value {
+    let published = call.broker().statistics().published();
+    let mut all = channels::publishes(&published);
+    let of_queues = statistics.message_stats();
+    if let (Value::Object(all), Value::Object(of_queues)) = (&mut all, of_queues) {
+        all.extend(of_queues);
+    }
+    all
+}
+
 fn churn(call: &Call) -> Value {
     let (opened, closed) = call.api.registry.churn();
     let (opened_rate, closed_rate) = call.api.rates.churn();
     let no_rate = json!({ "rate": 0.0 });
+    let churn = call.broker().statistics().churn();
     json!({
         "connection_created": opened,
         "connection_created_details": { "rate": opened_rate },
         "connection_closed": closed,
         "connection_closed_details": { "rate": closed_rate },
-        "channel_created": 0, "channel_created_details": no_rate,
-        "channel_closed": 0, "channel_closed_details": no_rate,
-        "queue_created": 0, "queue_created_details": no_rate,
-        "queue_declared": 0, "queue_declared_details": no_rate,
-        "queue_deleted": 0, "queue_deleted_details": no_rate,
+        "channel_created": churn.channels_opened, "channel_created_details": no_rate,
+        "channel_closed": churn.channels_closed, "channel_closed_details": no_rate,
+        "queue_created": churn.queues_created, "queue_created_details": no_rate,
+        "queue_declared": churn.queues_declared, "queue_declared_details": no_rate,
+        "queue_deleted": churn.queues_deleted, "queue_deleted_details": no_rate,
     })
 }
 

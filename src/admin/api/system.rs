@@ -3,6 +3,7 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
+use crate::broker::LoginProtocol;
 use crate::config::MemoryWatermark;
 
 use super::call::{Call, text};
@@ -35,6 +36,37 @@ pub(super) const ROUTES: &[Route] = &[
         Level::Management,
         nothing,
     ),
+    route(
+        Method::GET,
+        "/auth/attempts/{node}",
+        Level::Monitoring,
+        login_attempts,
+    ),
+    route(
+        Method::DELETE,
+        "/auth/attempts/{node}",
+        Level::Administrator,
+        reset_login_attempts,
+    ),
+    route(
+        Method::GET,
+        "/auth/attempts/{node}/source",
+        Level::Monitoring,
+        nothing,
+    ),
+    route(
+        Method::GET,
+        "/stream/connections",
+        Level::Monitoring,
+        nothing,
+    ),
+    route(
+        Method::GET,
+        "/stream/publishers",
+        Level::Monitoring,
+        nothing,
+    ),
+    route(Method::GET, "/stream/consumers", Level::Monitoring, nothing),
     route(Method::GET, "/federation-links", Level::Monitoring, nothing),
     route(
         Method::GET,
@@ -104,6 +136,30 @@ fn enable_feature_flag(call: &Call) -> Answer {
         true => Ok(Reply::NoContent),
         false => Err(ApiError::bad_request("unsupported")),
     }
+}
+
+/// How logins went since the start, or since somebody set that back, by protocol.
+fn login_attempts(call: &Call) -> Answer {
+    let statistics = call.broker().statistics();
+    let protocols = [
+        ("amqp091", LoginProtocol::Amqp),
+        ("http", LoginProtocol::Http),
+    ];
+    let described = protocols.map(|(name, protocol)| {
+        let counts = statistics.logins(protocol);
+        json!({
+            "protocol": name,
+            "auth_attempts": counts.succeeded + counts.failed,
+            "auth_attempts_failed": counts.failed,
+            "auth_attempts_succeeded": counts.succeeded,
+        })
+    });
+    Ok(Reply::Json(Value::from(described.to_vec())))
+}
+
+fn reset_login_attempts(call: &Call) -> Answer {
+    call.broker().statistics().reset_logins();
+    Ok(Reply::NoContent)
 }
 
 fn nothing(_: &Call) -> Answer {

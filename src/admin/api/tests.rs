@@ -124,7 +124,7 @@ fn api() -> Api {
         durable,
         log: None,
         facts: Arc::new(Facts {
-            body_wait: std::time::Duration::from_secs(60),
+            body_wait: Duration::from_secs(60),
             started: now,
             node: "warren@test".to_owned(),
             cluster_name: "test".to_owned(),
