@@ -11,7 +11,7 @@ const handlers = new WeakMap();
 const standIns = new WeakMap();
 
 /**
- * @typedef {Node | string | number | null | undefined | false} Child
+ * @typedef {Node | string | number | null | undefined | false | any[]} Child
  * @typedef {Record<string, any>} Props `onclick` and the like are functions, `style` an object, `dataset` an object.
  */
 
@@ -111,7 +111,7 @@ function patchChildren(old, fresh) {
     }
     const fresher = [...fresh.childNodes].map((child) => standIns.get(child) ?? child);
     const wanted = new Set(fresher.map(keyOf));
-    let place = old.firstChild;
+    let place = /** @type {any} */ (old.firstChild);
     for (const child of fresher) {
         const key = keyOf(child);
         const same = child.parentNode === old ? child : key !== undefined ? keyed.get(key) : keyOf(place) === undefined ? place : null;

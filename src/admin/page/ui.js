@@ -6,7 +6,7 @@ import { icon } from "./icons.js";
 
 /** @typedef {import("./dom.js").Child} Child */
 
-/** A titled part of a page. @param {string} title @param {{ actions?: Child[], note?: Child, key?: string }} options @param {...(Child | Child[])} children */
+/** A titled part of a page. @param {string} title @param {{ actions?: Child, note?: Child, key?: string }} options @param {...(Child | Child[])} children */
 export function section(title, options, ...children) {
     return h("section", { class: "section", "aria-label": title, dataset: { key: options.key ?? title } },
         h("div", { class: "section-head" }, h("h2", null, title), options.note && h("p", { class: "note" }, options.note),
