@@ -28,7 +28,7 @@ use crate::node::message::{
 };
 use crate::node::report::{
     Machine, MachineRole, RECEIPT_KEY, REPORT_KEY, Report, Reporter, Retry, SENT_KEY, Sent,
-    WATCH_KEY, Watch,
+    WATCH_KEY, WATCH_TIME, Watch,
 };
 use crate::node::view::View;
 use crate::server::peer::SwarmHandle;
@@ -51,6 +51,8 @@ const ASKED_TIME: Duration = Duration::from_secs(60);
 const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// Reports of all machines of a vhost together that come in a second, about.
 const REPORTS_PER_SECOND: u64 = 100;
+/// What this process's own messages are marked with.
+const OWN_MARK: ShortString = ShortString::from_static("warren-broker");
 /// Name of this process in its own reports.
 const OWN_NAME: &str = "broker";
 
@@ -86,6 +88,10 @@ struct Attached {
     connection: Connection,
     queue: Name,
     watched: Option<Instant>,
+    /// When somebody else last looked on there.
+    others: Option<Instant>,
+    /// When this process's own report was last told there.
+    told: Option<Instant>,
 }
 
 impl Observer {
@@ -149,11 +155,18 @@ impl Observer {
             let is_asked =
                 asked.is_some_and(|asked| now.saturating_duration_since(asked) < ASKED_TIME);
             if is_asked {
-                self.report_own(&mut reporter, now);
                 attached.values_mut().for_each(|it| self.watch(it, now));
             }
-            for (name, vhost) in &attached {
+            for (name, vhost) in &mut attached {
                 self.take_all(name, vhost, now);
+            }
+            let is_recent = |at: Instant| now.saturating_duration_since(at) < WATCH_TIME;
+            let has_others = |it: &Attached| it.others.is_some_and(is_recent);
+            if is_asked || attached.values().any(has_others) {
+                self.report_own(&mut reporter, now);
+                for vhost in attached.values_mut().filter(|it| has_others(it)) {
+                    self.tell_others(vhost, now);
+                }
             }
         }
         for vhost in attached.into_values() {
@@ -236,6 +249,32 @@ impl Observer {
         }
     }
 
+    /// Tells others who look on at a vhost how this process's transfers stand.
+    // req: CONTROL-23
+    fn tell_others(&self, attached: &mut Attached, now: Instant) {
+        let state = self.state.lock();
+        let Some((report, at)) = state
+            .own
+            .as_ref()
+            .filter(|(_, at)| attached.told != Some(*at))
+        else {
+            return;
+        };
+        attached.told = Some(*at);
+        let report = report.clone();
+        drop(state);
+        let told = tell(
+            &attached.vhost,
+            &attached.connection,
+            &REPORT_KEY,
+            &report,
+            now,
+        );
+        if let Err(error) = told {
+            tracing::debug!(%error, "others are not told of this process's transfers");
+        }
+    }
+
     /// Takes this process's own figures, about once a second.
     fn report_own(&self, reporter: &mut Reporter, now: Instant) {
         let is_recent = |at: Instant| now.saturating_duration_since(at) < Duration::from_secs(1);
@@ -260,15 +299,24 @@ impl Observer {
     }
 
     /// Takes what has come in one vhost.
-    fn take_all(&self, name: &str, attached: &Attached, now: Instant) {
+    fn take_all(&self, name: &str, attached: &mut Attached, now: Instant) {
         let unix_ms = unix_ms();
         for _ in 0..TAKEN_MAX {
             let Some(message) = attached.next(now) else {
                 return;
             };
+            let Some((properties, body)) = read(&message) else {
+                continue;
+            };
+            if decode::<Watch>(&properties, &body).is_some() {
+                if properties.app_id != Some(OWN_MARK) {
+                    attached.others = Some(now);
+                }
+                continue;
+            }
             let mut state = self.state.lock();
             let view = state.views.entry(name.to_owned()).or_default();
-            take(view, &message, now, unix_ms);
+            take(view, &properties, &body, now, unix_ms);
         }
     }
 }
@@ -299,6 +347,8 @@ impl Attached {
             connection,
             queue,
             watched: None,
+            others: None,
+            told: None,
         };
         match attached.begin(now) {
             Ok(()) => Ok(attached),
@@ -311,7 +361,7 @@ impl Attached {
 
     fn begin(&self, now: Instant) -> Result<(), AskError> {
         let (none, exchange) = (FieldTable::default(), CONTROL_EXCHANGE);
-        for key in [PRESENCE_KEY, RECEIPT_KEY, SENT_KEY, REPORT_KEY] {
+        for key in [PRESENCE_KEY, RECEIPT_KEY, SENT_KEY, REPORT_KEY, WATCH_KEY] {
             let request = BindingRequest {
                 source: exchange.as_bytes(),
                 destination: self.queue.as_bytes(),
@@ -361,18 +411,19 @@ impl Attached {
 
 /// Puts one message into the account; what is none of the forms is dropped.
 // req: CONTROL-17
-fn take(view: &mut View, message: &Message, now: Instant, unix_ms: u64) {
-    let Some((properties, body)) = read(message) else {
-        return;
-    };
-    if let Some(presence) = decode::<Presence>(&properties, &body) {
+fn take(view: &mut View, properties: &Properties, body: &[u8], now: Instant, unix_ms: u64) {
+    if let Some(presence) = decode::<Presence>(properties, body) {
         view.take_presence(presence, now, unix_ms);
-    } else if let Some(report) = decode::<Report>(&properties, &body) {
+    } else if let Some(report) = decode::<Report>(properties, body) {
+        // What this process told others.
+        if report.role == MachineRole::Broker {
+            return;
+        }
         view.take_report(report, now, unix_ms);
-    } else if let Some(receipt) = decode::<Receipt>(&properties, &body) {
-        let id = properties.correlation_id.map(|id| id.to_string());
+    } else if let Some(receipt) = decode::<Receipt>(properties, body) {
+        let id = properties.correlation_id.as_ref().map(ToString::to_string);
         view.take_receipt(id, receipt, now, unix_ms);
-    } else if let Some(sent) = decode::<Sent>(&properties, &body) {
+    } else if let Some(sent) = decode::<Sent>(properties, body) {
         view.take_sent(sent, unix_ms);
     } else {
         tracing::debug!("a message to the control exchange has none of its forms");
@@ -415,6 +466,10 @@ fn tell<M: ControlMessage>(
     now: Instant,
 ) -> Result<bool, AskError> {
     let (properties, body) = encode(message);
+    let properties = Properties {
+        app_id: Some(OWN_MARK),
+        ..properties
+    };
     publish(vhost, connection, key, properties, body, now)
 }
 

@@ -27,6 +27,7 @@ mod send;
 mod serve;
 mod settings;
 mod status;
+mod swarm;
 mod systemd;
 mod top;
 mod traffic;
@@ -77,6 +78,7 @@ enum Command {
     Demo(Box<demo::Args>),
     Serve(Box<serve::Args>),
     Status(status::Args),
+    Swarm(swarm::Args),
     Top(top::Args),
     Watch(watch::Args),
 }
@@ -126,6 +128,7 @@ pub fn main() -> ExitCode {
             Command::Demo(args) => demo::run(*args).await,
             Command::Serve(args) => serve::run(*args, &log).await,
             Command::Status(args) => status::run(args).await,
+            Command::Swarm(args) => swarm::run(args).await,
             Command::Top(args) => top::run(&args),
             Command::Watch(args) => watch::run(args).await,
         }

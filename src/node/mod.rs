@@ -14,6 +14,7 @@ mod fetch;
 mod folder_events;
 mod inbox;
 pub mod ledger;
+pub mod look;
 pub mod manifest_file;
 pub mod message;
 pub mod place;

@@ -5,6 +5,8 @@
 //! Bounds: [`NODES_MAX`], [`FILES_MAX`], [`STATES_MAX`], [`RECEIPTS_MAX`], [`MAP_BYTES_MAX`]; beyond each the oldest goes.
 //! Spec: `spec/control-plane.md` CONTROL-13, CONTROL-14, CONTROL-25, CONTROL-27.
 
+pub mod machines;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 

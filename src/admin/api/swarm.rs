@@ -5,8 +5,6 @@
 //! Bounds: those of the accounts (`node::view`), and [`NODES_ASKED_MAX`].
 //! Spec: `docs/swarm-api.md`.
 
-mod machines;
-
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -20,11 +18,11 @@ use crate::admin::observer::{text, waiting};
 use crate::broker::Vhost;
 use crate::node::message::{FileState, NodeName};
 use crate::node::report::Retry;
+use crate::node::view::machines::{self, Machines, millis};
 use crate::node::view::{FileView, NodeView, StateView, View};
 use crate::payload::ScopeId;
 use crate::payload::store::{PayloadInfo, Presence};
 use crate::swarm::TransferStats;
-use machines::Machines;
 
 pub(super) const ROUTES: &[Route] = &[
     route(Method::GET, "/swarm", Level::Monitoring, overview),
@@ -198,17 +196,7 @@ fn swarms(call: &Call) -> Answer {
 
 fn swarm(call: &Call) -> Answer {
     let id = call.name("id").to_ascii_lowercase();
-    let shown = with_machines(call, |views, machines| {
-        let swarms = machines.by_payload();
-        let members = swarms.get(id.as_str())?;
-        let mut shown = machines::swarm(&id, members, views);
-        if let Some(object) = shown.as_object_mut() {
-            object.insert("availability".to_owned(), machines::availability(members));
-            object.insert("machines".to_owned(), machines.members(members, call.now));
-            object.insert("edges".to_owned(), machines.edges(members));
-        }
-        Some(shown)
-    });
+    let shown = with_machines(call, |views, machines| machines.whole(&id, views));
     paging::one(call, shown.ok_or_else(ApiError::not_found)?)
 }
 
@@ -490,8 +478,4 @@ fn retry(call: &Call) -> Answer {
         "offline": names(&offline),
         "not_failed": names(&not_failed),
     })))
-}
-
-fn millis(time: std::time::Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,22 +1,22 @@
 //! Machines and what they told of their swarms, put together: members of a swarm, maps, who served whom.
 //!
-//! Owns: the forms of swarms, machines, peers and edges. Reads accounts under their lock, keeps nothing.
+//! Owns: the forms of swarms, machines, peers and edges, as `docs/swarm-api.md` has them. Keeps nothing.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
+use super::View;
 use crate::node::report::{MachineRole, PeerReport, Report, ReportState, TransferReport};
-use crate::node::view::View;
 
 /// Digits of a swarm id that stand for a machine without a name.
 const NAME_DIGITS: usize = 16;
 
 /// All machines that are known, this process among them.
-pub(super) struct Machines<'a> {
+pub struct Machines<'a> {
     all: Vec<Machine<'a>>,
     /// Names by swarm id.
     names: HashMap<&'a str, &'a str>,
@@ -24,7 +24,7 @@ pub(super) struct Machines<'a> {
 
 /// One machine with its last report.
 #[derive(Clone, Copy)]
-pub(super) struct Machine<'a> {
+struct Machine<'a> {
     name: &'a str,
     /// None for this process.
     vhost: Option<&'a str>,
@@ -37,19 +37,23 @@ pub(super) struct Machine<'a> {
 
 /// One machine's part in one swarm.
 #[derive(Clone, Copy)]
-pub(super) struct Member<'a> {
+pub struct Member<'a> {
     machine: Machine<'a>,
     transfer: &'a TransferReport,
 }
 
 impl Member<'_> {
-    pub(super) fn is_fetching(&self) -> bool {
+    /// Whether it has not all pieces yet.
+    #[must_use]
+    pub fn is_fetching(&self) -> bool {
         self.transfer.state == ReportState::Fetching
     }
 }
 
 impl<'a> Machines<'a> {
-    pub(super) fn of(
+    /// Those of all vhosts' accounts, and this process with its last report.
+    #[must_use]
+    pub fn of(
         views: &'a BTreeMap<String, View>,
         own: Option<&'a (Report, Instant)>,
         own_name: &'a str,
@@ -65,7 +69,7 @@ impl<'a> Machines<'a> {
                 role: MachineRole::Broker,
                 swarm_id: &report.swarm_id,
                 address: report.address.as_deref(),
-                told_ms_ago: super::millis(now.saturating_duration_since(*at)),
+                told_ms_ago: millis(now.saturating_duration_since(*at)),
                 transfers: &report.transfers,
             });
         }
@@ -83,7 +87,7 @@ impl<'a> Machines<'a> {
                     role: node.role,
                     swarm_id: &report.swarm_id,
                     address: node.addresses.first().map(String::as_str),
-                    told_ms_ago: super::millis(now.saturating_duration_since(*at)),
+                    told_ms_ago: millis(now.saturating_duration_since(*at)),
                     transfers: node.transfers(now),
                 });
             }
@@ -92,7 +96,8 @@ impl<'a> Machines<'a> {
     }
 
     /// The members of each swarm, by payload id.
-    pub(super) fn by_payload(&self) -> BTreeMap<&'a str, Vec<Member<'a>>> {
+    #[must_use]
+    pub fn by_payload(&self) -> BTreeMap<&'a str, Vec<Member<'a>>> {
         let mut swarms: BTreeMap<&str, Vec<Member<'_>>> = BTreeMap::new();
         for machine in &self.all {
             for transfer in machine.transfers {
@@ -107,7 +112,8 @@ impl<'a> Machines<'a> {
     }
 
     /// This process's transfers.
-    pub(super) fn own_transfers(&self) -> Vec<Value> {
+    #[must_use]
+    pub fn own_transfers(&self) -> Vec<Value> {
         let own = self.all.iter().filter(|machine| machine.vhost.is_none());
         let transfers = own.flat_map(|machine| machine.transfers);
         transfers
@@ -116,7 +122,8 @@ impl<'a> Machines<'a> {
     }
 
     /// The transfers of a vhost's machine.
-    pub(super) fn transfers_of(&self, vhost: &str, name: &str) -> Value {
+    #[must_use]
+    pub fn transfers_of(&self, vhost: &str, name: &str) -> Value {
         let is_meant =
             |machine: &&Machine<'_>| machine.vhost == Some(vhost) && machine.name == name;
         let transfers = self.all.iter().filter(is_meant);
@@ -126,8 +133,23 @@ impl<'a> Machines<'a> {
             .collect()
     }
 
+    /// A swarm with its machines, maps and who served whom; `None` if nobody told of it.
+    #[must_use]
+    pub fn whole(&self, id: &str, views: &BTreeMap<String, View>) -> Option<Value> {
+        let swarms = self.by_payload();
+        let members = swarms.get(id)?;
+        let mut shown = swarm(id, members, views);
+        if let Some(object) = shown.as_object_mut() {
+            object.insert("availability".to_owned(), availability(members));
+            object.insert("machines".to_owned(), self.members(members));
+            object.insert("edges".to_owned(), self.edges(members));
+        }
+        Some(shown)
+    }
+
     /// A swarm's machines, with their maps and peers.
-    pub(super) fn members(&self, members: &[Member<'_>], _now: Instant) -> Value {
+    #[must_use]
+    pub fn members(&self, members: &[Member<'_>]) -> Value {
         let shown = members.iter().map(|member| {
             let machine = &member.machine;
             let mut object = self.transfer(member.transfer);
@@ -144,7 +166,8 @@ impl<'a> Machines<'a> {
     }
 
     /// Who served whom, by the larger of both ends' words.
-    pub(super) fn edges(&self, members: &[Member<'_>]) -> Value {
+    #[must_use]
+    pub fn edges(&self, members: &[Member<'_>]) -> Value {
         let mut edges: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
         for member in members {
             let own = self.name(member.machine.swarm_id);
@@ -230,7 +253,8 @@ impl<'a> Machines<'a> {
 }
 
 /// A swarm without its machines.
-pub(super) fn swarm(id: &str, members: &[Member<'_>], views: &BTreeMap<String, View>) -> Value {
+#[must_use]
+pub fn swarm(id: &str, members: &[Member<'_>], views: &BTreeMap<String, View>) -> Value {
     let transfers = || members.iter().map(|member| member.transfer);
     let first = transfers().next();
     let sum =
@@ -287,7 +311,8 @@ pub(super) fn swarm(id: &str, members: &[Member<'_>], views: &BTreeMap<String, V
 }
 
 /// How many machines hold each piece: base64 of one octet for each.
-pub(super) fn availability(members: &[Member<'_>]) -> Value {
+#[must_use]
+pub fn availability(members: &[Member<'_>]) -> Value {
     let piece_count = members
         .first()
         .map_or(0, |member| member.transfer.piece_count);
@@ -306,6 +331,12 @@ pub(super) fn availability(members: &[Member<'_>]) -> Value {
         }
     }
     BASE64.encode(holders).into()
+}
+
+/// A time in milliseconds.
+#[must_use]
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn fraction(part: u32, whole: u32) -> f64 {
