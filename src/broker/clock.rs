@@ -143,7 +143,7 @@ mod tests {
         let stopped = TestClock::stopped();
         assert_eq!(stopped.start(now), now);
         assert_eq!(stopped.time(now + second), now);
-        stopped.clone().advance(second);
+        stopped.advance(second);
         assert_eq!(stopped.time(now + 5 * second), now + second);
         assert_eq!(
             stopped.start(now + 9 * second),

@@ -290,10 +290,13 @@ pub struct Machine {
     pub address: Option<String>,
 }
 
+/// What came from and went to each peer, by payload.
+type CountsOfPeers = HashMap<(PayloadId, NodeId), PeerCounts>;
+
 /// Makes reports; remembers the last figures, from which peers' rates follow.
 #[derive(Debug, Default)]
 pub struct Reporter {
-    last: Option<(Instant, HashMap<(PayloadId, NodeId), PeerCounts>)>,
+    last: Option<(Instant, CountsOfPeers)>,
 }
 
 impl Reporter {

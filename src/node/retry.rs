@@ -11,7 +11,7 @@ use super::fetch::{self, Work};
 use super::inbox;
 use super::message::FileState;
 use super::report::Retry;
-use super::state::{JournaledMessage, Record};
+use super::state::{FailedWork, JournaledMessage, Record};
 use super::unix_ms;
 use crate::payload::Manifest;
 use crate::payload::message::is_manifest;
@@ -27,7 +27,11 @@ pub(super) fn retry(shared: &Arc<Shared>, retry: &Retry) {
             && record.name == retry.name
             && (retry.message_id.is_none() || record.message_id == retry.message_id)
     };
-    let (key, failed, message) = match shared.state.failed(is_meant) {
+    let FailedWork {
+        key,
+        record: failed,
+        message,
+    } = match shared.state.failed(is_meant) {
         Ok(Some(found)) => found,
         Ok(None) => {
             tracing::info!(name = ?retry.name, "asked to try a file again that has not failed here");

@@ -40,6 +40,17 @@ impl StateError {
     }
 }
 
+/// Work for a file that failed.
+#[derive(Debug)]
+pub struct FailedWork {
+    /// What it is filed under.
+    pub key: [u8; 32],
+    /// The file.
+    pub record: Record,
+    /// The message that brought it, if it is kept still.
+    pub message: Option<JournaledMessage>,
+}
+
 /// One file as this node knows it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Record {
@@ -200,7 +211,7 @@ impl NodeState {
     pub fn failed(
         &self,
         is_meant: impl Fn(&Record) -> bool,
-    ) -> Result<Option<([u8; 32], Record, Option<JournaledMessage>)>, StateError> {
+    ) -> Result<Option<FailedWork>, StateError> {
         let failed = self
             .all()?
             .into_iter()
@@ -212,7 +223,11 @@ impl NodeState {
         let manifests = read.open_table(MANIFESTS).map_err(StateError::new)?;
         let message = manifests.get(key).map_err(StateError::new)?;
         let message = message.and_then(|message| decode_message(message.value()));
-        Ok(Some((key, record, message)))
+        Ok(Some(FailedWork {
+            key,
+            record,
+            message,
+        }))
     }
 
     /// Work whose final receipt the broker has not confirmed yet.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::amqp::frame::{self, FrameError, FrameKind, FrameRef};
+use crate::amqp::frame::{self, FrameError, FrameHeader, FrameKind, FrameRef};
 use crate::amqp::limits::FRAME_HEADER_BYTES;
 use crate::amqp::method::{Method, basic, channel as channel_method, connection};
 use crate::amqp::reply::ReplyCode;
@@ -415,6 +415,25 @@ impl Session {
         );
         Ok(())
     }
+}
+
+/// Whether there is a frame of `connection.update-secret` among these, or what looks like its beginning.
+pub(super) fn holds_secret(mut frames: &[u8]) -> bool {
+    const IDS: [u8; 4] = [
+        0,
+        connection::UpdateSecret::CLASS_ID as u8,
+        0,
+        connection::UpdateSecret::METHOD_ID as u8,
+    ];
+    while let Some(header) = FrameHeader::parse(frames) {
+        let payload = frames.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+        if frames.first() == Some(&FrameKind::Method.number()) && payload.starts_with(&IDS) {
+            return true;
+        }
+        let size = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
+        frames = payload.get(size.saturating_add(1)..).unwrap_or_default();
+    }
+    false
 }
 
 /// Whether the first frame is a `basic.publish`.

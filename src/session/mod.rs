@@ -582,12 +582,19 @@ impl Session {
         matches!(self.state, State::Running(_))
     }
 
-    /// Whether handling `input` may take some tens of milliseconds: a login is in it, and its password must
-    /// be hashed.
+    /// Whether handling `input` may take some tens of milliseconds, or wait for another machine: a login is in it
+    /// whose password must be hashed, or a new token whose key must be fetched.
     #[must_use]
     pub fn may_take_long(&self, input: &[u8]) -> bool {
-        matches!(self.state, State::Opening(Handshake::Start))
-            && frame::complete_bytes(input, FRAME_BYTES_BEFORE_TUNE) > 0
+        match &self.state {
+            State::Opening(Handshake::Start) => {
+                frame::complete_bytes(input, FRAME_BYTES_BEFORE_TUNE) > 0
+            }
+            State::Running(connection) => {
+                connection.user().has_token() && incoming::holds_secret(input)
+            }
+            State::Opening(_) | State::Closing { .. } | State::Closed => false,
+        }
     }
 
     /// Whether its publishes wait for memory or disk.

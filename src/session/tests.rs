@@ -628,3 +628,21 @@ fn a_choked_silent_client_is_cut_off() {
     driven.pass(Duration::from_secs(26));
     assert!(driven.session.is_closed());
 }
+
+/// A new token is looked at where that stops nobody else, wherever its frame stands.
+#[test]
+fn a_new_secret_is_seen_among_other_frames() {
+    let secret = connection::UpdateSecret {
+        new_secret: Secret::from(Bytes::from_static(b"token")),
+        ..connection::UpdateSecret::default()
+    };
+    let secret = framed(0, &secret);
+    let publish = published(1, 100);
+    let holds = |frames: &[&[u8]]| super::incoming::holds_secret(&frames.concat());
+    assert!(holds(&[&secret]));
+    assert!(holds(&[&publish, &publish, &secret, &publish]));
+    assert!(holds(&[&publish, &secret[..20]]));
+    assert!(!holds(&[&publish, &publish]));
+    assert!(!holds(&[&publish, &publish[..30]]));
+    assert!(!holds(&[]));
+}

@@ -35,25 +35,26 @@ fn three_zones(knows: bool, seed: u64) -> (f64, [f64; 3]) {
     (time.as_secs_f64(), copies)
 }
 
+/// The two swarms that are compared meet the same network.
+const SEED: u64 = 1;
+
 /// A payload comes into each zone about once, and the last node is not much later than without zones.
 // req: SWARM-36
 // req: SWARM-37
 #[test]
-#[ignore = "two whole swarms take minutes without optimization; by hand: cargo test --release --test sim -- --ignored zones"]
+#[ignore = "does not hold yet: copies up to 1.37 (goal 1.3), and twice the time (goal 1.3 times)"]
 fn payload_crosses_each_border_about_once() {
-    for seed in [1] {
-        let (time, copies) = three_zones(true, seed);
-        let (time_without, copies_without) = three_zones(false, seed);
-        println!(
-            "with zones {time:.2} s, {copies:.2?} copies; without {time_without:.2} s, {copies_without:.2?}"
-        );
-        assert!(copies.iter().all(|copies| *copies <= 1.3), "{copies:?}");
-        assert!(
-            copies_without.iter().sum::<f64>() > 6.0,
-            "nothing to gain: {copies_without:?}"
-        );
-        assert!(time <= 1.3 * time_without, "{time} against {time_without}");
-    }
+    let (time, copies) = three_zones(true, SEED);
+    let (time_without, copies_without) = three_zones(false, SEED);
+    println!(
+        "with zones {time:.2} s, {copies:.2?} copies; without {time_without:.2} s, {copies_without:.2?}"
+    );
+    assert!(copies.iter().all(|copies| *copies <= 1.3), "{copies:?}");
+    assert!(
+        copies_without.iter().sum::<f64>() > 6.0,
+        "nothing to gain: {copies_without:?}"
+    );
+    assert!(time <= 1.3 * time_without, "{time} against {time_without}");
 }
 
 /// The nodes that import die; the others of their zone do it then, and nothing is left waiting.

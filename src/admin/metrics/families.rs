@@ -8,7 +8,7 @@
 use crate::broker::{LetterCounts, PublishCounts, QueueCounts};
 
 use super::gather::NodeRow;
-use super::text::{Family, Kind};
+use super::text::{Columns, Family, Kind};
 
 pub(super) const fn counter(name: &'static str, help: &'static str) -> Family {
     Family {
@@ -392,7 +392,7 @@ pub(super) const LOGINS: [Family; 3] = [
 ];
 
 /// What all publishers did.
-pub(super) const GLOBAL_PUBLISHED: &[(Family, fn(&PublishCounts) -> u64)] = &[
+pub(super) const GLOBAL_PUBLISHED: &Columns<PublishCounts> = &[
     (
         counter(
             "global_messages_confirmed_total",
@@ -438,7 +438,7 @@ pub(super) const GLOBAL_PUBLISHED: &[(Family, fn(&PublishCounts) -> u64)] = &[
 ];
 
 /// What happened in all queues of a kind.
-pub(super) const GLOBAL_QUEUE: &[(Family, fn(&QueueCounts) -> u64)] = &[
+pub(super) const GLOBAL_QUEUE: &Columns<QueueCounts> = &[
     (
         counter(
             "global_messages_acknowledged_total",

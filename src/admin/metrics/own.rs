@@ -6,7 +6,7 @@ use crate::server::io_meter::{Area, SYNC_BOUNDS_US};
 use crate::swarm::{TransferCounts, TransferState};
 
 use super::gather::Sources;
-use super::text::{Family, Kind, Labels, Page, seconds};
+use super::text::{Columns, Family, Kind, Labels, Page, seconds};
 
 const fn counter(name: &'static str, help: &'static str) -> Family {
     Family {
@@ -93,7 +93,7 @@ fn swarm(page: &mut Page, sources: &Sources) {
     let connections = gauge("swarm_peer_connections", "Open connections to peers");
     page.single(&connections, connection_count);
     // They are of the transfers that run: one that ends takes its numbers along, so these are gauges.
-    let families: [(Family, fn(&TransferCounts) -> u64); 5] = [
+    let families: &Columns<TransferCounts> = &[
         (
             gauge(
                 "swarm_received_bytes",
@@ -135,7 +135,7 @@ fn swarm(page: &mut Page, sources: &Sources) {
             .iter()
             .map(|transfer| read(&transfer.counts))
             .sum();
-        page.single(&family, sum);
+        page.single(family, sum);
     }
 }
 

@@ -39,6 +39,9 @@ pub(super) struct Family {
     pub(super) help: &'static str,
 }
 
+/// Families with what each reads of a `Row`.
+pub(super) type Columns<Row> = [(Family, fn(&Row) -> u64)];
+
 /// What is being written.
 #[derive(Debug, Default)]
 pub(super) struct Page {

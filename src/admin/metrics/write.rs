@@ -8,7 +8,7 @@ use super::families::{self, OfNode};
 use super::gather::{self, ChannelRow, Clients, ConnectionRow, Form, Objects, QueueRow, Sources};
 use super::object_families::{self, OfChannel, OfConnection, OfQueue};
 use super::own;
-use super::text::{Family, Kind, Labels, Page};
+use super::text::{Columns, Family, Kind, Labels, Page};
 use crate::admin::api::RABBITMQ_VERSION;
 
 /// What a page is to show.
@@ -185,18 +185,13 @@ impl Writer<'_> {
         self.rows(families, &self.objects.queues, &labels.collect::<Vec<_>>());
     }
 
-    fn sum<Row>(&mut self, families: &[(Family, fn(&Row) -> u64)], all: &Row) {
+    fn sum<Row>(&mut self, families: &Columns<Row>, all: &Row) {
         for (family, read) in families {
             self.page.single(family, read(all));
         }
     }
 
-    fn rows<Row>(
-        &mut self,
-        families: &[(Family, fn(&Row) -> u64)],
-        rows: &[Row],
-        labels: &[String],
-    ) {
+    fn rows<Row>(&mut self, families: &Columns<Row>, rows: &[Row], labels: &[String]) {
         for (family, read) in families {
             self.page.family(family);
             for (row, labels) in rows.iter().zip(labels) {
