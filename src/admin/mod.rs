@@ -5,6 +5,7 @@ mod api;
 pub mod http;
 mod log_control;
 pub mod log_tail;
+mod logins;
 mod metrics;
 mod observer;
 mod page;

@@ -22,6 +22,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::api::credentials_of;
 use super::http::Context;
+use super::logins::LoginPlace;
 use super::range::Wanted;
 use crate::broker::{AUDIT, Origin, User};
 use crate::payload::store::{PayloadReader, Presence};
@@ -127,7 +128,15 @@ impl Rights {
             Origin::Remote
         };
         let users = context.broker.users();
-        match slowly(|| users.authenticate(&name, &password, origin)) {
+        let checked = slowly(|| {
+            let _place = LoginPlace::take()?;
+            Some(users.authenticate(&name, &password, origin))
+        });
+        // Who asks again in a moment finds a place.
+        let Some(checked) = checked else {
+            return Self::None;
+        };
+        match checked {
             Ok(user) => Self::User(user),
             Err(error) => {
                 let user = String::from_utf8_lossy(&name);

@@ -95,6 +95,8 @@ pub enum Settle {
     Requeue,
     /// As [`Self::Requeue`], because its channel ended and not because somebody said so.
     Return,
+    /// Back to the place that it had, as if nobody had taken it: it does not count as having come back.
+    Untouched,
 }
 
 /// Whether a queue outlives a restart of the broker.
@@ -358,7 +360,7 @@ impl Queue {
     /// A stream's messages can only be acknowledged.
     pub fn check_settle(&self, how: Settle, what: &'static str) -> Result<(), Error> {
         match how {
-            Settle::Ack | Settle::Return => Ok(()),
+            Settle::Ack | Settle::Return | Settle::Untouched => Ok(()),
             Settle::Discard | Settle::Requeue if self.kind() == QueueKind::Stream => {
                 Err(Error::NotForStreams {
                     what,
@@ -411,7 +413,9 @@ impl Queue {
                 match how {
                     Settle::Ack => state.counts.acked += 1,
                     Settle::Discard => state.counts.discarded += 1,
-                    Settle::Requeue | Settle::Return => state.counts.requeued += 1,
+                    Settle::Requeue | Settle::Return | Settle::Untouched => {
+                        state.counts.requeued += 1;
+                    }
                 }
                 if state.deleted {
                     continue;
@@ -421,12 +425,12 @@ impl Queue {
                     Settle::Discard => {
                         after.bury(self, &state.settings, out.entry, DeathReason::Rejected);
                     }
-                    Settle::Requeue | Settle::Return => {
+                    Settle::Requeue | Settle::Return | Settle::Untouched => {
                         self.take_back(&mut state, *seq, out.entry, how, &mut after);
                     }
                 }
             }
-            if matches!(how, Settle::Requeue | Settle::Return) {
+            if matches!(how, Settle::Requeue | Settle::Return | Settle::Untouched) {
                 self.drop_excess(&mut state, &mut after);
             }
             self.dispatch(&mut state, &mut after, now, wakes);
@@ -612,6 +616,7 @@ impl Queue {
             // Its deadline stays.
             // req: TTL-4
             Place::Old => state.ready.put_back(seq, entry),
+            Place::First => state.ready.untake(seq, entry),
             Place::Returned => {
                 after.come_back(entry.lsn, entry.return_count);
                 state.ready.give_back(seq, entry);

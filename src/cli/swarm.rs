@@ -246,7 +246,9 @@ fn peers(machine: &Value) -> Vec<String> {
     peers.sort_by_key(|peer| std::cmp::Reverse(rate(peer)));
     let shown = peers.into_iter().take(PEERS_MAX).map(|peer| {
         let id = text(&peer["swarm_id"]);
-        let name = peer["name"].as_str().unwrap_or(id.get(..10).unwrap_or(id));
+        let name = peer["name"]
+            .as_str()
+            .unwrap_or_else(|| id.get(..10).unwrap_or(id));
         format!(
             "              {:<24} {:>4.0} %  from {:>9}/s  to {:>9}/s  {} asked",
             name,

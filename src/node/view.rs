@@ -25,6 +25,8 @@ pub const RECEIPTS_MAX: usize = 1_000;
 pub const MAP_BYTES_MAX: usize = 64 << 20;
 /// Longest name, reason or address that is kept, in bytes; a longer one is cut.
 const TEXT_BYTES_MAX: usize = 1_024;
+/// Groups of one node that are kept.
+const GROUPS_MAX: usize = 64;
 
 /// One machine as it was last heard of.
 #[derive(Clone, Debug, Default)]
@@ -201,7 +203,7 @@ impl View {
         };
         seen.role = MachineRole::Node;
         seen.has_left = presence.event == PresenceEvent::Leave;
-        seen.groups = presence.groups;
+        seen.groups = presence.groups.into_iter().take(GROUPS_MAX).collect();
         seen.version = cut(presence.version);
         seen.addresses = presence.peers.into_iter().take(16).map(cut).collect();
         if !presence.swarm_id.is_empty() {
@@ -277,8 +279,15 @@ impl View {
         let node = report.node.clone();
         self.drop_report(&node);
         report.transfers.truncate(super::report::TRANSFERS_MAX);
+        report.swarm_id = cut(report.swarm_id);
+        report.address = report.address.map(cut);
         for transfer in &mut report.transfers {
+            transfer.payload_id = cut(std::mem::take(&mut transfer.payload_id));
             transfer.peers.truncate(super::report::PEERS_MAX);
+            for peer in &mut transfer.peers {
+                peer.swarm_id = cut(std::mem::take(&mut peer.swarm_id));
+                peer.address = peer.address.take().map(cut);
+            }
         }
         let maps = |report: &Report| -> usize {
             let maps = report.transfers.iter().filter_map(|it| it.map.as_ref());
@@ -311,7 +320,7 @@ impl View {
             }
             let seen = self.nodes.entry(name).or_default();
             if seen.heard.is_none() {
-                seen.groups = registered.groups;
+                seen.groups = registered.groups.into_iter().take(GROUPS_MAX).collect();
                 seen.version = cut(registered.version);
                 seen.seen_unix_ms = seen.seen_unix_ms.max(registered.seen_unix_ms);
             }

@@ -242,6 +242,9 @@ impl Connection {
             if self.session.is_open() {
                 self.place.authenticated();
             }
+            if self.session.may_take_long(&[]) {
+                return Ok(Pause::Login);
+            }
             let timeout = if self.session.is_closed() {
                 Some(*ends_at.get_or_insert_with(|| Instant::now() + LINGER))
             } else {

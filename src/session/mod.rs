@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::amqp::frame;
+use crate::amqp::frame::{self, ProtocolHeader};
 use crate::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
 use crate::amqp::method::{Method, channel as channel_method, connection};
 use crate::amqp::reply::ReplyCode;
@@ -239,6 +239,8 @@ pub struct Session {
     choked: bool,
     /// What was read and waits, see [`Self::is_waiting`].
     unread: Bytes,
+    /// A new token is in it, and everything else can go on.
+    secret_waits: bool,
 }
 
 impl std::fmt::Debug for Session {
@@ -290,12 +292,16 @@ impl Session {
             token_expires_at: None,
             choked: false,
             unread: Bytes::new(),
+            secret_waits: false,
         }
     }
 
     /// Takes what was read from the socket: all complete frames in it are handled, the rest stays.
     pub fn handle_bytes(&mut self, input: &mut BytesMut, now: Instant) {
         self.heartbeat.received(now);
+        if std::mem::take(&mut self.secret_waits) && !self.is_waiting() {
+            self.read_on_at_once(now);
+        }
         loop {
             match &self.state {
                 State::Opening(_) => {
@@ -360,11 +366,23 @@ impl Session {
         self.finish_batch(now);
     }
 
-    /// Handles what was read while something had to be waited for.
+    /// Handles what was read while something had to be waited for; not a new token, which waits for
+    /// [`Self::handle_bytes`], where it stops nobody else.
     fn read_on(&mut self, now: Instant) {
         if self.is_waiting() {
             return;
         }
+        if let State::Running(connection) = &self.state
+            && connection.user().has_token()
+            && incoming::holds_secret(&self.unread)
+        {
+            self.secret_waits = true;
+            return;
+        }
+        self.read_on_at_once(now);
+    }
+
+    fn read_on_at_once(&mut self, now: Instant) {
         let unread = std::mem::take(&mut self.unread);
         self.handle_frames(&unread, now);
     }
@@ -377,7 +395,10 @@ impl Session {
     /// Whether the store must take a body, the journal make an answer true, or something that is short be
     /// there again, before more is handled.
     fn is_busy(&self) -> bool {
-        self.storing.is_some() || self.transmit.has_promise() || self.blocked.is_some()
+        self.storing.is_some()
+            || self.transmit.has_promise()
+            || self.blocked.is_some()
+            || self.secret_waits
     }
 
     /// A streamed body cannot be read back: the client cannot be told within its frames.
@@ -586,14 +607,22 @@ impl Session {
     /// whose password must be hashed, or a new token whose key must be fetched.
     #[must_use]
     pub fn may_take_long(&self, input: &[u8]) -> bool {
+        let has_frame = |input| frame::complete_bytes(input, FRAME_BYTES_BEFORE_TUNE) > 0;
         match &self.state {
-            State::Opening(Handshake::Start) => {
-                frame::complete_bytes(input, FRAME_BYTES_BEFORE_TUNE) > 0
+            // Who is in a hurry sends its login with the protocol header.
+            State::Opening(Handshake::Header) => {
+                let behind = input.get(ProtocolHeader::ANSWER.len()..);
+                behind.is_some_and(has_frame)
+            }
+            State::Opening(Handshake::Start) => has_frame(input),
+            State::Opening(Handshake::Tune { user } | Handshake::Open { user }) => {
+                user.has_token() && incoming::holds_secret(input)
             }
             State::Running(connection) => {
-                connection.user().has_token() && incoming::holds_secret(input)
+                self.secret_waits
+                    || (connection.user().has_token() && incoming::holds_secret(input))
             }
-            State::Opening(_) | State::Closing { .. } | State::Closed => false,
+            State::Closing { .. } | State::Closed => false,
         }
     }
 
@@ -810,6 +839,7 @@ impl Session {
         self.choked = false;
         self.transmit.drop_promise();
         self.unread = Bytes::new();
+        self.secret_waits = false;
         if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed) {
             let (vhost, now) = (connection.vhost(), self.broker.time(now));
             if let Err(error) = vhost.disconnect(&connection, now, &mut self.wakes) {

@@ -646,3 +646,24 @@ fn a_new_secret_is_seen_among_other_frames() {
     assert!(!holds(&[&publish, &publish[..30]]));
     assert!(!holds(&[]));
 }
+
+/// A password is checked where that stops nobody else, also of a client that does not wait for the server's start.
+#[test]
+fn a_login_is_seen_behind_the_protocol_header() {
+    let login = connection::StartOk {
+        mechanism: short("PLAIN"),
+        response: Secret::from(Bytes::from_static(b"\0guest\0guest")),
+        ..connection::StartOk::default()
+    };
+    let login = framed(0, &login);
+    let mut driven = Driven::new();
+    assert!(!driven.session.may_take_long(&ProtocolHeader::ANSWER));
+    let both = [&ProtocolHeader::ANSWER, &login[..]].concat();
+    assert!(driven.session.may_take_long(&both));
+    assert!(!driven.session.may_take_long(&both[..both.len() - 1]));
+    driven.bytes(&ProtocolHeader::ANSWER);
+    assert!(driven.session.may_take_long(&login));
+    assert!(!driven.session.may_take_long(&login[..5]));
+    driven.bytes(&login);
+    assert!(!driven.session.may_take_long(&login));
+}

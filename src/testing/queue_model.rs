@@ -553,7 +553,7 @@ impl Run {
                 match how {
                     Settle::Ack => {}
                     Settle::Discard => queue.dead.push(("rejected", out.rank.number)),
-                    Settle::Requeue | Settle::Return => {
+                    Settle::Requeue | Settle::Return | Settle::Untouched => {
                         queue.ready.insert(out.rank, out.back());
                     }
                 }

@@ -106,3 +106,37 @@ fn moving_needs_rights_and_a_destination() {
     );
     assert_eq!(broker.status("POST", "queues/%2F/none/move", &body), 404);
 }
+
+/// A message of a quorum queue that a full queue refuses has not come back: asked for ever so often, it stays.
+#[test]
+fn what_is_refused_does_not_count_as_come_back() {
+    let source = json!({"x-queue-type": "quorum", "x-delivery-limit": 2});
+    let full = json!({"x-max-length": 1, "x-overflow": "reject-publish"});
+    let broker = broker(&[("from", source), ("to", full)], 3);
+    let body = json!({"destination": "to"});
+    let ask = || broker.ask("POST", "queues/%2F/from/move", &body);
+    assert_eq!(ask(), (200, json!({"moved": 1})));
+    for _ in 0..5 {
+        assert_eq!(ask().0, 400);
+    }
+    assert_eq!(bodies(&broker, "from"), counted(1..3));
+    assert_eq!(bodies(&broker, "to"), counted(0..1));
+}
+
+/// A message goes to the queue that is named, whatever keys it was once published with besides.
+#[test]
+fn a_copy_goes_nowhere_else() {
+    let queues = ["from", "to", "other"].map(|name| (name, json!({})));
+    let broker = broker(&queues, 0);
+    let message = json!({
+        "routing_key": "from", "payload": "0", "payload_encoding": "string",
+        "properties": {"headers": {"CC": ["other"]}},
+    });
+    let path = "exchanges/%2F/amq.default/publish";
+    assert_eq!(broker.status("POST", path, &message), 200);
+    let body = json!({"destination": "to"});
+    let moved = broker.ask("POST", "queues/%2F/from/move", &body);
+    assert_eq!(moved, (200, json!({"moved": 1})));
+    assert_eq!(bodies(&broker, "to"), counted(0..1));
+    assert_eq!(bodies(&broker, "other"), counted(0..1));
+}

@@ -15,6 +15,7 @@ use crate::broker::{
 };
 use crate::server::slowly;
 
+use super::super::logins::LoginPlace;
 use super::error::ApiError;
 use super::{Api, Level, Names};
 
@@ -38,7 +39,11 @@ impl Caller {
             true => Origin::Loopback,
             false => Origin::Remote,
         };
-        let result = slowly(|| broker.users().authenticate(&name, &password, origin));
+        let checked = slowly(|| {
+            let _place = LoginPlace::take()?;
+            Some(broker.users().authenticate(&name, &password, origin))
+        });
+        let result = checked.ok_or_else(ApiError::too_many_logins)?;
         broker
             .statistics()
             .login_attempted(LoginProtocol::Http, &result);

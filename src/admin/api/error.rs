@@ -104,6 +104,15 @@ impl ApiError {
         )
     }
 
+    pub(super) fn too_many_logins() -> Self {
+        let reason = "too many passwords are being checked; ask again in a moment";
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "service_unavailable",
+            reason,
+        )
+    }
+
     /// Why, for whoever reports several.
     pub(super) fn reason(&self) -> &str {
         &self.reason

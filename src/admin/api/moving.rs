@@ -5,16 +5,15 @@
 //! none. What the other queue refuses stays where it was, and moving ends there.
 //! Bounds: [`MESSAGES_MAX`] messages of one request and [`BYTES_MAX`] of their bodies; callers ask again for more.
 
+use std::sync::Arc;
+
 use axum::http::Method;
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader};
 use crate::broker::{
-    AckMode, Body, BodyRef, Connection, Get, Message, Publish, PublishOutcome, Publisher, Settle,
-    Vhost, Wakes,
+    AckMode, BodyRef, Connection, Get, Message, PublishOutcome, Queue, Settle, Vhost, Wakes,
 };
 use crate::journal::Lsn;
 
@@ -64,16 +63,15 @@ fn run(call: &Call) -> Result<(u64, Option<Lsn>), ApiError> {
     let vhost = call.vhost()?;
     let source = vhost.queue(call.name("name").as_bytes());
     let source = source.ok_or_else(ApiError::not_found)?;
-    if vhost.queue(destination.as_bytes()).is_none() {
+    let destination = vhost.queue(destination.as_bytes()).ok_or_else(|| {
         let reason = format!("no queue '{destination}' in vhost '{}'", vhost.name());
-        return Err(ApiError::missing(reason));
-    }
-    if destination.as_bytes() == source.name().as_bytes() {
+        ApiError::missing(reason)
+    })?;
+    if destination.name() == source.name() {
         return Err(ApiError::bad_request("the destination is the queue itself"));
     }
     let connection = call.connect()?;
     let (mut moved, mut bytes, mut wait_for) = (0, 0, None);
-    let publisher = &mut Publisher::new();
     while moved < count.min(MESSAGES_MAX) && bytes < BYTES_MAX {
         let get = Get {
             queue: source.name().as_bytes(),
@@ -85,18 +83,11 @@ fn run(call: &Call) -> Result<(u64, Option<Lsn>), ApiError> {
             bytes += body.len() as u64;
         }
         let sent = call.waking(|wakes| {
-            let sent = send(
-                call,
-                &vhost,
-                &connection,
-                publisher,
-                destination,
-                &got.message,
-                wakes,
-            );
+            let message = &got.message;
+            let sent = send(call, &vhost, &connection, &destination, message, wakes);
             let settle = match sent {
                 Ok(_) => Settle::Ack,
-                Err(_) => Settle::Return,
+                Err(_) => Settle::Untouched,
             };
             source.settle(&[got.seq], settle, call.now, wakes);
             sent
@@ -112,36 +103,18 @@ fn run(call: &Call) -> Result<(u64, Option<Lsn>), ApiError> {
     Ok((moved, wait_for))
 }
 
-/// Publishes a message to a queue as it is.
+/// Publishes a message to a queue as it is, and to no other.
 fn send(
     call: &Call,
     vhost: &Vhost,
     connection: &Connection,
-    publisher: &mut Publisher,
-    destination: &str,
+    destination: &Arc<Queue>,
     message: &Message,
     wakes: &mut Wakes,
 ) -> Result<Option<Lsn>, ApiError> {
-    let content = ContentHeader {
-        class_id: CLASS_ID_BASIC,
-        body_bytes: message.size_bytes(),
-        raw: Bytes::copy_from_slice(message.header()),
-    };
-    let properties = content
-        .properties_ref()
-        .map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let publish = Publish {
-        exchange: b"",
-        routing_key: destination.as_bytes(),
-        header: &content.raw,
-        properties: &properties,
-        body: match message.body() {
-            BodyRef::Inline(body) => Body::Inline(Bytes::copy_from_slice(body)),
-            BodyRef::Payload(payload) => Body::Payload(payload.clone()),
-        },
-    };
-    let published = vhost.publish(connection, publisher, publish, call.now, wakes)?;
-    match published.outcome {
+    let outcome = vhost.publish_to_queue(connection, destination, message, call.now, wakes)?;
+    let destination = destination.name();
+    match outcome {
         PublishOutcome::Routed { wait_for } => Ok(wait_for),
         PublishOutcome::Rejected => Err(ApiError::bad_request(format!(
             "queue '{destination}' is full and refuses messages"

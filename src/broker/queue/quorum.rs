@@ -18,6 +18,8 @@ pub(super) enum Place {
     Old,
     /// Before those that were never out, behind those that came back earlier.
     Returned,
+    /// Before all others, where it was.
+    First,
     /// Behind all others.
     Last,
     /// Out of the queue: it came back more often than it may.
@@ -29,6 +31,13 @@ pub(super) enum Place {
 // req: QUORUM-3
 // req: QUORUM-4
 pub(super) fn come_back(settings: &QueueSettings, entry: &mut Entry, how: Settle) -> Place {
+    if how == Settle::Untouched {
+        return match settings.kind {
+            // What came back stands before what was never taken, and this stood first.
+            QueueKind::Quorum => Place::First,
+            QueueKind::Classic | QueueKind::Stream => Place::Old,
+        };
+    }
     entry.redelivered = !sabotage::is(Sabotage::RequeueLosesFlag);
     if settings.kind != QueueKind::Quorum {
         return Place::Old;
@@ -41,6 +50,8 @@ pub(super) fn come_back(settings: &QueueSettings, entry: &mut Entry, how: Settle
     match (how, settings.delivery_limit) {
         (Settle::Requeue, DeliveryLimit::Default | DeliveryLimit::None) => Place::Last,
         (Settle::Requeue, DeliveryLimit::Count(_))
-        | (Settle::Ack | Settle::Discard | Settle::Return, _) => Place::Returned,
+        | (Settle::Ack | Settle::Discard | Settle::Return | Settle::Untouched, _) => {
+            Place::Returned
+        }
     }
 }

@@ -156,7 +156,7 @@ impl Vhost {
         let (removed, put_back): (Vec<_>, Vec<_>) =
             settlements.iter().partition(|group| match group.how {
                 Settle::Ack | Settle::Discard => true,
-                Settle::Requeue | Settle::Return => false,
+                Settle::Requeue | Settle::Return | Settle::Untouched => false,
             });
         let mut settled: Vec<Settled> = removed
             .into_iter()

@@ -24,7 +24,7 @@ use super::super::message::{
 };
 use super::super::name::Name;
 use super::super::outbox::Wakes;
-use super::super::queue::{Enqueued, Run};
+use super::super::queue::{Enqueued, Queue, Run};
 use super::super::route::{
     Publisher, Repeatable, Route, Walked, may_have_more_keys, more_keys, walk,
 };
@@ -275,6 +275,32 @@ impl Vhost {
         }
         let outcome = self.outcome(spread, record, route);
         Ok(Published { message, outcome })
+    }
+
+    /// Puts a message that another queue has into this one as well, as it would come through the default exchange, but
+    /// to no other queue, whatever its `CC` says.
+    ///
+    /// # Errors
+    /// If the connection may not publish to the default exchange, or the journal takes no more.
+    pub(crate) fn publish_to_queue(
+        &self,
+        by: &Connection,
+        queue: &Arc<Queue>,
+        message: &Message,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> Result<PublishOutcome, Error> {
+        self.exchange_to_publish(by, b"")?;
+        let message = Message::new(
+            b"",
+            queue.name().as_bytes(),
+            message.header(),
+            message.traits(),
+            message.owned_body(),
+        );
+        let route = Route::new(vec![Arc::clone(queue)]);
+        let published = self.deliver(message, &route, now, wakes)?;
+        Ok(published.outcome)
     }
 
     /// The way of messages that differ from the channel's last ones in their bodies only, if all of them take it

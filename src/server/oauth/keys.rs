@@ -18,6 +18,8 @@ use super::fetch::{FetchError, fetch};
 use crate::config::OAuthSettings;
 use crate::server::slowly;
 
+/// Longest wait for another login's look at the keys.
+const LOOK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Keys of one set; what is behind them is left out.
 const KEYS_MAX: usize = 256;
 /// Longest file of keys, in bytes.
@@ -107,8 +109,9 @@ impl KeyRing {
             return None;
         }
         {
-            // Whoever waited for another's look has its result below.
-            let mut looked_at = self.looked_at.lock();
+            // Whoever waited for another's look has its result below; a server of keys that is slow must not hold up
+            // other logins for long.
+            let mut looked_at = self.looked_at.try_lock_for(LOOK_WAIT_MAX)?;
             let waits =
                 looked_at.is_some_and(|at| now.saturating_duration_since(at) < self.refresh_wait);
             if !waits {
