@@ -66,7 +66,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     Completions(completions::CompletionsArgs),
     Config(Box<config::Args>),
     Ctl(ctl::Args),
@@ -116,7 +116,7 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match cli.command {
-            Command::Bench(args) => bench::run(&args),
+            Command::Bench(args) => bench::run(*args).await,
             Command::Completions(args) => completions::print(&args),
             Command::Config(args) => config::run(&args),
             Command::Ctl(args) => Ok(ctl::run_args(&args)),

@@ -16,6 +16,7 @@ mod connection;
 mod delivery;
 mod error;
 mod handshake;
+mod raw;
 mod reader;
 mod shared;
 mod tls;
@@ -27,6 +28,7 @@ pub use connection::Connection;
 pub use delivery::{Body, BodyStream, Delivery};
 pub use error::ClientError;
 pub use handshake::ConnectSettings;
+pub use raw::{RawConnection, RawReader, RawWriter};
 pub use tls::{TlsSetupError, client_config, system_trust};
 pub use uri::{AmqpUri, UriError};
 

@@ -150,6 +150,13 @@ impl AmqpUri {
         self
     }
 
+    /// The same, which asks for no heartbeats.
+    #[must_use]
+    pub(super) fn without_heartbeat(mut self) -> Self {
+        self.options.heartbeat = Some(Duration::ZERO);
+        self
+    }
+
     /// `host:port`, with brackets around an IPv6 address.
     #[must_use]
     pub fn authority(&self) -> String {

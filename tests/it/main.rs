@@ -7,6 +7,7 @@ mod alarm;
 mod audit;
 mod authorization;
 mod backlog;
+mod bench_amqp;
 mod broker;
 mod client;
 mod config;
