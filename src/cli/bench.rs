@@ -25,7 +25,7 @@ enum What {
     /// How many writes a second the disk makes durable, one after the other
     Fsync(fsync::Args),
     /// How many queues and bindings a broker declares and deletes a second, and what they take
-    Topology(topology::Args),
+    Topology(Box<topology::Args>),
 }
 
 /// Runs the benchmark.
@@ -33,6 +33,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.what {
         What::Amqp(args) => amqp::run(*args).await,
         What::Fsync(args) => fsync::run(&args),
-        What::Topology(args) => topology::run(args).await,
+        What::Topology(args) => topology::run(*args).await,
     }
 }

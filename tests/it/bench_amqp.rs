@@ -98,7 +98,7 @@ fn rabbitmq_can_be_driven_too() {
         return;
     };
     for (flags, count, fan_out) in MODES {
-        check(&uri, count.min(1_000), fan_out, flags);
+        check(uri, count.min(1_000), fan_out, flags);
     }
 }
 
