@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crate::config::Zone;
 use crate::payload::{AccessKey, Bitfield, PayloadId, PieceIndex};
 use crate::swarm::limits::{
-    HELLO_WAIT, IDLE_MAX, JOINS_PER_CONNECTION_MAX, LIFETIME_MAX, PEERS_ADDRESSES_MAX, PING_AFTER,
-    Settings,
+    HAVE_DELAY_HELD, HELLO_WAIT, IDLE_MAX, JOINS_PER_CONNECTION_MAX, LIFETIME_MAX,
+    PEERS_ADDRESSES_MAX, PING_AFTER, Settings,
 };
 use crate::swarm::proof::{self, ChannelBinding, Role, Side};
 use crate::swarm::rate::Rate;
@@ -387,9 +387,9 @@ pub(crate) struct Member {
     pub(crate) stalls: u32,
     /// Pieces to be announced to it.
     pub(crate) news: Vec<u32>,
-    /// Whether it lacks one of them.
-    pub(crate) news_wanted: bool,
     pub(crate) told_news: Option<Instant>,
+    /// When it is to be told; `None` while nothing is new.
+    pub(crate) news_due: Option<Instant>,
     pub(crate) told: BTreeSet<SocketAddr>,
     pub(crate) told_peers: Instant,
     pub(crate) counts: PeerCounts,
@@ -423,8 +423,8 @@ impl Member {
             attempting: Vec::new(),
             stalls: 0,
             news: Vec::new(),
-            news_wanted: false,
             told_news: None,
+            news_due: None,
             told: BTreeSet::new(),
             told_peers: now,
             counts: PeerCounts::default(),
@@ -448,8 +448,15 @@ impl Member {
     }
 
     /// One more piece is to be announced to it.
-    pub(crate) fn add_news(&mut self, piece: PieceIndex) {
-        self.news_wanted |= self.have.as_ref().is_none_or(|have| !have.has(piece));
+    ///
+    /// The first waits for `delay` since anything was announced; what the peer holds itself for
+    /// [`HAVE_DELAY_HELD`]. A time once set moves only nearer, however the rate changes meanwhile.
+    pub(crate) fn add_news(&mut self, piece: PieceIndex, delay: Duration, now: Instant) {
+        // req: SWARM-10
+        let wanted = self.have.as_ref().is_none_or(|have| !have.has(piece));
+        let delay = if wanted { delay } else { HAVE_DELAY_HELD };
+        let due = self.told_news.map_or(now, |told| (told + delay).max(now));
+        self.news_due = Some(self.news_due.map_or(due, |earlier| earlier.min(due)));
         self.news.push(piece.get());
     }
 

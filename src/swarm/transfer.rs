@@ -11,7 +11,7 @@ mod zone;
 pub(crate) use serve::Choked;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Zone;
 use crate::payload::{AccessKey, Bitfield, Geometry, PayloadId, PieceIndex};
@@ -19,7 +19,7 @@ use crate::swarm::addresses::AddressBook;
 use crate::swarm::availability::Availability;
 use crate::swarm::engine::{Action, Want};
 use crate::swarm::flow::Flow;
-use crate::swarm::limits::{FAR_NEIGHBOURS, HAVE_DELAY_MIN, Settings};
+use crate::swarm::limits::{FAR_NEIGHBOURS, Settings};
 use crate::swarm::peer::{Member, PeerCounts};
 use crate::swarm::picker::{Giver, Order};
 use crate::swarm::proof::Random;
@@ -110,8 +110,6 @@ pub(crate) struct Transfer {
     pub(crate) down_rate: Rate,
     /// Bytes asked for a second time in the endgame, as long as the first copy was missing.
     duplicate_asked_bytes: u64,
-    /// How long news is gathered, as last measured.
-    news_delay: Duration,
     salt: u64,
     /// What is known of pieces in other zones, once there is a peer in one.
     imports: Option<zone::Imports>,
@@ -158,7 +156,6 @@ impl Transfer {
             up_rate: Rate::new(now),
             down_rate: Rate::new(now),
             duplicate_asked_bytes: 0,
-            news_delay: HAVE_DELAY_MIN,
             salt,
             imports: None,
         }

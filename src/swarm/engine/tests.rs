@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::payload::PieceBytes;
-use crate::swarm::limits::{HELLO_WAIT, IDLE_MAX, LIFETIME_MAX, PING_AFTER};
+use crate::swarm::limits::{
+    HAVE_DELAY_MAX, HAVE_DELAY_MIN, HELLO_WAIT, IDLE_MAX, LIFETIME_MAX, PING_AFTER,
+};
 use crate::swarm::wire::{Hello, RawBlock};
 
 const PAYLOAD: PayloadId = PayloadId::from_bytes([7; 32]);
@@ -596,6 +598,36 @@ fn haves_are_batched() {
     scripted.wait(Duration::from_millis(200));
     scripted.gather();
     assert_eq!(told(&scripted), 3);
+}
+
+/// What waits to be announced is announced at the time set for it, though pieces come ever slower meanwhile.
+// req: SWARM-10
+#[test]
+fn announcement_is_not_put_off() {
+    let mut scripted = Scripted::member(none(), false);
+    scripted.bitfield(&full());
+    let asked = scripted.serve(1);
+    scripted.block(asked[1]);
+    scripted.sent.clear();
+    let transfer = scripted.engine.transfers.get_mut(&scripted.id);
+    let member = transfer.and_then(|it| it.members.get_mut(&NEAR));
+    // As if the piece had come from another: this peer lacks it, and has nothing to be asked for.
+    member.expect("a member").have = Some(none());
+    let piece = geometry().piece_index(asked[1].piece).expect("inside");
+    scripted
+        .engine
+        .handle_verified(scripted.id, piece, scripted.now);
+    scripted.gather();
+    assert!(scripted.sent.is_empty(), "it waits");
+    let due = scripted.engine.transfers[&scripted.id].news_timeout();
+    let wait = due.expect("it waits") - scripted.now;
+    assert!((HAVE_DELAY_MIN..HAVE_DELAY_MAX).contains(&wait), "{wait:?}");
+    scripted.wait(wait);
+    let have = Message::Have {
+        slot: Slot(1),
+        pieces: vec![asked[1].piece],
+    };
+    assert_eq!(scripted.hear(), Some(have));
 }
 
 /// A peer that answers nothing is asked for less, then leaves the swarm.

@@ -411,8 +411,9 @@ impl Transfer {
             member.counts.pieces += 1;
         }
         self.have.set(piece);
+        let delay = self.news_delay(now);
         for member in self.members.values_mut() {
-            member.add_news(piece);
+            member.add_news(piece, delay, now);
         }
         let is_full = self.have.is_full();
         if is_full {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::{Shared, Transfer, TransferState};
 use crate::payload::{Bitfield, PieceIndex};
 use crate::swarm::limits::{
-    GIVE_AHEAD_TIME, HAVE_DELAY_HELD, HAVE_DELAY_MAX, HAVE_DELAY_MIN, HAVE_PIECES_AIM,
-    HAVE_PIECES_MAX, ORIGIN_SHARE_MIN, REST_TIME, STARVED_AFTER,
+    GIVE_AHEAD_TIME, HAVE_DELAY_MAX, HAVE_DELAY_MIN, HAVE_PIECES_AIM, HAVE_PIECES_MAX,
+    ORIGIN_SHARE_MIN, REST_TIME, STARVED_AFTER,
 };
 use crate::swarm::peer::{Member, PeerError};
 use crate::swarm::requests::{ConnId, raw};
@@ -24,12 +24,10 @@ impl Transfer {
     /// Tells members what is new, as far as it is time: at once when this node became complete.
     pub(crate) fn flush_news(&mut self, shared: &mut Shared, now: Instant) {
         // req: SWARM-10
-        self.news_delay = self.measured_news_delay(now);
-        let delay = self.news_delay;
         let all = self.state == TransferState::Complete;
         for (conn, member) in &mut self.members {
-            let is_due = news_due(member, delay).is_none_or(|due| due <= now);
-            if !member.news.is_empty() && (all || is_due || member.news.len() >= NEWS_AT_ONCE) {
+            let is_due = member.news_due.is_some_and(|due| due <= now);
+            if all || is_due || member.news.len() >= NEWS_AT_ONCE {
                 tell_news(*conn, member, shared, now);
             }
         }
@@ -37,15 +35,12 @@ impl Transfer {
 
     /// When news that waits is to be told.
     pub(crate) fn news_timeout(&self) -> Option<Instant> {
-        self.members
-            .values()
-            .filter(|member| !member.news.is_empty())
-            .filter_map(|member| news_due(member, self.news_delay))
-            .min()
+        let due = self.members.values().filter_map(|member| member.news_due);
+        due.min()
     }
 
     /// How long pieces are gathered: until a few came, at the rate at which they come now.
-    fn measured_news_delay(&self, now: Instant) -> Duration {
+    pub(super) fn news_delay(&self, now: Instant) -> Duration {
         let few = u64::from(HAVE_PIECES_AIM) * u64::from(self.geometry.piece_bytes().get());
         let rate = self.down_rate.bytes_per_second(now).max(1);
         Duration::from_secs_f64(few as f64 / rate as f64).clamp(HAVE_DELAY_MIN, HAVE_DELAY_MAX)
@@ -237,16 +232,6 @@ impl Transfer {
     }
 }
 
-/// When what is new is to be told to a member; `None` is at once.
-fn news_due(member: &Member, delay: Duration) -> Option<Instant> {
-    let delay = if member.news_wanted {
-        delay
-    } else {
-        HAVE_DELAY_HELD
-    };
-    Some(member.told_news? + delay)
-}
-
 /// Tells a member what is new, if anything is.
 pub(super) fn tell_news(conn: ConnId, member: &mut Member, shared: &mut Shared, now: Instant) {
     if member.news.is_empty() {
@@ -260,7 +245,7 @@ pub(super) fn tell_news(conn: ConnId, member: &mut Member, shared: &mut Shared, 
         shared.send(conn, message);
     }
     member.news.clear();
-    member.news_wanted = false;
+    member.news_due = None;
     member.told_news = Some(now);
 }
 
