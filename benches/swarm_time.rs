@@ -3,7 +3,7 @@
 //!
 //! Read against: 0.69 CPU s per GB is the floor of the whole path on the reference machine (read, send,
 //! receive, BLAKE3, write); libtorrent takes 3.8 to 7.1, a star that verifies nothing 1.2.
-//! All nodes live in this process. `SWARM_NODES`, `SWARM_BYTES` and `SWARM_DIR` set the case.
+//! All nodes live in this process. `SWARM_NODES`, `SWARM_BYTES` and `SWARM_DIR` set the case, `SWARM_TLS` (off, prefer, require) the transport.
 #![allow(missing_docs)]
 #![allow(clippy::disallowed_methods)]
 
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use warren::config::PeerTls;
 use warren::disk::OsDisk;
 use warren::payload::store::{Store, StoreSettings};
 use warren::payload::{AccessKey, ScopeId};
@@ -23,6 +24,12 @@ const TICKS_PER_SECOND: f64 = 100.0;
 fn setting(name: &str, default: u64) -> u64 {
     let value = std::env::var(name).ok().and_then(|text| text.parse().ok());
     value.unwrap_or(default)
+}
+
+/// Whether connections are encrypted.
+fn transport() -> PeerTls {
+    let text = std::env::var("SWARM_TLS").unwrap_or_default();
+    text.parse().unwrap_or_default()
 }
 
 /// CPU seconds of this process so far, in user and system mode.
@@ -52,6 +59,7 @@ async fn node(folder: &Path) -> (Store, SwarmHandle) {
     let settings = SwarmSettings {
         listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
         threads: 1,
+        tls: transport(),
         ..SwarmSettings::default()
     };
     let swarm = Swarm::start(settings, store.clone())

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use warren::config::TrafficSettings;
+use warren::config::{PeerTls, TrafficSettings};
 use warren::node::distributor::DistributorSettings;
 use warren::node::send::{SendSettings, send};
 use warren::payload::Hints;
@@ -44,6 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             peer_listen: Some(loopback),
             traffic: TrafficSettings::default(),
             hints: Hints::default(),
+            peer_tls: PeerTls::default(),
             data_dir: at("origin"),
             reply_queue: None,
         },

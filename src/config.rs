@@ -29,7 +29,8 @@ pub use swarm::{
     Zone, ZoneError, parse_rate,
 };
 pub use tls::{
-    AMQPS_PORT, HTTPS_PORT, LoginFrom, PeerVerification, SanType, TlsSettings, TlsVersions,
+    AMQPS_PORT, HTTPS_PORT, LoginFrom, PeerTls, PeerTlsError, PeerVerification, SanType,
+    TlsSettings, TlsVersions,
 };
 
 /// Bodies at or above this size, in bytes, become payloads.
@@ -54,6 +55,8 @@ pub struct ServerSettings {
     pub unix_listen: Option<PathBuf>,
     /// Address of the piece protocol's listener; port 0 takes a free one.
     pub peer_listen: SocketAddr,
+    /// Whether connections between peers are encrypted.
+    pub peer_tls: PeerTls,
     /// Address of the HTTP listener; port 0 takes a free one.
     pub http_listen: SocketAddr,
     /// What HTTP connections may cost.
@@ -100,6 +103,7 @@ impl Default for ServerSettings {
             listen_plain: true,
             unix_listen: None,
             peer_listen: SocketAddr::new(any, PEER_PORT),
+            peer_tls: PeerTls::default(),
             http_listen: SocketAddr::new(loopback, HTTP_PORT),
             http: HttpSettings::default(),
             prometheus: PrometheusSettings::default(),

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::EXIT_OK;
 use super::traffic::TrafficArgs;
+use crate::config::PeerTls;
 use crate::disk::OsDisk;
 use crate::node::edge::web_trust;
 use crate::node::manifest_file;
@@ -67,6 +68,14 @@ pub(crate) struct Args {
     json: bool,
     #[command(flatten)]
     traffic: TrafficArgs,
+    /// Encrypt connections to peers: off, prefer or require
+    #[arg(
+        long,
+        env = "WARREN_PEER_TLS",
+        default_value_t = PeerTls::default(),
+        value_name = "MODE"
+    )]
+    peer_tls: PeerTls,
 }
 
 /// Fetches the payload.
@@ -137,6 +146,7 @@ async fn stream(args: &Args, manifest: &Manifest) -> anyhow::Result<()> {
 fn swarm_settings(args: &Args) -> anyhow::Result<SwarmSettings> {
     let traffic = args.traffic.read()?;
     Ok(SwarmSettings {
+        tls: args.peer_tls,
         web_trust: web_trust(&traffic),
         ..SwarmSettings::default().with_traffic(&traffic)
     })

@@ -11,6 +11,7 @@ use super::broker::BrokerArgs;
 use super::serve::stop_signal;
 use super::systemd::{Notice, notify};
 use super::traffic::TrafficArgs;
+use crate::config::PeerTls;
 use crate::node::message::{Group, NodeName};
 use crate::node::{Node, NodeSettings};
 
@@ -59,6 +60,14 @@ pub(crate) struct Args {
     outbound_only: bool,
     #[command(flatten)]
     traffic: TrafficArgs,
+    /// Encrypt connections to peers: off, prefer or require
+    #[arg(
+        long,
+        env = "WARREN_PEER_TLS",
+        default_value_t = PeerTls::default(),
+        value_name = "MODE"
+    )]
+    peer_tls: PeerTls,
 }
 
 /// Runs the node until SIGTERM or Ctrl-C.
@@ -78,6 +87,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         groups,
         peer_listen: (!args.outbound_only).then_some(args.peer_listen),
         traffic: args.traffic.read()?,
+        peer_tls: args.peer_tls,
     };
     let mut node = Node::start(settings).await?;
     let listening = node

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::broker::BrokerArgs;
 use super::progress::Bars;
 use super::{EXIT_INCOMPLETE, EXIT_OK};
-use crate::config::{self, TrafficSettings};
+use crate::config::{self, PeerTls, TrafficSettings};
 use crate::node::board::Board;
 use crate::node::distributor::DistributorSettings;
 use crate::node::message::{FileState, Group};
@@ -74,6 +74,14 @@ pub(crate) struct Args {
     /// A URL under which the file can be had with ranges, for nodes that allow its host; may be repeated, for one file
     #[arg(long, value_name = "URL")]
     web_seed: Vec<String>,
+    /// Encrypt connections to peers: off, prefer or require
+    #[arg(
+        long,
+        env = "WARREN_PEER_TLS",
+        default_value_t = PeerTls::default(),
+        value_name = "MODE"
+    )]
+    peer_tls: PeerTls,
 }
 
 /// A folder of this process's own, removed on drop.
@@ -107,6 +115,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             peer_listen: (!args.outbound_only).then_some(args.peer_listen),
             traffic,
             hints,
+            peer_tls: args.peer_tls,
             data_dir: folder.0.clone(),
             reply_queue: None,
         },

@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::EXIT_OK;
 use super::broker::BrokerArgs;
-use crate::config;
-use crate::config::TrafficSettings;
+use crate::config::{self, PeerTls, TrafficSettings};
 use crate::node::distributor::DistributorSettings;
 use crate::node::message::FileState;
 use crate::node::status::{NodeStatus, Status, status};
@@ -37,6 +36,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         peer_listen: None,
         traffic: TrafficSettings::default(),
         hints: Hints::default(),
+        peer_tls: PeerTls::default(),
         data_dir: std::env::temp_dir(),
         reply_queue: None,
     };

@@ -12,7 +12,7 @@ use super::broker::BrokerArgs;
 use super::serve::stop_signal;
 use super::traffic::TrafficArgs;
 use crate::amqp::field::ShortString;
-use crate::config;
+use crate::config::{self, PeerTls};
 use crate::node::distributor::DistributorSettings;
 use crate::node::message::{FileState, Group};
 use crate::node::watch::{Event, WatchSettings, watch};
@@ -57,6 +57,14 @@ pub(crate) struct Args {
     /// Share of busy uplinks, 1 to 100, on every node that passes the files on
     #[arg(long, default_value = "10", value_name = "N")]
     priority: Priority,
+    /// Encrypt connections to peers: off, prefer or require
+    #[arg(
+        long,
+        env = "WARREN_PEER_TLS",
+        default_value_t = PeerTls::default(),
+        value_name = "MODE"
+    )]
+    peer_tls: PeerTls,
 }
 
 /// Watches until SIGTERM or Ctrl-C.
@@ -79,6 +87,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             peer_listen: Some(args.peer_listen),
             traffic: args.traffic.read()?,
             hints,
+            peer_tls: args.peer_tls,
             reply_queue: Some(reply_queue(&data_dir)?),
             data_dir,
         },

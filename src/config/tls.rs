@@ -11,6 +11,52 @@ pub const AMQPS_PORT: u16 = 5671;
 /// HTTP over TLS.
 pub const HTTPS_PORT: u16 = 15671;
 
+/// Whether connections between peers are encrypted.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum PeerTls {
+    /// Plain TCP, for trusted networks: the access key is proven, the bytes can be read on the way.
+    #[default]
+    Off,
+    /// TLS with every peer that speaks it, plain TCP with others. Who changes bytes on the way cannot make two
+    /// that speak it do without.
+    Prefer,
+    /// TLS, or no connection.
+    Require,
+}
+
+impl PeerTls {
+    /// Its name in settings.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+        }
+    }
+}
+
+/// The text is no value of the setting.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("'{0}' is not off, prefer or require")]
+pub struct PeerTlsError(String);
+
+impl std::str::FromStr for PeerTls {
+    type Err = PeerTlsError;
+
+    fn from_str(text: &str) -> Result<Self, PeerTlsError> {
+        let all = [Self::Off, Self::Prefer, Self::Require];
+        let found = all.into_iter().find(|it| it.as_str() == text);
+        found.ok_or_else(|| PeerTlsError(text.to_owned()))
+    }
+}
+
+impl std::fmt::Display for PeerTls {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(self.as_str())
+    }
+}
+
 /// What TLS listeners there are, and what they show and ask for. Files are read at the start and again
 /// at a reload.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -56,6 +56,7 @@ impl Node {
             groups: Vec::new(),
             peer_listen: Some(SocketAddr::from(([0, 0, 0, 0], 0))),
             traffic: TrafficSettings::default(),
+            peer_tls: crate::config::PeerTls::default(),
         };
         Ok(NodeBuilder { settings })
     }

@@ -26,7 +26,7 @@ use crate::client::{
     AmqpUri, Channel, ClientError, ConnectSettings, Connection, ConsumeSettings, Consumer,
     Delivery, Publish, QueueSettings,
 };
-use crate::config::TrafficSettings;
+use crate::config::{PeerTls, TrafficSettings};
 use crate::disk::OsDisk;
 use crate::payload::manifest::PEER_COUNT_MAX;
 use crate::payload::store::{AdoptedFile, FileStamp, Origin};
@@ -100,6 +100,8 @@ pub struct DistributorSettings {
     pub traffic: TrafficSettings,
     /// What large files' manifests ask of who fetches them.
     pub hints: Hints,
+    /// Whether connections to peers are encrypted.
+    pub peer_tls: PeerTls,
     /// Folder of the origin's own state; created when it is needed.
     pub data_dir: PathBuf,
     /// A durable reply queue of this name; `None` takes one that goes with the connection.
@@ -452,6 +454,7 @@ impl Distributor {
             let store = blocking(open).await?;
             let settings = SwarmSettings {
                 listen: self.settings.peer_listen,
+                tls: self.settings.peer_tls,
                 ..SwarmSettings::default()
             };
             let settings = settings.with_traffic(&self.settings.traffic);

@@ -20,10 +20,10 @@ use super::state::{NodeState, Record, StateError};
 use super::{unix_ms, upstream};
 use crate::amqp::field::ShortString;
 use crate::client::{AmqpUri, ClientError};
-use crate::config::TrafficSettings;
+use crate::config::{PeerTls, TrafficSettings};
 use crate::disk::OsDisk;
 use crate::payload::{Store, StoreError, StoreSettings};
-use crate::server::peer::{Swarm, SwarmError, SwarmHandle, SwarmSettings};
+use crate::server::peer::{PeerKey, PeerKeyError, Swarm, SwarmError, SwarmHandle, SwarmSettings};
 
 /// Progress receipts that wait to be sent; hints beyond it are dropped.
 const HINTS_MAX: usize = 1_024;
@@ -47,6 +47,8 @@ pub struct NodeSettings {
     pub peer_listen: Option<std::net::SocketAddr>,
     /// What swarms may cost the network.
     pub traffic: TrafficSettings,
+    /// Whether connections to peers are encrypted.
+    pub peer_tls: PeerTls,
 }
 
 /// Why a node cannot start or go on.
@@ -67,6 +69,9 @@ pub enum NodeError {
     /// Files cannot be placed.
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// The node's key is unusable.
+    #[error(transparent)]
+    Key(#[from] PeerKeyError),
     /// The node's own state is unusable.
     #[error(transparent)]
     State(#[from] StateError),
@@ -180,6 +185,8 @@ impl Node {
         let swarm_settings = SwarmSettings {
             listen: settings.peer_listen,
             usage_file: Some(settings.data_dir.join("swarm-usage.json")),
+            key: PeerKey::lasting(settings.peer_tls, &settings.data_dir.join("peer.key"))?,
+            tls: settings.peer_tls,
             ..SwarmSettings::default()
         };
         let mut swarm_settings = swarm_settings.with_traffic(&settings.traffic);

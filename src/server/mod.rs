@@ -262,6 +262,7 @@ impl Server {
         let tokens = token_authority(&settings)?;
         let data_dir = DataDir::open(&settings.data_dir)?;
         let meter = Arc::<IoMeter>::default();
+        let peer_key = data_dir.path().join("peer.key");
         let opened = tokio::task::spawn_blocking({
             let (path, settings) = (data_dir.path().to_owned(), settings.clone());
             let (keeping, meter) = (embedding.keeping, Arc::clone(&meter));
@@ -283,6 +284,8 @@ impl Server {
                 PeerListener::Off => None,
             },
             usage_file: Some(data_dir.path().join("swarm-usage.json")),
+            key: peer::PeerKey::lasting(settings.peer_tls, &peer_key).map_err(SwarmError::from)?,
+            tls: settings.peer_tls,
             ..SwarmSettings::default()
         };
         let swarm = swarm.with_traffic(&settings.swarm);
@@ -508,6 +511,7 @@ impl ServerHandle {
         let sessions = Arc::new(session_settings(settings));
         self.shared.session_settings.store(sessions);
         self.admission.set(&settings.admission);
+        self.shared.payloads.swarm().set_tls(settings.peer_tls);
         let alarms = self.shared.broker.alarms();
         alarms.set_memory_watermark(settings.alarm.memory_watermark);
         self.shared.payloads.swarm().set_traffic(&settings.swarm);

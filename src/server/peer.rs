@@ -14,6 +14,7 @@ mod core;
 mod disk;
 mod limits;
 mod listener;
+mod secure;
 mod transfer;
 mod usage;
 mod web;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::WebSeedHost;
+use crate::config::{PeerTls, WebSeedHost};
 use crate::payload::store::BegunPartial;
 use crate::payload::{Bitfield, Manifest, PayloadId, ScopeId, Store, StoreError};
 use crate::swarm::{Engine, EngineError, Limits, NodeId, Order, Settings, TransferStats, Want};
@@ -34,6 +35,7 @@ use crate::swarm::{Engine, EngineError, Limits, NodeId, Order, Settings, Transfe
 use self::core::{Core, Shared};
 use self::transfer::{Source, TransferIo};
 
+pub use self::secure::{PeerKey, PeerKeyError};
 pub use self::transfer::{FetchError, Progress, SwarmTransfer};
 
 /// Longest wait for connections to end at a shutdown.
@@ -46,8 +48,10 @@ pub struct SwarmSettings {
     pub engine: Settings,
     /// Where other nodes can connect; `None` for a node that only dials out. Port 0 takes a free one.
     pub listen: Option<SocketAddr>,
-    /// The node's id if it has a lasting one; a random one otherwise.
-    pub node: Option<NodeId>,
+    /// The node's key, from which its id follows, if it has a lasting one; a random one otherwise.
+    pub key: Option<PeerKey>,
+    /// Whether connections are encrypted.
+    pub tls: PeerTls,
     /// Threads that send, receive, read, hash and write, at least one. One moves about 1 GB a second;
     /// each more costs CPU time, since work that changes threads finds cold caches.
     pub threads: usize,
@@ -64,7 +68,8 @@ impl Default for SwarmSettings {
         Self {
             engine: Settings::default(),
             listen: None,
-            node: None,
+            key: None,
+            tls: PeerTls::default(),
             threads: threads_default(),
             usage_file: None,
             web_seed_hosts: Vec::new(),
@@ -94,6 +99,9 @@ pub enum SwarmError {
     /// The system gives no random bytes.
     #[error("the system gives no random bytes: {0}")]
     Random(#[from] getrandom::Error),
+    /// The node's key cannot be used.
+    #[error(transparent)]
+    Key(#[from] PeerKeyError),
     /// The system gives no thread, or no address.
     #[error("the system refuses a resource: {0}")]
     System(#[from] std::io::Error),
@@ -163,14 +171,14 @@ impl Swarm {
     /// If the address cannot be listened on or the system gives no randomness.
     pub async fn start(settings: SwarmSettings, store: Store) -> Result<SwarmHandle, SwarmError> {
         let mut seed = [0; 32];
-        let mut random_id = [0; 32];
         getrandom::fill(&mut seed)?;
-        getrandom::fill(&mut random_id)?;
-        let node = settings
-            .node
-            .unwrap_or_else(|| NodeId::from_bytes(random_id));
+        let key = match settings.key {
+            Some(key) => key,
+            None => PeerKey::random()?,
+        };
         let now = Instant::now();
-        let mut engine = Engine::new(settings.engine.clone(), node, seed, now);
+        let mut engine = Engine::new(settings.engine.clone(), key.node()?, seed, now);
+        engine.set_takes_tls(settings.tls != PeerTls::Off);
         let workers = Workers::start(settings.threads)?;
         let runtime = workers.handle()?;
         // Sockets belong to the runtime that they are made in.
@@ -191,6 +199,8 @@ impl Swarm {
             settings: settings.engine,
             web_seed_hosts: settings.web_seed_hosts,
             web_trust: settings.web_trust,
+            handshaker: secure::Handshaker::new(&key)?,
+            tls: parking_lot::Mutex::new(settings.tls),
             buffers: buffers::Buffers::default(),
             timer: tokio::sync::Notify::new(),
             stopping: CancellationToken::new(),
@@ -344,6 +354,14 @@ impl SwarmHandle {
             io,
             progress,
         ))
+    }
+
+    /// Connections that are made from now on are encrypted in this way; those that stand stay as they are.
+    // req: PEER-18
+    pub fn set_tls(&self, tls: PeerTls) {
+        *self.shared.tls.lock() = tls;
+        let mut core = self.shared.core.lock();
+        core.engine.set_takes_tls(tls != PeerTls::Off);
     }
 
     /// Figures of every payload and its peers.

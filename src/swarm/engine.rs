@@ -188,6 +188,11 @@ impl Engine {
         self.node
     }
 
+    /// Whether this node speaks TLS on connections that come from here on.
+    pub fn set_takes_tls(&mut self, takes_tls: bool) {
+        self.shared.settings.takes_tls = takes_tls;
+    }
+
     /// The node listens on `port` from here on; what `Hello` will say.
     pub fn set_listen_port(&mut self, port: Option<u16>) {
         self.shared.settings.listen_port = port;
@@ -283,7 +288,8 @@ impl Engine {
             self.dials.remove(&remote);
         }
         let nonce = self.shared.random.nonce();
-        let peer = Peer::new(role, remote, binding, nonce, now);
+        let mut peer = Peer::new(role, remote, binding, nonce, now);
+        peer.takes_tls = self.shared.settings.takes_tls;
         let hello = peer.hello(self.node, &self.shared.settings);
         self.peers.insert(conn, peer);
         self.shared.send(conn, Message::Hello(hello));

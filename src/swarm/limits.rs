@@ -110,6 +110,8 @@ const _: () = assert!(QUEUE_TIME.as_millis() < STALL_AFTER.as_millis());
 pub struct Settings {
     /// Port that other nodes can dial; `None` for a node that only dials out.
     pub listen_port: Option<u16>,
+    /// Whether this node speaks TLS; a plain connection to another that does, too, is closed.
+    pub takes_tls: bool,
     /// Peers of one swarm up to which this node dials.
     pub neighbours_aim: usize,
     /// Peers of one swarm beyond which others are turned away.
@@ -142,6 +144,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             listen_port: None,
+            takes_tls: false,
             neighbours_aim: 8,
             neighbours_max: 16,
             connections_max: 256,

@@ -48,12 +48,18 @@ pub enum PeerError {
     /// The deadline for Hello passed.
     #[error("did not say hello in time")]
     HelloTimeout,
+    /// Both sides speak TLS and the connection does not: somebody on the way is in between, or it is a mistake.
+    #[error("speaks without TLS though both sides have it")]
+    Downgraded,
     /// Nothing came, or nothing was proven, for too long.
     #[error("was idle for too long")]
     Idle,
     /// The connection reached its age.
     #[error("was connected for its full time")]
     Lifetime,
+    /// It says that it is another node than its key proves.
+    #[error("is not the node that its key says")]
+    NodeIdentity,
     /// A piece number outside the payload.
     #[error("named a piece outside the payload")]
     PieceRange,
@@ -123,6 +129,8 @@ pub(crate) struct Peer {
     pub(crate) is_web_seed: bool,
     /// Payloads that we refused because they were unknown here, to be joined if they become known.
     pub(crate) refused: Vec<PayloadId>,
+    /// What this side says of TLS.
+    pub(crate) takes_tls: bool,
     binding: ChannelBinding,
     nonce: [u8; 32],
     opened: Instant,
@@ -150,6 +158,7 @@ impl Peer {
             refused_count: 0,
             is_web_seed: false,
             refused: Vec::new(),
+            takes_tls: false,
             binding,
             nonce,
             opened: now,
@@ -165,6 +174,7 @@ impl Peer {
     /// The `Hello` to send first.
     pub(crate) fn hello(&self, node: NodeId, settings: &Settings) -> Hello {
         Hello {
+            takes_tls: self.takes_tls,
             node,
             nonce: self.nonce,
             listen_port: settings.listen_port.unwrap_or(0),
@@ -188,6 +198,21 @@ impl Peer {
             PeerState::Open(_) => Err(PeerError::HelloOrder),
             // req: PEER-4
             PeerState::HelloAwaited if hello.node == *us => Err(PeerError::SelfConnection),
+            // req: PEER-16
+            PeerState::HelloAwaited
+                if self
+                    .binding
+                    .peer()
+                    .is_some_and(|proven| proven != hello.node) =>
+            {
+                Err(PeerError::NodeIdentity)
+            }
+            // req: PEER-17
+            PeerState::HelloAwaited
+                if self.binding.peer().is_none() && self.takes_tls && hello.takes_tls =>
+            {
+                Err(PeerError::Downgraded)
+            }
             PeerState::HelloAwaited => {
                 self.state = PeerState::Open(hello);
                 Ok(())
@@ -210,13 +235,9 @@ impl Peer {
         payload: &PayloadId,
     ) -> Option<[u8; 32]> {
         let (ours, theirs) = self.sides(us)?;
+        let binding = self.binding()?;
         Some(proof::prove(
-            key,
-            self.role,
-            ours,
-            theirs,
-            payload,
-            &self.binding,
+            key, self.role, ours, theirs, payload, &binding,
         ))
     }
 
@@ -229,12 +250,20 @@ impl Peer {
         given: &[u8; 32],
     ) -> bool {
         // req: PEER-8
-        self.sides(us).is_some_and(|(ours, theirs)| {
-            let role = self.role.other();
-            proof::equal(
-                given,
-                &proof::prove(key, role, theirs, ours, payload, &self.binding),
-            )
+        let (Some((ours, theirs)), Some(binding)) = (self.sides(us), self.binding()) else {
+            return false;
+        };
+        let role = self.role.other();
+        let expected = proof::prove(key, role, theirs, ours, payload, &binding);
+        proof::equal(given, &expected)
+    }
+
+    /// What proofs on this connection are bound to; `None` before their `Hello`.
+    fn binding(&self) -> Option<ChannelBinding> {
+        let theirs = self.their_hello()?.takes_tls;
+        Some(match self.role {
+            Role::Dialler => self.binding.with_words(self.takes_tls, theirs),
+            Role::Listener => self.binding.with_words(theirs, self.takes_tls),
         })
     }
 

@@ -38,9 +38,52 @@ impl Role {
     }
 }
 
-/// What the transport adds to a proof: zero on plain TCP, the TLS exporter's value on TLS 1.3.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct ChannelBinding(pub [u8; 32]);
+/// What the transport adds to a proof: on TLS 1.3 the exporter's value, on plain TCP what each side said of TLS.
+///
+/// The default is plain TCP. Its `Debug` shows no value.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+pub struct ChannelBinding {
+    value: [u8; 32],
+    /// The node whose key the TLS handshake has proven.
+    peer: Option<NodeId>,
+}
+
+impl ChannelBinding {
+    /// The binding of a TLS connection to the node with this id.
+    pub const fn tls(exporter: [u8; 32], peer: NodeId) -> Self {
+        Self {
+            value: exporter,
+            peer: Some(peer),
+        }
+    }
+
+    /// The node whose key the transport has proven; `None` on plain TCP.
+    pub const fn peer(&self) -> Option<NodeId> {
+        self.peer
+    }
+
+    /// The binding of a plain connection whose sides have said this of TLS: who changes their words on the way
+    /// breaks the proofs.
+    // req: PEER-17
+    pub(crate) fn with_words(self, dialler_takes_tls: bool, listener_takes_tls: bool) -> Self {
+        if self.peer.is_some() {
+            return self;
+        }
+        let mut value = [0; 32];
+        value[0] = u8::from(dialler_takes_tls);
+        value[1] = u8::from(listener_takes_tls);
+        Self { value, ..self }
+    }
+}
+
+impl std::fmt::Debug for ChannelBinding {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ChannelBinding")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
 
 /// One side of a connection, as a proof names it.
 #[derive(Clone, Copy)]
@@ -67,7 +110,7 @@ pub(crate) fn prove(
     hasher.update(prover.node.as_bytes());
     hasher.update(verifier.node.as_bytes());
     hasher.update(payload.as_bytes());
-    hasher.update(&binding.0);
+    hasher.update(&binding.value);
     *hasher.finalize().as_bytes()
 }
 
@@ -173,7 +216,7 @@ mod tests {
                 a,
                 b,
                 &payload,
-                &ChannelBinding([1; 32]),
+                &ChannelBinding::tls([1; 32], NodeId::from_bytes([1; 32])),
             ),
         ];
         for other in others {

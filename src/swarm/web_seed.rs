@@ -96,6 +96,7 @@ impl WebSeed {
 
     fn begin(&self, theirs: &Hello) -> Vec<WebStep> {
         let hello = Hello {
+            takes_tls: false,
             node: self.node,
             nonce: self.nonce,
             listen_port: 0,
@@ -110,7 +111,7 @@ impl WebSeed {
             node: &theirs.node,
             nonce: &theirs.nonce,
         };
-        let binding = ChannelBinding::default();
+        let binding = ChannelBinding::default().with_words(false, theirs.takes_tls);
         let (key, payload) = (&self.key, &self.payload);
         let proof = proof::prove(key, Role::Dialler, own, engine, payload, &binding);
         let join = Message::Join {

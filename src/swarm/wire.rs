@@ -33,6 +33,9 @@ const FLAG_GIVING: u8 = 1;
 /// `Bitfield` flag: requests will be refused until `Unchoke`.
 const FLAG_CHOKED: u8 = 2;
 
+/// `Hello` flag: the sender speaks TLS on connections that begin with it.
+const FLAG_TLS: u16 = 1;
+
 /// A node's name: the hash of its public key on TLS, a claim on plain TCP.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct NodeId([u8; 32]);
@@ -82,6 +85,8 @@ pub struct RawBlock {
 /// The first message of each side.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Hello {
+    /// Whether the sender speaks TLS too.
+    pub takes_tls: bool,
     /// Who sends it.
     pub node: NodeId,
     /// Fresh for this connection.
@@ -504,10 +509,12 @@ fn decode_hello(input: &mut Bytes) -> Result<Hello, WireError> {
     if input.try_get_u16().map_err(short)? != VERSION {
         return Err(WireError::Value { kind: "version" });
     }
-    if input.try_get_u16().map_err(short)? != 0 {
+    let flags = input.try_get_u16().map_err(short)?;
+    if flags & !FLAG_TLS != 0 {
         return Err(WireError::Value { kind: "flags" });
     }
     let hello = Hello {
+        takes_tls: flags & FLAG_TLS != 0,
         node: NodeId(take_32(input, 0)?),
         nonce: take_32(input, 0)?,
         listen_port: input.try_get_u16().map_err(short)?,
@@ -582,7 +589,7 @@ pub fn encode(message: &Message, output: &mut BytesMut) {
             output.put_u8(0);
             output.put_slice(&MAGIC);
             output.put_u16(VERSION);
-            output.put_u16(0);
+            output.put_u16(if hello.takes_tls { FLAG_TLS } else { 0 });
             output.put_slice(hello.node.as_bytes());
             output.put_slice(&hello.nonce);
             output.put_u16(hello.listen_port);

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use warren::amqp::field::{FieldTable, FieldValue, ShortString};
 use warren::amqp::header::Properties;
 use warren::client::{AmqpUri, ConnectSettings, Connection, Publish};
-use warren::config::TrafficSettings;
+use warren::config::{PeerTls, TrafficSettings};
 use warren::node::distributor::{DistributorSettings, SendError};
 use warren::node::message::{FILES_EXCHANGE, FileState, Group, NodeName, REGISTRY_QUEUE};
 use warren::node::send::{SendReport, SendSettings, send};
@@ -56,6 +56,7 @@ impl Home {
             groups: self.groups.clone(),
             peer_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             traffic: TrafficSettings::default(),
+            peer_tls: PeerTls::default(),
         }
     }
 
@@ -77,6 +78,7 @@ fn distributor(broker: &AmqpUri, folder: &TempDir) -> DistributorSettings {
         peer_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
         traffic: TrafficSettings::default(),
         hints: Hints::default(),
+        peer_tls: PeerTls::default(),
         data_dir: folder.path().join("sender"),
         reply_queue: None,
     }

@@ -280,6 +280,7 @@ async fn send(stream: &mut TcpStream, message: &Message) {
 
 fn hello(node: u8) -> Message {
     Message::Hello(Hello {
+        takes_tls: false,
         node: NodeId::from_bytes([node; 32]),
         nonce: [9; 32],
         listen_port: 0,

@@ -7,8 +7,9 @@ use toml::Value;
 
 use super::kinds::{
     Address, File, HASHINGS, HeadSize, Integer, Kind as _, LOG_FORMATS, LOGIN_NAMES, Maybe,
-    Mechanisms, MemorySize, Name, Names, Networks, OneOf, QOS_STYLES, Rate, SAN_TYPES, SYNC_MODES,
-    Size, Span, Text, VERIFICATIONS, Versions, Watermark, WebSeedHosts, YesOrNo, ZoneLabel,
+    Mechanisms, MemorySize, Name, Names, Networks, OneOf, PEER_TLS, QOS_STYLES, Rate, SAN_TYPES,
+    SYNC_MODES, Size, Span, Text, VERIFICATIONS, Versions, Watermark, WebSeedHosts, YesOrNo,
+    ZoneLabel,
 };
 use crate::config::ServerSettings;
 
@@ -58,6 +59,7 @@ pub const KEYS: &[Key] = &[
     key!("listen_plain", Start, listen_plain, YesOrNo),
     key!("unix_listen", Start, unix_listen, Maybe(File)),
     key!("peer_listen", Start, peer_listen, Address),
+    key!("peer_tls", Reload, peer_tls, OneOf(PEER_TLS)),
     key!("proxies", Start, proxies, Networks),
     key!("http_listen", Start, http_listen, Address),
     key!("sync", Start, sync, OneOf(SYNC_MODES)),

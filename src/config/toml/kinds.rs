@@ -11,8 +11,8 @@ use toml::Value;
 
 use crate::config::{
     LogFormat, LoginFrom, Mechanism, MemoryWatermark, Network, NetworkError, PasswordHashing,
-    PeerVerification, QosStyle, SanType, SyncMode, TlsVersions, WebSeedHost, WebSeedHostError,
-    Zone, ZoneError, parse_duration, parse_rate, parse_size,
+    PeerTls, PeerVerification, QosStyle, SanType, SyncMode, TlsVersions, WebSeedHost,
+    WebSeedHostError, Zone, ZoneError, parse_duration, parse_rate, parse_size,
 };
 
 /// How a kind of value stands in a file.
@@ -399,6 +399,11 @@ pub(super) const SYNC_MODES: &[(&str, SyncMode)] =
     &[("disk", SyncMode::Disk), ("os", SyncMode::Os)];
 pub(super) const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("human", LogFormat::Human), ("json", LogFormat::Json)];
+pub(super) const PEER_TLS: &[(&str, PeerTls)] = &[
+    ("off", PeerTls::Off),
+    ("prefer", PeerTls::Prefer),
+    ("require", PeerTls::Require),
+];
 pub(super) const QOS_STYLES: &[(&str, QosStyle)] = &[
     ("auto", QosStyle::Auto),
     ("rabbitmq", QosStyle::RabbitMq),

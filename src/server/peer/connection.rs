@@ -20,10 +20,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{self, Shared};
+use super::secure::{Received, SecureSocket};
 use super::transfer::TransferIo;
 use crate::payload::BlockRange;
 use crate::swarm::wire::{self, BlockHeader, Header, Slot};
-use crate::swarm::{ConnId, Message, TransferId};
+use crate::swarm::{ChannelBinding, ConnId, Message, TransferId};
 
 /// Unsent messages, blocks not counted. Beyond it: close.
 const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -41,6 +42,85 @@ enum ConnectionError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Wire(#[from] wire::WireError),
+}
+
+/// The transport of one connection.
+pub(super) enum Link {
+    /// TCP.
+    Plain(TcpStream),
+    /// TLS over it.
+    Secure(SecureSocket),
+}
+
+impl Link {
+    /// What proofs are bound to.
+    pub(super) fn binding(&self) -> ChannelBinding {
+        match self {
+            Self::Plain(_) => ChannelBinding::default(),
+            Self::Secure(socket) => socket.binding(),
+        }
+    }
+
+    fn into_split(self) -> (Reader, Writer) {
+        match self {
+            Self::Plain(stream) => {
+                let (reader, writer) = stream.into_split();
+                (Reader::Plain(reader), Writer::Plain(writer))
+            }
+            Self::Secure(socket) => {
+                let socket = Arc::new(socket);
+                let reader = Reader::Secure(Arc::clone(&socket), Received::default());
+                (reader, Writer::Secure(socket))
+            }
+        }
+    }
+}
+
+/// One connection's incoming direction.
+enum Reader {
+    Plain(OwnedReadHalf),
+    Secure(Arc<SecureSocket>, Received),
+}
+
+impl Reader {
+    /// Fills `place` and then `beyond` with what is there, at least one octet; 0 is the end.
+    async fn read(&mut self, place: &mut [u8], beyond: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(reader) => loop {
+                reader.readable().await?;
+                let mut slices = [IoSliceMut::new(place), IoSliceMut::new(beyond)];
+                match reader.try_read_vectored(&mut slices) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    read => return read,
+                }
+            },
+            Self::Secure(socket, received) if place.is_empty() => {
+                socket.read(received, beyond).await
+            }
+            Self::Secure(socket, received) => socket.read(received, place).await,
+        }
+    }
+}
+
+/// One connection's outgoing direction.
+enum Writer {
+    Plain(OwnedWriteHalf),
+    Secure(Arc<SecureSocket>),
+}
+
+impl Writer {
+    /// Sends all of it, with as few system calls as the transport allows.
+    async fn write_all(&mut self, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+        match self {
+            Self::Plain(writer) => write_all_vectored(writer, slices).await,
+            Self::Secure(socket) => {
+                for slice in slices {
+                    socket.write_all(slice).await?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// What waits to be sent on one connection.
@@ -156,12 +236,12 @@ impl Output {
 /// Runs a connection to its end, and tells the engine of it.
 pub(super) async fn run(
     shared: Arc<Shared>,
-    stream: TcpStream,
+    link: Link,
     remote: SocketAddr,
     conn: ConnId,
     output: Arc<Output>,
 ) {
-    let (reader, writer) = stream.into_split();
+    let (reader, writer) = link.into_split();
     let ended = tokio::select! {
         () = shared.stopping.cancelled() => Ok(()),
         () = output.closed.cancelled() => Ok(()),
@@ -180,7 +260,7 @@ pub(super) async fn run(
 /// Takes messages from the socket until it ends.
 async fn read(
     shared: &Arc<Shared>,
-    reader: OwnedReadHalf,
+    mut reader: Reader,
     conn: ConnId,
 ) -> Result<(), ConnectionError> {
     let mut head = BytesMut::with_capacity(HEAD_BYTES);
@@ -190,15 +270,12 @@ async fn read(
         if Header::peek(&head)?.is_some_and(|header| header.is_block())
             && let Some(block) = wire::decode_block_header(&mut head)?
         {
-            read_block(shared, &reader, conn, block, &mut head, &mut scratch).await?;
+            read_block(shared, &mut reader, conn, block, &mut head, &mut scratch).await?;
             continue;
         }
-        reader.readable().await?;
-        match reader.try_read(&mut scratch) {
-            Ok(0) => return Err(ConnectionError::Closed),
-            Ok(count) => head.extend_from_slice(scratch.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
+        match reader.read(&mut scratch, &mut []).await? {
+            0 => return Err(ConnectionError::Closed),
+            count => head.extend_from_slice(scratch.get(..count).unwrap_or_default()),
         }
     }
 }
@@ -232,7 +309,7 @@ fn take_messages(
 /// Reads the bytes of a block into a buffer of their own, and what follows into `head`.
 async fn read_block(
     shared: &Arc<Shared>,
-    reader: &OwnedReadHalf,
+    reader: &mut Reader,
     conn: ConnId,
     block: BlockHeader,
     head: &mut BytesMut,
@@ -246,22 +323,15 @@ async fn read_block(
     let mut told = Instant::now();
     let mut told_bytes = filled;
     while filled < block.len_bytes {
-        reader.readable().await?;
         let rest = buffer.get_mut(filled..).unwrap_or_default();
         let wanted = rest.len();
-        let mut slices = [
-            IoSliceMut::new(rest),
-            IoSliceMut::new(scratch.as_mut_slice()),
-        ];
-        match reader.try_read_vectored(&mut slices) {
-            Ok(0) => return Err(ConnectionError::Closed),
-            Ok(count) => {
+        match reader.read(rest, scratch.as_mut_slice()).await? {
+            0 => return Err(ConnectionError::Closed),
+            count => {
                 filled += count.min(wanted);
                 let beyond = count.saturating_sub(wanted);
                 head.extend_from_slice(scratch.get(..beyond).unwrap_or_default());
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
         }
         if filled < block.len_bytes && told.elapsed() >= PROGRESS_INTERVAL {
             let bytes = (filled - told_bytes) as u64;
@@ -287,7 +357,7 @@ async fn read_block(
 /// Sends what the engine wants sent until the socket ends.
 async fn write(
     shared: &Arc<Shared>,
-    mut writer: OwnedWriteHalf,
+    mut writer: Writer,
     conn: ConnId,
     output: &Output,
 ) -> Result<(), ConnectionError> {
@@ -301,7 +371,7 @@ async fn write(
             }
             None if messages.is_empty() => output.filled.notified().await,
             None => {
-                writer.write_all(&messages).await?;
+                writer.write_all(&mut [IoSlice::new(&messages)]).await?;
                 messages.clear();
             }
         }
@@ -311,7 +381,7 @@ async fn write(
 /// Sends a block with the messages before it, and tells the engine that it left.
 async fn write_block(
     shared: &Arc<Shared>,
-    writer: &mut OwnedWriteHalf,
+    writer: &mut Writer,
     conn: ConnId,
     pending: PendingBlock,
     messages: &mut BytesMut,
@@ -332,7 +402,7 @@ async fn write_block(
         IoSlice::new(&head),
         IoSlice::new(&bytes),
     ];
-    write_all_vectored(writer, &mut slices).await?;
+    writer.write_all(&mut slices).await?;
     messages.clear();
     shared.buffers.put(bytes);
     core::with(shared, |core, now| core.engine.handle_block_sent(conn, now));

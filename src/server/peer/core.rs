@@ -18,8 +18,9 @@ use super::buffers::Buffers;
 use super::connection::Output;
 use super::disk::{self, Job};
 use super::listener;
+use super::secure::Handshaker;
 use super::transfer::TransferIo;
-use crate::config::WebSeedHost;
+use crate::config::{PeerTls, WebSeedHost};
 use crate::payload::Store;
 use crate::swarm::{Action, ConnId, Engine, Settings, TransferId};
 
@@ -30,6 +31,9 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) web_seed_hosts: Vec<WebSeedHost>,
     pub(super) web_trust: Option<Arc<rustls::ClientConfig>>,
+    pub(super) handshaker: Handshaker,
+    /// For connections that are made from now on; never locked with another lock.
+    pub(super) tls: Mutex<PeerTls>,
     pub(super) buffers: Buffers,
     pub(super) timer: Notify,
     pub(super) stopping: CancellationToken,

@@ -1,4 +1,4 @@
-//! Accepts and dials connections, within bounds, and resolves names of a manifest's peers.
+//! Accepts and dials connections, within bounds, agrees on their transport, and resolves names of a manifest's peers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,9 +8,11 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::connection;
+use super::connection::{self, Link, Output};
 use super::core::{self, Shared};
-use crate::swarm::{Role, TransferId};
+use super::secure;
+use crate::config::PeerTls;
+use crate::swarm::{ConnId, Role, TransferId};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 256;
@@ -75,29 +77,95 @@ pub(super) async fn dial(shared: Arc<Shared>, address: SocketAddr) {
 
 /// Gives a connection to a task of its own, or closes it if there are too many.
 fn begin(shared: &Arc<Shared>, stream: TcpStream, remote: SocketAddr, role: Role) {
-    // Small messages must not wait for large ones to be acknowledged.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(peer = %remote, %error, "no TCP_NODELAY");
-    }
     let admitted = core::with(shared, |core, now| {
         let admitted = core.admit(remote, &shared.settings);
-        match &admitted {
-            Some((conn, _)) => {
-                let plain = crate::swarm::ChannelBinding::default();
-                core.engine
-                    .handle_connected(*conn, role, remote, plain, now);
-            }
-            None if role == Role::Dialler => core.engine.handle_dial_failed(remote, now),
-            None => {}
+        if admitted.is_none() && role == Role::Dialler {
+            core.engine.handle_dial_failed(remote, now);
         }
         admitted
     });
     match admitted {
         Some((conn, output)) => {
-            let run = connection::run(Arc::clone(shared), stream, remote, conn, output);
+            let run = greet_and_run(Arc::clone(shared), stream, remote, role, conn, output);
             shared.tasks.spawn_on(run, &shared.runtime);
         }
         None => tracing::debug!(peer = %remote, "too many peer connections"),
+    }
+}
+
+/// Agrees on the transport, then runs the connection to its end.
+async fn greet_and_run(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    role: Role,
+    conn: ConnId,
+    output: Arc<Output>,
+) {
+    let agreed = tokio::select! {
+        () = shared.stopping.cancelled() => Err(io::ErrorKind::Interrupted.into()),
+        agreed = agree(&shared, stream, remote, role) => agreed,
+    };
+    match agreed {
+        Ok(link) => {
+            let binding = link.binding();
+            core::with(&shared, |core, now| {
+                core.engine
+                    .handle_connected(conn, role, remote, binding, now);
+            });
+            connection::run(shared, link, remote, conn, output).await;
+        }
+        Err(error) => {
+            tracing::debug!(peer = %remote, %error, "no connection with the peer");
+            core::with(&shared, |core, now| {
+                core.remove(conn, remote);
+                if role == Role::Dialler {
+                    core.engine.handle_dial_failed(remote, now);
+                }
+            });
+        }
+    }
+}
+
+/// Speaks TLS or not, as both sides want.
+// req: PEER-17
+async fn agree(
+    shared: &Shared,
+    stream: TcpStream,
+    remote: SocketAddr,
+    role: Role,
+) -> io::Result<Link> {
+    without_delay(&stream, remote);
+    let tls = *shared.tls.lock();
+    let handshaker = &shared.handshaker;
+    match (tls, role) {
+        (PeerTls::Off, _) => Ok(Link::Plain(stream)),
+        (PeerTls::Require, Role::Dialler) => Ok(Link::Secure(handshaker.connect(stream).await?)),
+        (PeerTls::Prefer, Role::Dialler) => match handshaker.connect(stream).await {
+            Ok(secure) => Ok(Link::Secure(secure)),
+            // It may be one that speaks plainly only. If it is not, the two find out and part.
+            Err(error) => {
+                tracing::debug!(peer = %remote, %error, "no TLS with the peer; trying without");
+                let plain = tokio::time::timeout(DIAL_WAIT, TcpStream::connect(remote)).await;
+                let plain = plain.map_err(|_| io::ErrorKind::TimedOut)??;
+                without_delay(&plain, remote);
+                Ok(Link::Plain(plain))
+            }
+        },
+        (PeerTls::Prefer | PeerTls::Require, Role::Listener) => {
+            match secure::begins_with_tls(&stream).await? {
+                true => Ok(Link::Secure(handshaker.accept(stream).await?)),
+                false if tls == PeerTls::Prefer => Ok(Link::Plain(stream)),
+                false => Err(io::Error::other("the peer speaks without TLS")),
+            }
+        }
+    }
+}
+
+/// Small messages must not wait for large ones to be acknowledged.
+fn without_delay(stream: &TcpStream, remote: SocketAddr) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(peer = %remote, %error, "no TCP_NODELAY");
     }
 }
 

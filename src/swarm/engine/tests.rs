@@ -225,6 +225,7 @@ fn hello_is_said_once_and_first() {
     assert_eq!(twice.closed(), Some(PeerError::HelloOrder));
     let mut mirror = Scripted::new(full(), false);
     let own = Hello {
+        takes_tls: false,
         node: NodeId::from_bytes([1; 32]),
         nonce: [1; 32],
         listen_port: 0,
@@ -750,4 +751,98 @@ fn bytes_of_gone_connections_are_remembered_by_node() {
     assert!(after.peers.is_empty());
     assert_eq!(after.past, [(Scripted::us(), brought)]);
     assert!(!after.is_origin);
+}
+
+/// A plain connection between two that speak TLS is closed, and so is one to a node that its key does not name.
+// req: PEER-16
+// req: PEER-17
+#[test]
+fn downgraded_and_misnamed_connections_are_closed() {
+    let connect = |takes_tls, binding| {
+        let mut scripted = Scripted::new(full(), false);
+        scripted.engine.handle_disconnected(NEAR, scripted.now);
+        scripted.engine.shared.settings.takes_tls = takes_tls;
+        let (now, from) = (scripted.now, address(9));
+        scripted
+            .engine
+            .handle_connected(NEAR, Role::Listener, from, binding, now);
+        scripted.gather();
+        scripted.sent.clear();
+        let hello = Hello {
+            takes_tls: true,
+            node: Scripted::us(),
+            nonce: [9; 32],
+            listen_port: 0,
+            requests_max: 16,
+            zone: None,
+        };
+        scripted.say(Message::Hello(hello));
+        scripted.closed()
+    };
+    let plain = ChannelBinding::default();
+    let to = |node: NodeId| ChannelBinding::tls([3; 32], node);
+    assert_eq!(connect(false, plain), None, "one side has no TLS");
+    assert_eq!(connect(true, plain), Some(PeerError::Downgraded));
+    assert_eq!(connect(true, to(Scripted::us())), None);
+    let other = NodeId::from_bytes([8; 32]);
+    assert_eq!(connect(true, to(other)), Some(PeerError::NodeIdentity));
+}
+
+/// A proof holds on the connection that it was made for: not beside TLS, not with another exporter, and not if what
+/// the sides said of TLS was changed on the way.
+// req: PEER-8
+// req: PEER-17
+#[test]
+fn proofs_are_bound_to_the_transport() {
+    let now = Instant::now();
+    let (near, far) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+    let key = AccessKey::from_bytes([42; 32]);
+    let side = |us: NodeId, them: NodeId, role, binding, words: (bool, bool)| {
+        let mut peer = Peer::new(role, address(1), binding, *us.as_bytes(), now);
+        peer.takes_tls = words.0;
+        let hello = Hello {
+            takes_tls: words.1,
+            node: them,
+            nonce: *them.as_bytes(),
+            listen_port: 0,
+            requests_max: 16,
+            zone: None,
+        };
+        peer.open(hello, &us).expect("a hello");
+        peer
+    };
+    let plain = ChannelBinding::default();
+    let dialler = |binding, words| side(near, far, Role::Dialler, binding, words);
+    let listener = |binding, words| side(far, near, Role::Listener, binding, words);
+    let proof = |peer: Peer| peer.our_proof(&near, &key, &PAYLOAD).expect("greeted");
+    let holds = |peer: Peer, proof| peer.verifies(&far, &key, &PAYLOAD, &proof);
+    let tls = |exporter: u8, to| ChannelBinding::tls([exporter; 32], to);
+    assert!(holds(
+        listener(plain, (false, false)),
+        proof(dialler(plain, (false, false)))
+    ));
+    assert!(holds(
+        listener(plain, (true, false)),
+        proof(dialler(plain, (false, true)))
+    ));
+    assert!(!holds(
+        listener(plain, (true, false)),
+        proof(dialler(plain, (false, false)))
+    ));
+    assert!(!holds(
+        listener(plain, (false, false)),
+        proof(dialler(plain, (true, false)))
+    ));
+    assert!(holds(
+        listener(tls(3, near), (true, true)),
+        proof(dialler(tls(3, far), (true, true)))
+    ));
+    assert!(!holds(
+        listener(tls(4, near), (true, true)),
+        proof(dialler(tls(3, far), (true, true)))
+    ));
+    assert!(!holds(
+        listener(plain, (false, true)),
+        proof(dialler(tls(3, far), (true, false)))
+    ));
 }

@@ -23,17 +23,16 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    fn with(settings: Settings) -> Self {
         let now = Instant::now();
         let piece_bytes = PieceBytes::new(512 * 1024).expect("valid");
         let geometry = Geometry::new(512 * 1024 * 5 + 100, piece_bytes).expect("valid");
         let key = AccessKey::from_bytes([42; 32]);
         let payload = PayloadId::from_bytes([7; 32]);
-        let mut engine = Engine::new(
-            Settings::default(),
-            NodeId::from_bytes([1; 32]),
-            [1; 32],
-            now,
-        );
+        let mut engine = Engine::new(settings, NodeId::from_bytes([1; 32]), [1; 32], now);
         let want = Want {
             payload,
             geometry,
@@ -103,6 +102,18 @@ impl Bench {
             }
         }
     }
+}
+
+/// A node that speaks TLS with its peers has its web seeds too, which prove for a plain connection.
+// req: PEER-17
+#[test]
+fn a_node_that_speaks_tls_takes_web_seeds() {
+    let mut bench = Bench::with(Settings {
+        takes_tls: true,
+        ..Settings::default()
+    });
+    bench.run(|_| Some(true));
+    assert!(bench.completed);
 }
 
 /// A server of ranges alone is enough: every byte is asked for once, in blocks that lie inside the payload.

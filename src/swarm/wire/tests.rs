@@ -28,6 +28,7 @@ fn any_message() -> impl Strategy<Value = Message> {
     let pieces = |max| proptest::collection::vec(any::<u32>(), 1..max);
     prop_oneof![
         (
+            any::<bool>(),
             any::<[u8; 32]>(),
             any::<[u8; 32]>(),
             any::<u16>(),
@@ -35,7 +36,8 @@ fn any_message() -> impl Strategy<Value = Message> {
             proptest::option::of("[a-zA-Z0-9._-]{1,32}")
         )
             .prop_map(
-                |(node, nonce, listen_port, requests_max, zone)| Message::Hello(Hello {
+                |(takes_tls, node, nonce, listen_port, requests_max, zone)| Message::Hello(Hello {
+                    takes_tls,
                     node: NodeId(node),
                     nonce,
                     listen_port,
@@ -156,6 +158,7 @@ fn zones_are_labels() {
         let mut bytes = BytesMut::new();
         encode(
             &Message::Hello(Hello {
+                takes_tls: false,
                 node: NodeId([1; 32]),
                 nonce: [2; 32],
                 listen_port: 5690,
@@ -189,6 +192,7 @@ fn zones_are_labels() {
 #[test]
 fn hello_of_another_protocol_is_refused() {
     let hello = Message::Hello(Hello {
+        takes_tls: true,
         node: NodeId([1; 32]),
         nonce: [2; 32],
         listen_port: 5690,
@@ -198,7 +202,7 @@ fn hello_of_another_protocol_is_refused() {
     let mut good = BytesMut::new();
     encode(&hello, &mut good);
     assert_eq!(good.len(), HEADER_BYTES + 80);
-    for (position, value) in [(5, b'W'), (14, 2), (16, 1), (84, 0), (84, 65)] {
+    for (position, value) in [(5, b'W'), (14, 2), (15, 1), (16, 2), (84, 0), (84, 65)] {
         let mut bad = good.clone();
         bad[position] = value;
         assert!(
