@@ -49,7 +49,7 @@ pub(super) enum Link {
     /// TCP.
     Plain(TcpStream),
     /// TLS over it.
-    Secure(SecureSocket),
+    Secure(Arc<SecureSocket>),
 }
 
 impl Link {
@@ -68,7 +68,6 @@ impl Link {
                 (Reader::Plain(reader), Writer::Plain(writer))
             }
             Self::Secure(socket) => {
-                let socket = Arc::new(socket);
                 let reader = Reader::Secure(Arc::clone(&socket), Received::default());
                 (reader, Writer::Secure(socket))
             }

@@ -140,9 +140,11 @@ async fn agree(
     let handshaker = &shared.handshaker;
     match (tls, role) {
         (PeerTls::Off, _) => Ok(Link::Plain(stream)),
-        (PeerTls::Require, Role::Dialler) => Ok(Link::Secure(handshaker.connect(stream).await?)),
+        (PeerTls::Require, Role::Dialler) => {
+            Ok(Link::Secure(Arc::new(handshaker.connect(stream).await?)))
+        }
         (PeerTls::Prefer, Role::Dialler) => match handshaker.connect(stream).await {
-            Ok(secure) => Ok(Link::Secure(secure)),
+            Ok(secure) => Ok(Link::Secure(Arc::new(secure))),
             // It may be one that speaks plainly only. If it is not, the two find out and part.
             Err(error) => {
                 tracing::debug!(peer = %remote, %error, "no TLS with the peer; trying without");
@@ -154,7 +156,7 @@ async fn agree(
         },
         (PeerTls::Prefer | PeerTls::Require, Role::Listener) => {
             match secure::begins_with_tls(&stream).await? {
-                true => Ok(Link::Secure(handshaker.accept(stream).await?)),
+                true => Ok(Link::Secure(Arc::new(handshaker.accept(stream).await?))),
                 false if tls == PeerTls::Prefer => Ok(Link::Plain(stream)),
                 false => Err(io::Error::other("the peer speaks without TLS")),
             }
