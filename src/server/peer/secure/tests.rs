@@ -245,6 +245,7 @@ async fn a_downgrade_ends_at_hello() {
 const FLAGS_PLACE: usize = wire::HEADER_BYTES + 8 + 2 + 1;
 
 /// Takes the word for TLS out of a `Hello`.
+#[allow(clippy::ptr_arg)] // it stands where others change the length
 fn silence(bytes: &mut Vec<u8>, _from_dialled: bool) {
     let is_hello = bytes.get(wire::HEADER_BYTES..wire::HEADER_BYTES + 8) == Some(&wire::MAGIC);
     if let Some(flags) = bytes.get_mut(FLAGS_PLACE).filter(|_| is_hello) {
