@@ -648,6 +648,11 @@ impl Users {
         })
     }
 
+    /// Lets what was remembered of rights be asked for again: an [`Authorizer`] would answer otherwise now.
+    pub fn rights_changed(&self) {
+        self.changed();
+    }
+
     /// Changes whenever any right may have changed.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)

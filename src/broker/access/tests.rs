@@ -69,6 +69,15 @@ fn rights_are_those_of_the_patterns() {
     assert!(may(ResourceKind::Exchange, b"", Access::Write));
 }
 
+/// What a channel remembers of its rights to publish is void when an authorizer says so.
+#[test]
+fn rights_are_asked_for_again() {
+    let users = users();
+    let before = users.generation();
+    users.rights_changed();
+    assert_ne!(users.generation(), before);
+}
+
 #[test]
 fn a_deleted_user_leaves_no_rights() {
     let users = users();
