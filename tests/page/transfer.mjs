@@ -4,6 +4,8 @@ import path from "node:path";
 import { accessibility, claim, expect, open, shoot, signIn, sleep, until } from "./lab.mjs";
 
 const FILE_BYTES = 128 << 20;
+// So that a fast machine does not send all of it in the moments in which the sender runs.
+const UP_RATE = "16MiB/s";
 const NODES = ["edge1", "edge2", "edge3"];
 
 export async function scenario(browser, lab) {
@@ -18,7 +20,7 @@ export async function scenario(browser, lab) {
         for (const name of NODES) await page.getByRole("row", { name: new RegExp(`^${name} on line`) }).waitFor();
         await shoot(page, "nodes-online");
     });
-    const sender = lab.start("sender", "send", "--broker", lab.amqp, "--group", "sites", "--seed-for", "300s", "--peer-listen", "127.0.0.1:0", file);
+    const sender = lab.start("sender", "send", "--broker", lab.amqp, "--group", "sites", "--seed-for", "300s", "--peer-listen", "127.0.0.1:0", "--up-rate", UP_RATE, file);
     const heldOf = (name) => page.locator(".machine", { has: page.getByRole("heading", { name, exact: true }) }).locator("canvas").getAttribute("data-held").then(Number);
     const pieceCount = Number(await until("the file is known", async () => (await lab.api("GET", "/swarm/files"))[0]?.piece_count));
     // From here on the sender gets to run for moments only, so that the page sees the middle and not the ends alone.
