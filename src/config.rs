@@ -375,7 +375,7 @@ pub struct AlarmSettings {
     /// Above so much memory they wait; until less than 95 % of it is used.
     pub memory_watermark: MemoryWatermark,
     /// Below so many free bytes where the data folder is they wait, until twice as many are free; `None`
-    /// is 512 MiB, or an eighth of a disk of less than 4 GiB.
+    /// is 512 MiB, or a quarter of a disk of less than 2 GiB.
     pub disk_free_bytes_min: Option<u64>,
 }
 

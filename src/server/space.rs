@@ -1,7 +1,10 @@
 //! How much of its disk the broker claims for itself: what it does on a large disk would be most of a small one.
 //!
 //! Owns: the length of the journal's segments, and with it that of the ballast (spare segments), and the free
-//! space below which publishers wait, by the size of the file system. From 4 GiB on they are the usual ones.
+//! space below which publishers wait, by the size of the file system. From 4 GiB on segments have their usual
+//! length, from 2 GiB on publishers wait below the usual 512 MiB. A smaller disk would be kept from publishers for
+//! good: the alarm is over when twice as much is free, so a quarter of the disk is the most that leaves half of it
+//! to use at all times.
 //! Spec: RELIABILITY section 3, 4 and 8.
 
 use std::path::Path;
@@ -15,9 +18,11 @@ const SEGMENTS_PER_DISK: u64 = 64;
 const SEGMENT_BYTES_LEAST: u64 = 4 << 20;
 /// What a record has beside its body at most, in bytes: header frame, names, and a number for each queue.
 const RECORD_OVERHEAD_BYTES: u64 = 1 << 20;
-/// Publishers wait below this part of the disk, ...
-const FREE_PER_DISK: u64 = 8;
-/// ... or below this many segments, if that is more.
+/// Publishers wait below so many segments, or the usual free space if that is more, ...
+const SEGMENTS_FREE: u64 = 8;
+/// ... but at most below this part of the disk, ...
+const FREE_PER_DISK: u64 = 4;
+/// ... and at least below so many segments.
 const SEGMENTS_FREE_LEAST: u64 = 2;
 
 /// What the broker claims.
@@ -52,11 +57,12 @@ impl Space {
         let wanted = (total_bytes / SEGMENTS_PER_DISK).max(least);
         let segment_bytes = u32::try_from(wanted).unwrap_or(u32::MAX);
         let segment_bytes = segment_bytes.min(usual.segment_bytes);
-        let least_free = SEGMENTS_FREE_LEAST * u64::from(segment_bytes);
-        let part = (total_bytes / FREE_PER_DISK).max(least_free);
+        let segments = |count: u64| count * u64::from(segment_bytes);
+        let wanted = usual.free_bytes_min.max(segments(SEGMENTS_FREE));
+        let part = wanted.min(total_bytes / FREE_PER_DISK);
         Self {
             segment_bytes,
-            free_bytes_min: part.min(usual.free_bytes_min),
+            free_bytes_min: part.max(segments(SEGMENTS_FREE_LEAST)),
         }
     }
 }
@@ -89,9 +95,10 @@ mod tests {
         };
         assert_eq!(sizes(u64::MAX, mib(1)), (64, 512));
         assert_eq!(sizes(mib(4_096), mib(1)), (64, 512));
-        assert_eq!(sizes(mib(1_024), mib(1)), (16, 128));
-        assert_eq!(sizes(mib(256), mib(1)), (4, 32));
-        assert_eq!(sizes(mib(64), mib(1)), (4, 8));
+        assert_eq!(sizes(mib(2_048), mib(1)), (32, 512));
+        assert_eq!(sizes(mib(1_024), mib(1)), (16, 256));
+        assert_eq!(sizes(mib(256), mib(1)), (4, 64));
+        assert_eq!(sizes(mib(64), mib(1)), (4, 16));
         assert_eq!(sizes(0, mib(1)), (4, 8));
         assert_eq!(sizes(mib(64), mib(9)), (20, 40));
         assert_eq!(sizes(mib(64), u64::MAX), (64, 128));
