@@ -3,17 +3,17 @@
 //! Owns: the list of queues that want a page, and of those whose last page could not be read. One
 //! thread of the server lives in [`Pager::run`]; a test takes [`Pager::turn`]s by hand. Pages are
 //! written by who fills them (`queue/paging.rs`).
-//! Bound: each queue stands in the lists once.
+//! Bound: each queue stands once in each of the lists.
 //! Locks: its own is taken under a queue's, and nothing under it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::outbox::Wakes;
-use super::queue::{LoadOutcome, Queue};
+use super::queue::Queue;
 
 /// How long a page that could not be read is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -29,6 +29,8 @@ pub struct Pager {
 struct State {
     asked: VecDeque<Weak<Queue>>,
     stalled: Vec<Weak<Queue>>,
+    /// When the first of those that are stalled now became so.
+    stalled_since: Option<Instant>,
     is_stopping: bool,
 }
 
@@ -39,9 +41,22 @@ impl Pager {
         self.work.notify_one();
     }
 
+    /// Notes that a page of `queue` could not be read, by whomever: it is tried again in a while. No lock is held.
+    pub(crate) fn set_stalled(&self, queue: Weak<Queue>, now: Instant) {
+        let mut state = self.state.lock();
+        if !state.stalled.iter().any(|other| other.ptr_eq(&queue)) {
+            state.stalled.push(queue);
+        }
+        state.stalled_since.get_or_insert(now);
+        // It may sleep without an end.
+        self.work.notify_one();
+    }
+
     /// Reads pages until [`Pager::stop`]; the body of a thread. `clock` gives the time.
     pub fn run(&self, clock: impl Fn() -> Instant) {
         loop {
+            // Also while others ask all the time.
+            self.retry_due(clock());
             if self.turn(clock()) {
                 continue;
             }
@@ -54,10 +69,17 @@ impl Pager {
             }
             if state.stalled.is_empty() {
                 self.work.wait(&mut state);
-            } else if self.work.wait_for(&mut state, RETRY_AFTER).timed_out() {
-                drop(state);
-                self.retry();
+            } else {
+                let _ = self.work.wait_for(&mut state, RETRY_AFTER);
             }
+        }
+    }
+
+    /// Lets pages be tried again that could not be read a while ago.
+    pub(crate) fn retry_due(&self, now: Instant) {
+        let since = self.state.lock().stalled_since;
+        if since.is_some_and(|since| now.saturating_duration_since(since) >= RETRY_AFTER) {
+            self.retry();
         }
     }
 
@@ -74,16 +96,17 @@ impl Pager {
         let Some(queue) = queue.upgrade() else {
             return true;
         };
-        match queue.load(now, &mut Wakes::new()) {
-            LoadOutcome::Loaded | LoadOutcome::Nothing => {}
-            LoadOutcome::Failed => self.state.lock().stalled.push(Arc::downgrade(&queue)),
-        }
+        queue.load(now, &mut Wakes::new());
         true
     }
 
     /// Lets pages that could not be read be tried again.
     pub fn retry(&self) {
-        let stalled = std::mem::take(&mut self.state.lock().stalled);
+        let stalled = {
+            let mut state = self.state.lock();
+            state.stalled_since = None;
+            std::mem::take(&mut state.stalled)
+        };
         for queue in stalled.iter().filter_map(Weak::upgrade) {
             queue.retry_load();
         }

@@ -67,7 +67,7 @@ pub use consumers::{Activity, ConsumerState};
 use consumers::{Consumers, Unsettled};
 use expiry::{Clockwork, Deadline};
 pub(crate) use intake::Run;
-pub(crate) use paging::{LoadOutcome, Paging};
+pub(crate) use paging::Paging;
 pub use peek::{Peek, Peeked};
 use priorities::Priorities;
 use quorum::Place;

@@ -341,7 +341,9 @@ struct State {
     op_count: u64,
     failures: BTreeMap<u64, io::ErrorKind>,
     power_off_at: Option<u64>,
+    reads_fail: bool,
     capacity_bytes: Option<u64>,
+    file_bytes_max: Option<usize>,
     history: Option<History>,
 }
 
@@ -487,9 +489,20 @@ impl SimDisk {
         self.state.lock().power_off_at = Some(op);
     }
 
+    /// Makes every read of a file's bytes fail, or no longer.
+    pub fn set_reads_fail(&self, reads_fail: bool) {
+        self.state.lock().reads_fail = reads_fail;
+    }
+
     /// Bounds the sum of file lengths, in bytes; `None` for no bound.
     pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
         self.state.lock().capacity_bytes = capacity_bytes;
+    }
+
+    /// Bounds the length of each file, in bytes, as a file system or a limit of the process may; `None` for no
+    /// bound.
+    pub fn set_file_bytes_max(&self, file_bytes_max: Option<usize>) {
+        self.state.lock().file_bytes_max = file_bytes_max;
     }
 
     /// Sum of the lengths of all files, in bytes.
@@ -567,6 +580,9 @@ impl State {
     }
 
     fn check_space(&self, inode: Inode, len: usize) -> io::Result<()> {
+        if self.file_bytes_max.is_some_and(|max| len > max) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         let Some(capacity) = self.capacity_bytes else {
             return Ok(());
         };
@@ -744,6 +760,9 @@ fn to_usize(value: u64) -> io::Result<usize> {
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
         let state = self.disk.state.lock();
+        if state.reads_fail {
+            return Err(io::Error::other("the simulated disk reads nothing"));
+        }
         let Some(content) = state.live.contents.get(&self.inode) else {
             return Ok(0);
         };

@@ -44,11 +44,7 @@ impl Queue {
                 self.accept(&mut state, message, record, &mut after, now, wakes);
             }
         }
-        let has_excess = after.has_excess;
-        dead.append(&mut self.finish_but_dead(after));
-        if has_excess {
-            self.drop_from_disk(now, dead, wakes);
-        }
+        self.finish_intake(after, now, dead, wakes);
         enqueued
     }
 
@@ -98,12 +94,24 @@ impl Queue {
                 }
             }
         }
+        self.finish_intake(after, now, dead, wakes);
+        enqueued
+    }
+
+    /// Does what taking messages left to be done once the lock is free; what dies is added to `dead`.
+    #[inline]
+    fn finish_intake(
+        self: &Arc<Self>,
+        after: After,
+        now: Instant,
+        dead: &mut Vec<Dead>,
+        wakes: &mut Wakes,
+    ) {
         let has_excess = after.has_excess;
         dead.append(&mut self.finish_but_dead(after));
         if has_excess {
             self.drop_from_disk(now, dead, wakes);
         }
-        enqueued
     }
 
     /// Gives a message its number.

@@ -177,6 +177,9 @@ impl Queue {
                     "waiting messages cannot be read; they are tried again"
                 );
                 self.lock().ready.set_stalled(&load);
+                // req: SPILL-11
+                // Whoever read: a `basic.get` that failed must not leave the queue's consumers waiting for ever.
+                self.spec.paging.pager.set_stalled(self.me.clone(), now);
                 return (LoadOutcome::Failed, false);
             }
         };

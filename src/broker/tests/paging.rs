@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::amqp::field::{FieldTable, FieldValue};
 use crate::amqp::header::Properties;
@@ -340,4 +341,48 @@ fn a_full_disk_keeps_queues_in_memory() {
         let expected = publish(&mut client, queue, COUNT);
         assert_eq!(client.take_all(queue), expected);
     }
+}
+
+/// A page that a `basic.get` could not read is tried again for whoever waits: the queue does not stand still once
+/// the disk can be read again.
+// req: SPILL-11
+#[test]
+fn a_page_that_could_not_be_read_is_tried_again() {
+    let paged = Paged::new();
+    let mut client = paged.client();
+    let mut expected = publish(&mut client, "durable", COUNT);
+    for disk in [&paged.spill, &paged.disk] {
+        disk.set_reads_fail(true);
+    }
+    let mut got = Vec::new();
+    while let Some((body, _)) = client.take("durable") {
+        got.push(body);
+    }
+    assert!(got.len() < COUNT, "most of it is on disk");
+    for disk in [&paged.spill, &paged.disk] {
+        disk.set_reads_fail(false);
+    }
+    client.consume("durable", "c", 0).unwrap();
+    client.publish_persistent("", "durable", "more");
+    expected.push("more".to_owned());
+    let mut drain = |client: &mut Client| {
+        paged.turn(client);
+        let texts = client.drain_texts().into_iter();
+        got.extend(texts.filter_map(|text| Some(text.strip_prefix("c:")?.to_owned())));
+        got.len()
+    };
+    let later = client.now + Duration::from_secs(1);
+    let pager = paged.broker.pager();
+    pager.retry_due(later - Duration::from_millis(1));
+    assert!(drain(&mut client) < COUNT, "not at once");
+    pager.retry_due(later);
+    let mut before = 0;
+    loop {
+        let count = drain(&mut client);
+        if count == before {
+            break;
+        }
+        before = count;
+    }
+    assert_eq!(got, expected);
 }
