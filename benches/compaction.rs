@@ -9,6 +9,7 @@
 #![allow(missing_docs, clippy::disallowed_methods)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use warren::disk::OsDisk;
@@ -18,9 +19,15 @@ const KEPT: QueueId = QueueId(1);
 const GONE: QueueId = QueueId(2);
 /// Appended between two commits.
 const BATCH_COUNT: usize = 1_000;
+/// Most that the journal may say it holds for single messages, in bytes: two lists of 12 bytes for each message of
+/// a segment of 64 MiB.
+const MEMORY_BYTES_MAX: u64 = 16 << 20;
 /// Most that a phase may take beyond what was resident when it began: the lists of the segment that is
 /// written, 32 MiB that may be pending, a step's copies, and what the allocator keeps.
 const PEAK_BYTES_MAX: u64 = 96 << 20;
+
+/// The most that the journal held for single messages, in bytes.
+static MEMORY_BYTES: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
     // `cargo test` runs benches once to see that they work.
@@ -49,17 +56,17 @@ fn main() {
             gone.push(append(&journal, GONE));
             gone.push(append(&journal, GONE));
             if number % BATCH_COUNT == 0 {
-                driver.turn().expect("the disk works");
+                turn(&journal, &mut driver);
             }
         }
-        settle(&mut driver);
+        settle(&journal, &mut driver);
     });
     phase("ack 2, move 1", count, || {
         for lsns in gone.chunks(BATCH_COUNT) {
             journal.append_acks(GONE, lsns).expect("it is open");
-            driver.turn().expect("the disk works");
+            turn(&journal, &mut driver);
         }
-        settle(&mut driver);
+        settle(&journal, &mut driver);
     });
     let moved: usize = backlog_count(&journal);
     assert_eq!(moved, count, "all of them are still there");
@@ -67,14 +74,14 @@ fn main() {
         let every_second: Vec<Lsn> = kept.iter().copied().step_by(2).collect();
         for lsns in every_second.chunks(100) {
             journal.append_acks(KEPT, lsns).expect("it is open");
-            driver.turn().expect("the disk works");
+            turn(&journal, &mut driver);
         }
-        settle(&mut driver);
+        settle(&journal, &mut driver);
     });
     phase("ack the rest at once", count / 2, || {
         let rest: Vec<Lsn> = kept.iter().copied().skip(1).step_by(2).collect();
         journal.append_acks(KEPT, &rest).expect("it is open");
-        settle(&mut driver);
+        settle(&journal, &mut driver);
     });
     assert_eq!(backlog_count(&journal), 0, "all of them were acknowledged");
     let segments = std::fs::read_dir(folder.path()).expect("the journal's folder");
@@ -82,6 +89,8 @@ fn main() {
         let name = entry.as_ref().map(std::fs::DirEntry::file_name);
         name.is_ok_and(|name| name.to_string_lossy().ends_with(".seg"))
     });
+    let held = MEMORY_BYTES.load(Ordering::Relaxed) as f64 / f64::from(1 << 20);
+    println!("held for single messages: {held:.1} MiB at most");
     println!("segments left: {}", segments.count());
 }
 
@@ -124,9 +133,18 @@ fn append(journal: &Journal, queue: QueueId) -> Lsn {
     journal.append_message(&message).expect("it is open").lsn
 }
 
+/// One turn; what the journal holds then stays below its bound.
+fn turn(journal: &Journal, driver: &mut Driver) -> bool {
+    let has_worked = driver.turn().expect("the disk works");
+    let held = journal.usage().memory_bytes;
+    MEMORY_BYTES.fetch_max(held, Ordering::Relaxed);
+    assert!(held <= MEMORY_BYTES_MAX, "{held} bytes for single messages");
+    has_worked
+}
+
 /// Turns until there is nothing left to write or to clean.
-fn settle(driver: &mut Driver) {
-    while driver.turn().expect("the disk works") {}
+fn settle(journal: &Journal, driver: &mut Driver) {
+    while turn(journal, driver) {}
 }
 
 fn backlog_count(journal: &Journal) -> usize {

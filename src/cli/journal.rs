@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use super::{EXIT_FAILED, EXIT_OK};
 use crate::disk::OsDisk;
-use crate::journal::{self, JournalError, Loss};
+use crate::journal::{self, JournalError, Loss, Rebuilt, RebuiltFrom};
 
 /// Look into the journal of a stopped broker.
 #[derive(clap::Args)]
@@ -149,10 +149,13 @@ fn dump(dir: &Path) -> anyhow::Result<ExitCode> {
 fn repair(dir: &Path, is_to_change: bool) -> anyhow::Result<ExitCode> {
     let repaired = journal::repair(Arc::new(OsDisk), dir, is_to_change)
         .context("the journal cannot be repaired")?;
+    for rebuilt in &repaired.rebuilt {
+        print_rebuilt(rebuilt);
+    }
     for loss in &repaired.losses {
         print_loss(loss);
     }
-    if repaired.losses.is_empty() {
+    if repaired.losses.is_empty() && repaired.rebuilt.is_empty() {
         println!("No record that a start needs is damaged. Nothing was changed.");
         return Ok(ExitCode::from(EXIT_OK));
     }
@@ -167,6 +170,22 @@ fn repair(dir: &Path, is_to_change: bool) -> anyhow::Result<ExitCode> {
         println!("kept         {}", kept.display());
     }
     verify(dir)
+}
+
+fn print_rebuilt(rebuilt: &Rebuilt) {
+    println!("damaged      {} in its header", rebuilt.path.display());
+    match rebuilt.source {
+        RebuiltFrom::Records => {
+            println!("  lost       nothing by that: its records tell what the header said");
+        }
+        RebuiltFrom::Previous => {
+            println!("  made again from the segment before it, which knows what lies before both");
+        }
+        RebuiltFrom::Nothing { last } => println!(
+            "  lost       all that was written behind record {last}: no record of this file can be read\n  \
+             which were anything: messages, acknowledgements (those messages come back) or definitions"
+        ),
+    }
 }
 
 fn print_loss(loss: &Loss) {

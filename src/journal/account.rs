@@ -107,10 +107,13 @@ pub(crate) struct Contents {
     pub(crate) queue_max: QueueId,
 }
 
-/// Where a sealed segment's footer is.
+/// Where a segment's footer is.
+///
+/// None ──segment is full──> Memory ──written──> File; without room for it in the file it stays in memory, and
+/// too much of that leads back to None: whoever needs its lists makes them again from the records.
 #[derive(Clone, Debug)]
 pub(crate) enum FooterPlace {
-    /// The segment is being written.
+    /// Nowhere: the segment is being written, or its footer had no room on the disk and none in memory.
     None,
     /// In the file, from this byte on.
     File { base: u32 },
@@ -233,6 +236,30 @@ impl SegmentAccount {
         }
         let product = u128::from(self.message_bytes) * u128::from(self.references_live);
         u64::try_from(product / u128::from(self.references)).unwrap_or(u64::MAX)
+    }
+
+    /// What its lists take in memory while it is written, in bytes.
+    pub(crate) fn list_bytes(&self) -> usize {
+        if self.contents.is_none() {
+            return 0;
+        }
+        let shares = self.shares.values().map(|share| match &share.lists {
+            Lists::Open(lists) => lists.native.held_bytes() + lists.moved.held_bytes(),
+            Lists::Sealed { .. } => 0,
+        });
+        let moved = match &self.moved {
+            MovedList::Open(piles) => piles.held_bytes(),
+            MovedList::Sealed(_) => 0,
+        };
+        shares.sum::<usize>() + moved
+    }
+
+    /// What its footer takes in memory until it is written, in bytes.
+    pub(crate) fn footer_bytes(&self) -> usize {
+        match &self.footer {
+            FooterPlace::Memory(frozen) => frozen.body.len(),
+            FooterPlace::None | FooterPlace::File { .. } => 0,
+        }
     }
 
     /// Whether no queue holds a message here.

@@ -41,6 +41,8 @@ pub(crate) struct Appender {
     segment_bytes: u32,
     parts: Vec<Part>,
     pending_bytes: usize,
+    /// Taken, and not written because the disk is full, in bytes.
+    stalled_bytes: usize,
     /// An upper bound of how many segments existed when `catalog_at` was the last one.
     catalog_count: usize,
     catalog_at: u32,
@@ -66,6 +68,7 @@ impl Appender {
             segment_bytes,
             parts: Vec::new(),
             pending_bytes: 0,
+            stalled_bytes: 0,
             catalog_count: segment_count,
             catalog_at: segment,
             spare_buffer: Vec::new(),
@@ -77,8 +80,14 @@ impl Appender {
         Lsn(self.next.0 - 1)
     }
 
+    /// Appended and not yet taken to be written, or taken while the disk is full, in bytes.
     pub(crate) fn pending_bytes(&self) -> usize {
-        self.pending_bytes
+        self.pending_bytes + self.stalled_bytes
+    }
+
+    /// Tells how much of what was taken waits for space on the disk.
+    pub(crate) fn set_stalled_bytes(&mut self, bytes: usize) {
+        self.stalled_bytes = bytes;
     }
 
     pub(crate) fn is_empty(&self) -> bool {

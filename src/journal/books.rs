@@ -89,7 +89,7 @@ enum Found {
 impl Books {
     pub(crate) fn new(files: ReadFiles) -> Self {
         Self {
-            ledger: Mutex::new(Ledger::default()),
+            ledger: Mutex::new(Ledger::new()),
             files,
             cache: Mutex::new(Cache::default()),
         }
@@ -403,6 +403,7 @@ impl Books {
                 }
             }
         }
+        ledger.shed_footers(segment);
         drop(ledger);
         self.forget(segment);
         Ok(())

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::disk::OpenMode;
+
 use super::account::FooterPlace;
 use super::append::Part;
 use super::books::Books;
@@ -50,6 +52,9 @@ impl Shared {
 /// How long the sync thread waits before it looks for space again.
 const SPACE_RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Searches that counting may leave before they are made.
+const SEARCHES_MAX: usize = 4_096;
+
 /// What a turn of the sync thread came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Turn {
@@ -80,6 +85,8 @@ pub(crate) struct Committer {
     /// Whether there may be something to release or to move.
     pub(super) cleaning_due: bool,
     is_space_low: bool,
+    /// Footers that there was no room for when their segments were full.
+    footers_due: VecDeque<FooterPlan>,
     /// Whether the last segment has got its footer: the journal has ended.
     is_ended: bool,
 }
@@ -106,6 +113,7 @@ impl Committer {
             aside: BTreeSet::new(),
             cleaning_due: true,
             is_space_low: false,
+            footers_due: VecDeque::new(),
             is_ended: false,
         }
     }
@@ -151,11 +159,7 @@ impl Committer {
     pub(crate) fn turn(&mut self, was_quiet: bool) -> Result<Turn, StorageFailure> {
         let committed = self.commit()?;
         self.watch_space()?;
-        let cleaned = if self.cleaning_due {
-            self.clean()?
-        } else {
-            false
-        };
+        let cleaned = (self.cleaning_due && self.clean()?) || self.write_due_footer()?;
         match committed {
             Turn::Idle if cleaned => Ok(Turn::Worked),
             Turn::Idle if was_quiet && self.needs_mark() => self.close_with_mark(),
@@ -219,14 +223,52 @@ impl Committer {
             is_closed,
         };
         let (file, path) = (&*self.current.file, &self.current.path);
-        let Some((base, file_bytes)) = Files::write_footer(file, path, &frozen, &plan)? else {
+        let Some(written) = Files::write_footer(file, path, &frozen, &plan)? else {
+            if !is_closed && !self.footers_due.iter().any(|due| due.segment == segment) {
+                self.footers_due.push_back(plan);
+            }
             return Ok(false);
         };
+        self.footer_is_written(segment, written);
+        Ok(true)
+    }
+
+    fn footer_is_written(&self, segment: u32, (base, file_bytes): (u32, u64)) {
         let mut ledger = self.shared.books.ledger();
         ledger.set_footer(segment, FooterPlace::File { base });
         ledger.set_file_bytes(segment, file_bytes);
         drop(ledger);
         self.shared.books.forget(segment);
+    }
+
+    /// Writes a footer that had no room, once the disk has space again, so that it need not stay in memory and
+    /// the next start need not read the segment's records; `false` if none is due.
+    ///
+    /// As with the footers that a start writes, a crash leaves one that is whole or none.
+    // req: JOURNAL-26 JOURNAL-38
+    fn write_due_footer(&mut self) -> Result<bool, StorageFailure> {
+        if self.is_space_low || !self.stalled.is_empty() {
+            return Ok(false);
+        }
+        let Some(plan) = self.footers_due.pop_front() else {
+            return Ok(false);
+        };
+        let footer = {
+            let ledger = self.shared.books.ledger();
+            let account = ledger.segment(plan.segment);
+            account.map(|account| account.footer.clone())
+        };
+        // Its segment is gone, or the footer was given up.
+        let Some(FooterPlace::Memory(frozen)) = footer else {
+            return Ok(true);
+        };
+        let path = self.files.dir.segment_path(plan.segment);
+        let open = self.files.dir.disk.open(&path, OpenMode::ReadWrite);
+        let file = open.map_err(failure("open", &path))?;
+        if let Some(written) = Files::write_footer(&*file, &path, &frozen, &plan)? {
+            file.sync_data().map_err(failure("sync", &path))?;
+            self.footer_is_written(plan.segment, written);
+        }
         Ok(true)
     }
 
@@ -234,6 +276,11 @@ impl Committer {
     // req: JOURNAL-25
     pub(super) fn report_damage(&self, error: &JournalError) {
         tracing::error!(%error, "the journal is damaged");
+    }
+
+    /// Whether records wait because the disk is full.
+    pub(super) fn is_stalled(&self) -> bool {
+        !self.stalled.is_empty()
     }
 
     /// Whether the last records are not named by a mark.
@@ -281,6 +328,8 @@ impl Committer {
                     part.begins = None;
                 } else {
                     self.stalled.push_front(part);
+                    let bytes = self.stalled.iter().map(|part| part.bytes.len()).sum();
+                    self.shared.lock().appender.set_stalled_bytes(bytes);
                     self.publish(self.synced);
                     return Ok(Turn::NoSpace);
                 }
@@ -383,7 +432,12 @@ impl Committer {
             tail: &|_| Vec::new(),
         };
         match self.files.make(&plan)? {
-            Made::Segment(current) => self.current = current,
+            Made::Segment(current) => {
+                self.current = current;
+                let mut ledger = self.shared.books.ledger();
+                ledger.complete_below = part.segment;
+                ledger.shed_footers(part.segment.saturating_sub(1));
+            }
             Made::NoSpace => {
                 self.set_space_low(true);
                 self.cleaning_due = true;
@@ -391,10 +445,10 @@ impl Committer {
             }
         }
         let count = self.shared.books.ledger().segment_count();
-        self.shared
-            .lock()
-            .appender
-            .set_segment_count(count, part.segment);
+        let mut state = self.shared.lock();
+        state.appender.set_segment_count(count, part.segment);
+        state.appender.set_stalled_bytes(0);
+        drop(state);
         self.cleaning_due = true;
         Ok(true)
     }
@@ -504,6 +558,12 @@ pub(super) fn count_records(part: &mut Part, books: &Books) -> Result<(), Journa
     let mut at = part.counted_bytes.max(MARK_BYTES);
     let mut ledger = books.ledger();
     while at < part.bytes.len() {
+        if ledger.searches.len() > SEARCHES_MAX {
+            drop(ledger);
+            let searched = books.search();
+            result = result.and(searched);
+            ledger = books.ledger();
+        }
         let record = record::decode_trusted(&part.bytes[at..]);
         let offset = part.offset + u32::try_from(at).expect("a part is at most a segment");
         let is_sound = ledger.apply(

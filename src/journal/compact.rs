@@ -57,8 +57,17 @@ pub(crate) enum Cleaning {
 
 impl Committer {
     /// Does one step; `false` if there is nothing to do.
+    ///
+    /// While records wait for space nothing is appended behind them: it would wait too, in memory. A segment
+    /// whose released record is durable is given up, which is what makes space.
+    // req: JOURNAL-39
     pub(super) fn clean(&mut self) -> Result<bool, StorageFailure> {
+        let is_stalled = self.is_stalled();
         match std::mem::replace(&mut self.cleaning, Cleaning::Idle) {
+            waiting @ (Cleaning::Idle | Cleaning::Copying { .. }) if is_stalled => {
+                self.cleaning = waiting;
+                Ok(false)
+            }
             Cleaning::Idle => Ok(self.choose()),
             Cleaning::Copying { segment, offset } => {
                 self.copy_step(&segment, offset);

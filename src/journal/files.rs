@@ -50,6 +50,7 @@ pub(crate) struct Plan<'a> {
 }
 
 /// Which segment's footer is to be written, and what it says beside what is frozen.
+#[derive(Debug)]
 pub(crate) struct FooterPlan {
     pub(crate) segment: u32,
     pub(crate) salt: u64,

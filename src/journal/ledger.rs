@@ -18,6 +18,12 @@ use super::record::{CatalogEntry, Kind, MessageView, Origin, Record, Runs, decod
 use super::runs::RunSet;
 use super::types::{Location, Lsn, QueueId};
 
+/// Footers of closed segments that wait in memory because the disk has no room for them, in bytes; the lists
+/// of more are made again from the records when they are needed.
+const FOOTER_BYTES_MAX: usize = 8 << 20;
+/// What is kept of a copy that may not be durable, in bytes.
+const ORIGIN_BYTES: usize = size_of::<(Lsn, Location)>();
+
 /// Messages of a queue that leave, of which only the lists can tell where they are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Search {
@@ -52,6 +58,10 @@ pub(crate) struct Ledger {
     segments: BTreeMap<u32, SegmentAccount>,
     by_first: BTreeMap<Lsn, u32>,
     pub(crate) searches: VecDeque<Search>,
+    /// [`FOOTER_BYTES_MAX`]; tests set less.
+    pub(crate) footer_bytes_max: usize,
+    /// All records of the segments below this one are on the disk: their lists can be made again.
+    pub(crate) complete_below: u32,
     /// Where copied messages were before, by the number of the copy's record, until it is durable.
     origins: BTreeMap<Lsn, Location>,
     /// How often messages were copied; a reader that sees it change looks again.
@@ -69,6 +79,13 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    pub(crate) fn new() -> Self {
+        Self {
+            footer_bytes_max: FOOTER_BYTES_MAX,
+            ..Self::default()
+        }
+    }
+
     /// A segment begins whose first record will be `first`; those before it are complete.
     pub(crate) fn begin_segment(&mut self, number: u32, first: Lsn, file_bytes: u64) {
         self.segments
@@ -127,6 +144,37 @@ impl Ledger {
         if let Some(account) = self.segments.get_mut(&number) {
             account.footer = footer;
         }
+    }
+
+    /// Gives up footers that wait in memory, those of the oldest segments first, until no more than
+    /// `footer_bytes_max` wait; that of `kept` stays.
+    // req: JOURNAL-38
+    pub(crate) fn shed_footers(&mut self, kept: u32) {
+        let waiting = |(number, account): (&u32, &SegmentAccount)| {
+            let bytes = account.footer_bytes();
+            (bytes > 0).then_some((*number, bytes))
+        };
+        let complete = self.segments.range(..self.complete_below);
+        let waiting = complete.filter_map(waiting);
+        let waiting: Vec<(u32, usize)> = waiting.collect();
+        let mut held: usize = waiting.iter().map(|(_, bytes)| bytes).sum();
+        for (number, bytes) in waiting {
+            if held <= self.footer_bytes_max {
+                break;
+            }
+            if number != kept {
+                self.set_footer(number, FooterPlace::None);
+                held -= bytes;
+            }
+        }
+    }
+
+    /// What is in memory for single messages: lists of segments that are being written, footers that are not on
+    /// the disk, and where copies were that may not be durable; in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let accounts = self.segments.values();
+        let lists = accounts.map(|account| account.list_bytes() + account.footer_bytes());
+        lists.sum::<usize>() + self.origins.len() * ORIGIN_BYTES
     }
 
     /// Cuts a segment's records off before `end`.

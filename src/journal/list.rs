@@ -6,6 +6,9 @@
 //! Bound: 3 to 12 bytes for each message, 16 for each block.
 //! Spec: `spec/journal.md`, "Footer: byte map".
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::record::{Input, encode_varint};
 use super::types::Lsn;
 
@@ -82,6 +85,11 @@ impl List {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// What it takes in memory beside itself, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes.len() + self.blocks.len() * size_of::<Block>()
     }
 
     /// The number of the first message; 0 if there is none.
@@ -260,19 +268,40 @@ impl Piles {
         self.piles.push(pile);
     }
 
-    /// All of them as one list.
+    /// What they take in memory, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.piles.iter().map(List::held_bytes).sum()
+    }
+
+    /// All of them as one list. Holds one block of each while it merges.
     pub(crate) fn merged(mut self) -> List {
         if self.piles.len() == 1
             && let Some(pile) = self.piles.pop()
         {
             return pile;
         }
-        let mut entries: Vec<ListEntry> = self.piles.iter().flat_map(List::entries).collect();
-        entries.sort_unstable_by_key(|entry| entry.lsn);
-        entries.dedup_by_key(|entry| entry.lsn);
         let mut list = List::new(ListForm::Moved, self.base);
-        for entry in entries {
-            list.push(entry);
+        let mut piles: Vec<_> = self
+            .piles
+            .iter()
+            .map(|pile| pile.entries().peekable())
+            .collect();
+        let heads = piles.iter_mut().enumerate();
+        let mut heads: BinaryHeap<Reverse<(Lsn, usize)>> = heads
+            .filter_map(|(index, pile)| Some(Reverse((pile.peek()?.lsn, index))))
+            .collect();
+        while let Some(Reverse((lsn, index))) = heads.pop() {
+            let Some(pile) = piles.get_mut(index) else {
+                continue;
+            };
+            if let Some(entry) = pile.next()
+                && lsn > list.last()
+            {
+                list.push(entry);
+            }
+            if let Some(next) = pile.peek() {
+                heads.push(Reverse((next.lsn, index)));
+            }
         }
         list
     }

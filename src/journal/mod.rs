@@ -15,7 +15,7 @@
 //! | `commit`, `files` | the sync thread: write, sync, publish; making and releasing files |
 //! | `ledger`, `runs`, `definitions` | what each segment is still needed for |
 //! | `recover`, `compact`, `read`, `read_many` | from files back to messages |
-//! | `inspect`, `repair` | a look into a store for an operator, and making a damaged one open again |
+//! | `inspect`, `repair`, `patient`, `salvage` | a look into a store for an operator, and making a damaged one open again |
 
 mod account;
 mod append;
@@ -30,6 +30,7 @@ mod footer;
 mod inspect;
 mod ledger;
 mod list;
+mod patient;
 mod places;
 mod read;
 mod read_many;
@@ -39,6 +40,7 @@ mod repair;
 mod replay;
 mod restart;
 mod runs;
+mod salvage;
 mod scrub;
 mod segment;
 mod settings;
@@ -47,7 +49,11 @@ mod spans;
 mod types;
 
 #[cfg(test)]
+mod bounds_tests;
+#[cfg(test)]
 mod footer_tests;
+#[cfg(test)]
+mod repair_tests;
 #[cfg(test)]
 mod tests;
 
@@ -70,6 +76,7 @@ use shared::Shared;
 pub use commit::DurableLsn;
 pub use error::{JournalError, StorageFailure};
 pub use inspect::{ListedRecord, Verified, list, verify};
+pub use patient::{Rebuilt, RebuiltFrom};
 pub use repair::{Loss, Repair, repair};
 pub use scrub::Scrubbed;
 pub use settings::{JournalSettings, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SyncMode};
@@ -88,6 +95,9 @@ pub type SpaceListener = Box<dyn Fn(bool) + Send + Sync>;
 
 /// The most bytes that a run of one number takes in an acks record.
 const RUN_BYTES_MAX: usize = 20;
+/// Messages that one record of acks, notes or ranges names at most, but in a batch: counting it holds something
+/// for each in memory.
+const RUNS_PER_RECORD_MAX: usize = 8_192;
 
 /// A handle to an open journal; clones share it.
 ///
@@ -321,7 +331,8 @@ impl Journal {
     }
 
     fn runs_per_record(&self) -> usize {
-        (self.shared().settings.segment_bytes as usize / 2 - record::HEAD_BYTES) / RUN_BYTES_MAX
+        let fit = self.shared().settings.segment_bytes as usize / 2 - record::HEAD_BYTES;
+        (fit / RUN_BYTES_MAX).min(RUNS_PER_RECORD_MAX)
     }
 
     /// Appends that a queue and all its messages are gone; its id must not be used again.
@@ -533,6 +544,7 @@ impl Journal {
             ..JournalUsage::default()
         };
         let ledger = self.shared().books.ledger();
+        usage.memory_bytes = ledger.memory_bytes() as u64;
         for (_, account) in ledger.segments() {
             usage.segment_count += 1;
             usage.file_bytes = usage.file_bytes.saturating_add(account.file_bytes);

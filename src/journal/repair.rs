@@ -3,7 +3,7 @@
 //! Owns: finding every damaged stretch of the records that a start needs, and writing a segment that has
 //! records without meaning in their place, so that all others keep their numbers.
 //! The damaged file stays beside it under another name. Only an operator calls this.
-//! Bound: one segment in memory.
+//! Bound: two segments in memory, the last one and the one that is looked at.
 //! Spec: `spec/journal.md`, "Repair", JOURNAL-35.
 
 use std::collections::BTreeMap;
@@ -15,12 +15,10 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 use super::error::JournalError;
 use super::footer::{Summary, Trailer};
 use super::list::{ListForm, block_count, decode_block};
-use super::record::{
-    ALIGN_BYTES, CatalogEntry, HEAD_BYTES, Head, Kind, Record, decode, decode_released,
-    encode_plain, find_mark, write_checksum,
-};
+use super::patient::{Patient, Rebuilt, number_behind, read_last, read_older};
+use super::record::{ALIGN_BYTES, HEAD_BYTES, Head, Kind, encode_plain, find_mark, write_checksum};
 use super::recover::Listing;
-use super::segment::{HEADER_BYTES, Header, OpenSegment, SegmentDir, io_error, records_at};
+use super::segment::{HEADER_BYTES, SegmentDir, io_error};
 use super::types::{Lsn, QueueId};
 
 /// A stretch of a segment that cannot be read.
@@ -44,27 +42,19 @@ pub struct Loss {
 /// What a repair would do, or did.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Repair {
-    /// What cannot be saved; empty if nothing is damaged that a repair can mend.
+    /// What cannot be saved; with `rebuilt` empty if nothing is damaged that a repair can mend.
     pub losses: Vec<Loss>,
+    /// Headers that are made again.
+    pub rebuilt: Vec<Rebuilt>,
     /// Where damaged files were put aside.
     pub kept: Vec<PathBuf>,
-}
-
-/// A segment as it is read for a repair.
-struct Patient {
-    number: u32,
-    path: PathBuf,
-    header: Header,
-    /// The whole file, or a made-up one if it is gone.
-    bytes: Vec<u8>,
-    /// The number behind the last record that counts; `None` for the last segment.
-    end: Option<Lsn>,
 }
 
 /// Looks for what a start would be refused for, and, if `is_to_change`, makes a store that opens.
 ///
 /// # Errors
-/// What a repair cannot help: a header of the last segment that is damaged, or another program's store.
+/// What a repair cannot help: a store of one segment of which nothing can be read, damage to the headers of the last
+/// two segments, or another program's store.
 // req: JOURNAL-35
 pub fn repair(disk: Arc<dyn Disk>, dir: &Path, is_to_change: bool) -> Result<Repair, JournalError> {
     let dir = SegmentDir {
@@ -76,113 +66,40 @@ pub fn repair(disk: Arc<dyn Disk>, dir: &Path, is_to_change: bool) -> Result<Rep
     let Some(&last_number) = listing.segments.last() else {
         return Ok(repair);
     };
-    let last = OpenSegment::open(&dir, last_number)?;
-    let catalog = last.catalog()?;
-    let patient = read_patient(&dir, &last, last_number, None, None)?;
-    let released = released_in(&patient);
-    let mut patients = vec![patient];
+    let (last, catalog) = read_last(&dir, &listing, last_number)?;
+    let released = last.released();
     for entry in &catalog {
         if !released.contains(&entry.number) {
-            patients.push(read_patient(
-                &dir,
-                &last,
-                entry.number,
-                Some(entry),
-                Some(entry.end),
-            )?);
+            let patient = read_older(&dir, &last.header, entry)?;
+            repair.treat(&dir, patient, is_to_change)?;
         }
     }
-    patients.sort_by_key(|patient| patient.number);
-    for mut patient in patients {
-        let losses = mend(&mut patient);
-        if losses.is_empty() {
-            continue;
-        }
-        if is_to_change {
-            repair.kept.extend(replace(&dir, &patient)?);
-        }
-        repair.losses.extend(losses);
-    }
+    repair.treat(&dir, last, is_to_change)?;
     Ok(repair)
 }
 
-/// Reads a segment whole. One that is gone, or whose header is damaged, is as if nothing in it could be
-/// read.
-fn read_patient(
-    dir: &SegmentDir,
-    last: &OpenSegment,
-    number: u32,
-    entry: Option<&CatalogEntry>,
-    end: Option<Lsn>,
-) -> Result<Patient, JournalError> {
-    let path = dir.segment_path(number);
-    let opened = OpenSegment::open(dir, number);
-    let (header, bytes) = match (opened, entry) {
-        (Ok(segment), entry) if entry.is_none_or(|entry| entry.first == segment.header.first) => {
-            let mut bytes = vec![0; usize::try_from(segment.file_bytes).unwrap_or(0)];
-            let read = segment.file.read_exact_at(&mut bytes, 0);
-            read.map_err(io_error("read", &path))?;
-            (segment.header, bytes)
+impl Repair {
+    /// Mends one segment, in its file only if `is_to_change`, and notes what that takes.
+    fn treat(
+        &mut self,
+        dir: &SegmentDir,
+        mut patient: Patient,
+        is_to_change: bool,
+    ) -> Result<(), JournalError> {
+        let losses = mend(&mut patient);
+        if losses.is_empty() && patient.rebuilt.is_none() {
+            return Ok(());
         }
-        (Err(error @ JournalError::UnknownVersion { .. }), _) | (Err(error), None) => {
-            return Err(error);
+        if is_to_change {
+            self.kept.extend(replace(dir, &patient)?);
         }
-        (_, entry) => {
-            let Some(entry) = entry else {
-                return Err(last.damaged(0, "its header does not agree with itself"));
-            };
-            // Its salt is lost with its header: no record can be told from other bytes.
-            let header = Header {
-                number,
-                store_id: last.header.store_id,
-                first: entry.first,
-                salt: last.header.salt ^ u64::from(number),
-                records_at: records_at(0),
-            };
-            let count = usize::try_from(entry.end.0.saturating_sub(entry.first.0)).unwrap_or(0);
-            let mut bytes = header.encode_with_catalog(&[]);
-            let records = count.saturating_mul(HEAD_BYTES);
-            bytes.resize(bytes.len().saturating_add(records), 0);
-            (header, bytes)
-        }
-    };
-    Ok(Patient {
-        number,
-        path,
-        header,
-        bytes,
-        end,
-    })
-}
-
-fn released_in(patient: &Patient) -> Vec<u32> {
-    let mut released = Vec::new();
-    let mut at = patient.header.records_at as usize;
-    while let Some((found, record, len)) = next_record(patient, at, Lsn::ZERO) {
-        if record.head.kind == Kind::Released {
-            released.extend(decode_released(record.body));
-        }
-        at = found + len;
+        self.losses.extend(losses);
+        self.rebuilt.extend(patient.rebuilt.map(|source| Rebuilt {
+            path: patient.path,
+            source,
+        }));
+        Ok(())
     }
-    released
-}
-
-/// The next whole record from `at` on that may stand behind `next`: where, and how long it is.
-fn next_record(patient: &Patient, at: usize, next: Lsn) -> Option<(usize, Record<'_>, usize)> {
-    let mut at = at.next_multiple_of(ALIGN_BYTES);
-    while let Some(bytes) = patient
-        .bytes
-        .get(at..)
-        .filter(|rest| rest.len() >= HEAD_BYTES)
-    {
-        if let Some(record) = decode(bytes, patient.header.salt)
-            && number_behind(&record.head) > next.0.saturating_sub(1)
-        {
-            return Some((at, record, record.head.record_bytes()));
-        }
-        at += ALIGN_BYTES;
-    }
-    None
 }
 
 /// Puts records without meaning in the place of what cannot be read; gives what that was.
@@ -192,7 +109,7 @@ fn mend(patient: &mut Patient) -> Vec<Loss> {
     let mut at = patient.header.records_at as usize;
     let mut next = patient.header.first;
     while patient.end.is_none_or(|end| next < end) {
-        let found = next_record(patient, at, next);
+        let found = patient.next_record(at, next);
         let found = found.map(|(found, record, len)| (found, record.head, len));
         match found {
             Some((found, head, len)) if found == at && number_behind(&head) == next.0 => {
@@ -227,15 +144,6 @@ fn mend(patient: &mut Patient) -> Vec<Loss> {
         }
     }
     losses
-}
-
-/// The number that the log had come to when the record was written: its own, or that of the next.
-fn number_behind(head: &Head) -> u64 {
-    if head.kind.is_numbered() {
-        head.lsn.0
-    } else {
-        head.lsn.0.saturating_add(1)
-    }
 }
 
 /// Whether a later mark says that record `next` was durable: only then a start refuses the last segment.

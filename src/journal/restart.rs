@@ -131,6 +131,7 @@ pub(super) fn restart(
         };
         ledger.apply(&Record { head, body: &[] }, location);
         ledger.freeze_before(number);
+        ledger.complete_below = number;
     }
     for (number, records_end) in scanned {
         seal(&dir, number, records_end, &books)?;
@@ -148,7 +149,7 @@ pub(super) fn restart(
 
 /// Gives a segment whose records were read its footer, durably, so that the next start need not.
 ///
-/// Without room for it the footer stays in memory.
+/// Without room for it the footer stays in memory, as far as such footers may.
 // req: JOURNAL-26
 fn seal(
     dir: &SegmentDir,
@@ -185,6 +186,8 @@ fn seal(
         let mut ledger = books.ledger();
         ledger.set_footer(number, FooterPlace::File { base });
         ledger.set_file_bytes(number, file_bytes);
+    } else {
+        books.ledger().shed_footers(number);
     }
     books.forget(number);
     Ok(())

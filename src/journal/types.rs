@@ -18,6 +18,9 @@ pub struct JournalUsage {
     pub file_bytes: u64,
     /// Bytes of messages that some queue still holds, estimated.
     pub live_bytes: u64,
+    /// Memory that is held for single messages, in bytes: lists of the segment that is written, footers that had
+    /// no room on the disk, copies that are not yet durable. Bounded, whatever the number of messages.
+    pub memory_bytes: u64,
     /// The number of the last durable record.
     pub durable_record: u64,
 }

@@ -123,7 +123,7 @@ fn damaged_records_are_given_up_and_all_others_kept() {
     journal.close().expect("the disk works");
 }
 
-/// A segment that is gone, and one whose header is damaged, are lost whole; the others are there.
+/// A segment that is gone, and one of which nothing can be read, are lost whole; the others are there.
 // req: JOURNAL-35 JOURNAL-13
 #[test]
 fn missing_segments_are_given_up() {
@@ -131,7 +131,9 @@ fn missing_segments_are_given_up() {
     let dir = folder.path().join("journal");
     let all = store(&dir);
     fs::remove_file(segment(&dir, 2)).expect("a segment");
-    flip(&segment(&dir, 3), 41);
+    let len = fs::metadata(segment(&dir, 3)).expect("a segment").len();
+    let noise = vec![0xee; usize::try_from(len).expect("a length")];
+    fs::write(segment(&dir, 3), noise).expect("a writable segment");
     let refused = open(&dir, 2).expect_err("a gap is not opened").to_string();
     assert!(refused.contains("warren journal repair"), "{refused}");
     let done = run(folder.path(), &["--discard-damaged-records"]);
@@ -144,6 +146,53 @@ fn missing_segments_are_given_up() {
     let left: Vec<Lsn> = left.map(|(lsn, _)| *lsn).collect();
     assert!(left.len() > 10 && left.len() < all.len());
     assert_eq!(backlog(&journal), left);
+}
+
+/// The header of the last segment: a start is refused, the command says that its records tell it, and with its
+/// flag nothing is missing; when no record of it can be read either, that is said.
+// req: JOURNAL-40 JOURNAL-41
+#[test]
+fn header_of_the_last_segment_is_made_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("journal");
+    let all = store(&dir);
+    let number = all.last().expect("messages").1.segment;
+    let last = segment(&dir, number);
+    flip(&last, 41);
+    let refused = open(&dir, 2).expect_err("a damaged header").to_string();
+    assert!(refused.contains("warren journal repair"), "{refused}");
+    let told = run(folder.path(), &[]);
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert_eq!(told.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains(&format!("{} in its header", last.display())),
+        "{text}"
+    );
+    assert!(text.contains("lost       nothing by that"), "{text}");
+    let done = run(folder.path(), &["--discard-damaged-records"]);
+    assert_eq!(done.status.code(), Some(0));
+    let (journal, _) = open(&dir, 3).expect("a mended store");
+    assert_eq!(backlog(&journal).len(), all.len());
+    // Not closed: the next start reads what is the last segment then.
+    drop(journal);
+
+    let newest = fs::read_dir(&dir).expect("a folder").filter_map(|entry| {
+        let path = entry.expect("an entry").path();
+        path.extension().is_some_and(|e| e == "seg").then_some(path)
+    });
+    let newest = newest.max().expect("a segment");
+    let len = fs::metadata(&newest).expect("a segment").len();
+    fs::write(&newest, vec![0xee; usize::try_from(len).expect("a length")]).expect("writable");
+    let told = run(folder.path(), &[]);
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert!(
+        text.contains("all that was written behind record"),
+        "{text}"
+    );
+    let done = run(folder.path(), &["--discard-damaged-records"]);
+    assert_eq!(done.status.code(), Some(0));
+    let (journal, _) = open(&dir, 4).expect("a mended store");
+    assert_eq!(backlog(&journal).len(), all.len());
 }
 
 /// A store that a start would open is left alone.
