@@ -13,6 +13,7 @@
 //! | [`broker`] | vhosts, exchanges, queues, consumers; synchronous |
 //! | [`session`] | one AMQP connection as a state machine |
 //! | [`swarm`] | the piece protocol: events in, actions out |
+//! | `trust` | certificates and keys from PEM files |
 //! | `client` | a small asynchronous AMQP client, for the node and the distributor |
 //! | `server` | sockets, tasks and timers that drive sessions and the swarm |
 //! | `node` | the edge node and the distributor |
@@ -44,6 +45,8 @@ pub mod embed;
 pub mod node;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod trust;
 
 #[cfg(feature = "cli")]
 pub mod cli;

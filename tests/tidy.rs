@@ -23,7 +23,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["amqp", "payload", "broker", "journal", "config"],
     ),
     ("swarm", &["payload", "config"]),
-    ("client", &["amqp", "config"]),
+    ("trust", &[]),
+    ("client", &["amqp", "config", "trust"]),
     (
         "testing",
         &[
@@ -35,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "server",
         &[
             "disk", "config", "amqp", "payload", "journal", "broker", "session", "swarm",
-            "sabotage",
+            "sabotage", "trust",
         ],
     ),
     ("node", RIM),
@@ -46,7 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// What the outermost layers may use: everything but the command line.
 const RIM: &[&str] = &[
     "disk", "config", "amqp", "payload", "journal", "broker", "session", "swarm", "client",
-    "server", "node", "admin", "sabotage",
+    "server", "node", "admin", "sabotage", "trust",
 ];
 
 /// Layers that may not name what reaches outside the process.

@@ -2,51 +2,26 @@
 //!
 //! Owns: what the query of an `amqps` URI says about files and checks, in the words of RabbitMQ's clients. A
 //! server's certificate is checked unless the URI says `verify=verify_none`.
-//! Bound: files of [`FILE_BYTES_MAX`].
 //! Spec: `spec/amqp.md` TLS-5.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::uri::UriOptions;
-
-/// Largest file of certificates or keys, in bytes.
-const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Where systems keep the authorities that they believe.
-const SYSTEM_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+use crate::trust::{PemError, authorities, certificates, private_key};
 
 /// Why there can be no TLS connection with what the URI says.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsSetupError {
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file does not hold what it should.
-    #[error("{} holds no {expected} as PEM", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        expected: &'static str,
-    },
+    /// A file is of no use.
+    #[error(transparent)]
+    Pem(#[from] PemError),
     /// No authorities are known.
     #[error("no certificate authorities are known; name a file of them (cacertfile in the URI)")]
     NoAuthorities,
@@ -78,7 +53,7 @@ pub fn client_config(
         .with_safe_default_protocol_versions()?;
     let builder = match options.verify.as_deref() {
         None | Some("verify_peer") => {
-            builder.with_root_certificates(authorities(options.cacertfile.as_deref())?)
+            builder.with_root_certificates(believed(options.cacertfile.as_deref())?)
         }
         Some("verify_none") => builder
             .dangerous()
@@ -87,7 +62,8 @@ pub fn client_config(
     };
     let mut config = match (&options.certfile, &options.keyfile) {
         (Some(certificate), Some(key)) => {
-            builder.with_client_auth_cert(certificates(certificate)?, read_key(key)?)?
+            let chain = certificates(Path::new(certificate))?;
+            builder.with_client_auth_cert(chain, private_key(Path::new(key))?)?
         }
         (None, None) => builder.with_no_client_auth(),
         _ => return Err(TlsSetupError::HalfIdentity),
@@ -108,59 +84,13 @@ pub fn system_trust() -> Result<Arc<ClientConfig>, TlsSetupError> {
     client_config("localhost", &UriOptions::default()).map(|(config, _)| config)
 }
 
-/// The authorities of a file, or those of the system.
-fn authorities(file: Option<&str>) -> Result<RootCertStore, TlsSetupError> {
-    let mut roots = RootCertStore::empty();
-    if let Some(file) = file {
-        for authority in certificates(file)? {
-            roots.add(authority)?;
-        }
-        return Ok(roots);
-    }
-    let named = std::env::var("SSL_CERT_FILE").ok();
-    let bundles = named.iter().map(String::as_str).chain(SYSTEM_BUNDLES);
-    for bundle in bundles {
-        if let Ok(found) = certificates(bundle) {
-            // A system's bundle may hold some that are too odd to use.
-            roots.add_parsable_certificates(found);
-            break;
-        }
-    }
+/// The authorities of a file, or those of the system; at least one.
+fn believed(file: Option<&str>) -> Result<RootCertStore, TlsSetupError> {
+    let roots = authorities(file.map(Path::new))?;
     match roots.is_empty() {
         true => Err(TlsSetupError::NoAuthorities),
         false => Ok(roots),
     }
-}
-
-fn read(path: &str) -> Result<Vec<u8>, TlsSetupError> {
-    let failed = |source| TlsSetupError::File {
-        path: PathBuf::from(path),
-        source,
-    };
-    let file = std::fs::File::open(Path::new(path)).map_err(failed)?;
-    let mut text = Vec::new();
-    file.take(FILE_BYTES_MAX)
-        .read_to_end(&mut text)
-        .map_err(failed)?;
-    Ok(text)
-}
-
-fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(TlsSetupError::Content {
-            path: PathBuf::from(path),
-            expected: "certificate",
-        }),
-    }
-}
-
-fn read_key(path: &str) -> Result<PrivateKeyDer<'static>, TlsSetupError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_| TlsSetupError::Content {
-        path: PathBuf::from(path),
-        expected: "private key",
-    })
 }
 
 /// Believes every certificate, for who asked for that: the connection is secret, but with whom is not known.

@@ -2,20 +2,15 @@
 //!
 //! Owns: one configuration for all TLS listeners of a server, read from PEM files and replaced as a whole at
 //! a reload: connections that stand go on with the old one.
-//! Bounds: [`HANDSHAKE_COUNT_MAX`] HTTP handshakes at once (AMQP's are bounded by the admission); files of
-//! `FILE_BYTES_MAX`; a handshake's messages by the TLS library, 64 KiB; its time by a setting.
+//! Bounds: [`HANDSHAKE_COUNT_MAX`] HTTP handshakes at once (AMQP's are bounded by the admission); a handshake's messages by the TLS library, 64 KiB; its time by a setting.
 //! Sessions are not resumed: a client's certificate is looked at with each connection.
 
 mod certificate;
 mod stream;
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,13 +19,12 @@ use tokio_rustls::server::TlsStream;
 
 use crate::config::{PeerVerification, TlsSettings, TlsVersions};
 use crate::session::TlsFacts;
+use crate::trust::{PemError, certificates, private_key};
 
 pub(super) use stream::TlsSocket;
 
 /// HTTP connections whose TLS handshake may be under way at once.
 pub const HANDSHAKE_COUNT_MAX: usize = 256;
-/// Largest file of certificates or keys, in bytes.
-const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Why TLS cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -39,22 +33,9 @@ pub enum TlsError {
     /// There is a TLS listener, and a setting that it needs is not there.
     #[error("TLS needs the setting tls.{0}")]
     Missing(&'static str),
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file does not hold what it should.
-    #[error("{} holds no {expected} as PEM", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        expected: &'static str,
-    },
+    /// A file is of no use.
+    #[error(transparent)]
+    Pem(#[from] PemError),
     /// Certificate, key and authorities do not make a configuration.
     #[error("the TLS settings cannot be used: {0}")]
     Unusable(String),
@@ -162,7 +143,7 @@ impl Loaded {
             .iter()
             .filter_map(|der| certificate::expires(der))
             .min();
-        let key = read_key(key)?;
+        let key = private_key(key)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let unusable = |error: &dyn std::fmt::Display| TlsError::Unusable(error.to_string());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -209,42 +190,6 @@ fn versions(versions: TlsVersions) -> &'static [&'static SupportedProtocolVersio
         TlsVersions::Only12 => &ONLY_12,
         TlsVersions::Only13 => &ONLY_13,
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let failed = |source| TlsError::File {
-        path: path.to_owned(),
-        source,
-    };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut text = Vec::new();
-    file.take(FILE_BYTES_MAX)
-        .read_to_end(&mut text)
-        .map_err(failed)?;
-    Ok(text)
-}
-
-/// All certificates of a PEM file; at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let content = || TlsError::Content {
-        path: path.to_owned(),
-        expected: "certificate",
-    };
-    let text = read(path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let certificates = certificates.map_err(|_| content())?;
-    match certificates.is_empty() {
-        true => Err(content()),
-        false => Ok(certificates),
-    }
-}
-
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let text = read(path)?;
-    PrivateKeyDer::from_pem_slice(&text).map_err(|_| TlsError::Content {
-        path: path.to_owned(),
-        expected: "private key",
-    })
 }
 
 /// Key exchange, cipher and hash of a cipher suite, in the words of RabbitMQ's connection fields.

@@ -9,9 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 /// Longest document, in bytes, with its head.
 const DOCUMENT_BYTES_MAX: usize = 1 << 20;
@@ -112,32 +111,11 @@ pub(super) fn fetch(url: &str, authorities: Option<&Path>) -> Result<Vec<u8>, Fe
     body_of(answer)
 }
 
-/// Where systems keep the authorities that they believe.
-const SYSTEM_BUNDLES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
-
 /// Believes the authorities of a file, or those of the system.
 fn tls_config(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, FetchError> {
     let failed = |error: String| FetchError::Tls(error);
-    let mut roots = RootCertStore::empty();
-    let bundles = SYSTEM_BUNDLES.map(Path::new);
-    let files = match &authorities {
-        Some(file) => std::slice::from_ref(file),
-        None => &bundles[..],
-    };
-    for file in files {
-        let Ok(found) = CertificateDer::pem_file_iter(file) else {
-            continue;
-        };
-        // A system's bundle may hold some that are too odd to use.
-        roots.add_parsable_certificates(found.filter_map(Result::ok));
-        if !roots.is_empty() {
-            break;
-        }
-    }
+    let roots =
+        crate::trust::authorities(authorities).map_err(|error| failed(error.to_string()))?;
     if roots.is_empty() {
         return Err(failed("there are no authorities to believe".to_owned()));
     }
