@@ -1,6 +1,6 @@
 //! Accepts AMQP connections, within limits.
 //!
-//! Owns: one listening socket, plain or for TLS. A connection over a limit is closed at once; a process out of file
+//! Owns: the loop that accepts, for sockets of any kind, and one listening socket of TCP, plain or for TLS. A connection over a limit is closed at once; a process out of file
 //! descriptors waits instead of spinning.
 
 use std::net::SocketAddr;
@@ -18,11 +18,40 @@ use super::{ServerError, Shared};
 use crate::session::Addresses;
 
 /// Pause after an accept that failed, as when file descriptors have run out.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Connections that may wait to be accepted.
 const BACKLOG_COUNT: u32 = 1_024;
 
-/// A listening socket.
+/// A listening socket of any kind.
+pub(super) trait Accepts: Send + 'static {
+    /// A connection as the system gives it.
+    type Arrived: Send;
+
+    /// Waits for the next connection.
+    fn accept(&self) -> impl Future<Output = std::io::Result<Self::Arrived>> + Send;
+
+    /// Has it served, or drops it if a limit says so. Does not wait.
+    fn admit(&mut self, arrived: Self::Arrived, shared: &Arc<Shared>);
+}
+
+/// Accepts until the server stops.
+pub(super) async fn run(mut listener: impl Accepts, shared: Arc<Shared>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stopping.cancelled() => return,
+        };
+        match accepted {
+            Ok(arrived) => listener.admit(arrived, &shared),
+            Err(error) => {
+                tracing::error!(%error, "cannot accept a connection; waiting");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A listening socket of TCP.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: TcpListener,
@@ -59,25 +88,16 @@ impl Listener {
     pub(super) fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
+}
 
-    /// Accepts until the server stops.
-    pub(super) async fn run(self, shared: Arc<Shared>) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.socket.accept() => accepted,
-                () = shared.stopping.cancelled() => return,
-            };
-            match accepted {
-                Ok((stream, address)) => self.admit(stream, address, &shared),
-                Err(error) => {
-                    tracing::error!(%error, "cannot accept a connection; waiting");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+impl Accepts for Listener {
+    type Arrived = (TcpStream, SocketAddr);
+
+    async fn accept(&self) -> std::io::Result<Self::Arrived> {
+        self.socket.accept().await
     }
 
-    fn admit(&self, stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
+    fn admit(&mut self, (stream, address): Self::Arrived, shared: &Arc<Shared>) {
         let is_proxy = shared
             .proxies
             .iter()

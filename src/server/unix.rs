@@ -9,11 +9,11 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::UnixListener as Socket;
+use tokio::net::{UnixListener as Socket, UnixStream};
 
 use super::admission::Admission;
 use super::connection::{self, Transport};
-use super::listener::ACCEPT_PAUSE;
+use super::listener::Accepts;
 use super::{ServerError, Shared, socket};
 use crate::session::Addresses;
 
@@ -26,6 +26,8 @@ pub(super) struct UnixListener {
     socket: Socket,
     path: PathBuf,
     admission: Arc<Admission>,
+    /// Of the last connection: they have no addresses of their own, and need names that differ.
+    number: u16,
 }
 
 impl UnixListener {
@@ -41,49 +43,42 @@ impl UnixListener {
             socket,
             path: path.to_owned(),
             admission,
+            number: 0,
         };
         let rights = std::fs::Permissions::from_mode(MODE);
         std::fs::set_permissions(path, rights).map_err(failed)?;
         Ok(listener)
     }
+}
 
-    /// Accepts until the server stops.
-    pub(super) async fn run(self, shared: Arc<Shared>) {
-        // Connections have no addresses of their own, and need names that differ.
-        let mut number: u16 = 0;
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.socket.accept() => accepted,
-                () = shared.stopping.cancelled() => return,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::error!(%error, "cannot accept a connection; waiting");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let address = Ipv4Addr::LOCALHOST;
-            let place = match self.admission.admit(address.into()) {
-                Ok(place) => place,
-                Err(refused) => {
-                    tracing::warn!(reason = %refused, "a local connection is turned away");
-                    continue;
-                }
-            };
-            number = number.wrapping_add(1);
-            let transport = Transport {
-                socket: socket::Socket::Unix(stream),
-                addresses: Addresses {
-                    peer: SocketAddr::from((address, number)),
-                    local: SocketAddr::from((address, 0)),
-                },
-                tls: None,
-            };
-            let served = connection::run(transport, place, Arc::clone(&shared));
-            shared.tasks.spawn(served);
-        }
+impl Accepts for UnixListener {
+    type Arrived = UnixStream;
+
+    async fn accept(&self) -> std::io::Result<Self::Arrived> {
+        let (stream, _) = self.socket.accept().await?;
+        Ok(stream)
+    }
+
+    fn admit(&mut self, stream: UnixStream, shared: &Arc<Shared>) {
+        let address = Ipv4Addr::LOCALHOST;
+        let place = match self.admission.admit(address.into()) {
+            Ok(place) => place,
+            Err(refused) => {
+                tracing::warn!(reason = %refused, "a local connection is turned away");
+                return;
+            }
+        };
+        self.number = self.number.wrapping_add(1);
+        let transport = Transport {
+            socket: socket::Socket::Unix(stream),
+            addresses: Addresses {
+                peer: SocketAddr::from((address, self.number)),
+                local: SocketAddr::from((address, 0)),
+            },
+            tls: None,
+        };
+        let served = connection::run(transport, place, Arc::clone(shared));
+        shared.tasks.spawn(served);
     }
 }
 
