@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::amqp::field::{FieldTable, FieldValue, ShortString};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, Properties};
 use crate::broker::{
-    AckMode, BindingRequest, Body, BodyRef, Broker, Connection, Error, Get, Message, Name, Peek,
-    Publish, PublishOutcome, Publisher, QueueDeclare, Vhost, Wakes,
+    AckMode, BindingRequest, BodyRef, Broker, Connection, Error, Get, Message, Name, Peek,
+    PublishOutcome, QueueDeclare, Vhost, Wakes,
 };
 use crate::node::message::{
     CONTROL_EXCHANGE, ControlMessage, NodeName, PRESENCE_KEY, Presence, REGISTRY_QUEUE,
@@ -30,7 +30,9 @@ use crate::node::report::{
     Machine, MachineRole, RECEIPT_KEY, REPORT_KEY, Report, Reporter, Retry, SENT_KEY, Sent,
     WATCH_KEY, WATCH_TIME, Watch,
 };
+use crate::node::tune::{LIMIT_KEY, Tune};
 use crate::node::view::View;
+use crate::server::inside::publish_from_inside;
 use crate::server::peer::SwarmHandle;
 
 /// Messages that wait in a vhost's queue between two looks.
@@ -133,6 +135,26 @@ impl Observer {
     ) -> Result<bool, AskError> {
         let connection = self.broker.connect_internal(vhost.name().as_bytes())?;
         tell(vhost, &connection, &Retry::key(&retry.node), retry, now)
+    }
+
+    /// Changes a payload's limits in this process, if it is meant, and on the machines of a vhost; answers how many
+    /// transfers of this process have changed.
+    // req: CONTROL-28
+    pub(super) fn tune(&self, tune: &Tune, now: Instant) -> usize {
+        let changed = tune.apply(OWN_NAME, &self.swarm);
+        for vhost in self.broker.vhosts() {
+            if vhost.exchange(CONTROL_EXCHANGE.as_bytes()).is_none() {
+                continue;
+            }
+            let connection = self.broker.connect_internal(vhost.name().as_bytes());
+            let told = connection
+                .map_err(AskError::from)
+                .and_then(|connection| tell(&vhost, &connection, &LIMIT_KEY, tune, now));
+            if let Err(error) = told {
+                tracing::debug!(vhost = %vhost.name(), %error, "machines are not told of other limits");
+            }
+        }
+        changed
     }
 
     /// Listens until the process stops.
@@ -314,6 +336,13 @@ impl Observer {
                 }
                 continue;
             }
+            if let Some(tune) = decode::<Tune>(&properties, &body) {
+                // Its own were heeded before they were told.
+                if properties.app_id != Some(OWN_MARK) {
+                    tune.apply(OWN_NAME, &self.swarm);
+                }
+                continue;
+            }
             let mut state = self.state.lock();
             let view = state.views.entry(name.to_owned()).or_default();
             take(view, &properties, &body, now, unix_ms);
@@ -361,7 +390,14 @@ impl Attached {
 
     fn begin(&self, now: Instant) -> Result<(), AskError> {
         let (none, exchange) = (FieldTable::default(), CONTROL_EXCHANGE);
-        for key in [PRESENCE_KEY, RECEIPT_KEY, SENT_KEY, REPORT_KEY, WATCH_KEY] {
+        for key in [
+            PRESENCE_KEY,
+            RECEIPT_KEY,
+            SENT_KEY,
+            REPORT_KEY,
+            WATCH_KEY,
+            LIMIT_KEY,
+        ] {
             let request = BindingRequest {
                 source: exchange.as_bytes(),
                 destination: self.queue.as_bytes(),
@@ -481,23 +517,9 @@ fn publish(
     body: Bytes,
     now: Instant,
 ) -> Result<bool, AskError> {
-    let content = ContentHeader {
-        class_id: CLASS_ID_BASIC,
-        body_bytes: body.len() as u64,
-        raw: properties.encode(),
-    };
-    let properties = content.properties_ref().map_err(|_| AskError::Malformed)?;
-    let exchange = CONTROL_EXCHANGE;
-    let publish = Publish {
-        exchange: exchange.as_bytes(),
-        routing_key: key.as_bytes(),
-        header: &content.raw,
-        properties: &properties,
-        body: Body::Inline(body),
-    };
-    let mut wakes = Wakes::new();
-    let published = vhost.publish(connection, &mut Publisher::new(), publish, now, &mut wakes)?;
-    Ok(match published.outcome {
+    let to = (&CONTROL_EXCHANGE, key);
+    let outcome = publish_from_inside(vhost, connection, to, &properties, body, now)?;
+    Ok(match outcome {
         PublishOutcome::Routed { .. } => true,
         PublishOutcome::Rejected | PublishOutcome::Unroutable => false,
     })

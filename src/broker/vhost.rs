@@ -14,6 +14,7 @@ mod duplicates;
 mod events;
 mod exchanges;
 mod policies;
+mod preview;
 mod publishing;
 mod queues;
 mod streams;

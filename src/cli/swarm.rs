@@ -13,7 +13,10 @@ use super::broker::BrokerArgs;
 use super::{EXIT_FAILED, EXIT_OK};
 use crate::config;
 use crate::node::look::Look;
+use crate::node::message::NodeName;
+use crate::node::tune::{RateWish, Tune};
 use crate::node::view::machines::Machines;
+use crate::payload::Priority;
 
 /// How often machines are asked to report on.
 const WATCH_INTERVAL: Duration = Duration::from_secs(10);
@@ -23,15 +26,19 @@ const WIDTH_DEFAULT: usize = 80;
 const PEERS_MAX: usize = 4;
 /// Machines that are shown on a terminal; the rest is counted.
 const MACHINES_MAX: usize = 16;
+/// What is said of a payload that no machine tells of.
+const NOBODY: &str = "warren: nobody tells of such a swarm; see them all with: warren swarm";
 /// From no piece of a group to all of them.
 const SHADES: [char; 5] = ['·', '░', '▒', '▓', '█'];
 
 /// Show a payload's swarm: piece map, peers and rates.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  warren swarm af1349b9 --broker amqp://localhost\n  warren swarm update.img --json\n\n\
+    after_help = "Example:\n  warren swarm af1349b9 --broker amqp://localhost\n  warren swarm update.img --json\n  \
+    warren swarm update.img --up-limit 2MB/s --machine edge1\n\n\
     ID is a payload's id, its first digits, or the name of a file. Without it all swarms are listed. On a terminal the \
-    picture is drawn again every second until Ctrl-C; otherwise, and with --once or --json, once.\n\n\
+    picture is drawn again every second until Ctrl-C; otherwise, and with --once or --json, once. \
+    Limits and priority count until the transfer ends.\n\n\
     Exit codes: 0 shown; 1 the broker cannot be reached, or nobody tells of such a swarm."
 )]
 pub(crate) struct Args {
@@ -46,6 +53,18 @@ pub(crate) struct Args {
     /// Show it once
     #[arg(long)]
     once: bool,
+    /// Let each machine send so much of it per second, or `unlimited`
+    #[arg(long, value_name = "RATE", value_parser = parse_limit, requires = "id")]
+    up_limit: Option<RateWish>,
+    /// Let each machine ask for so much of it per second, or `unlimited`
+    #[arg(long, value_name = "RATE", value_parser = parse_limit, requires = "id")]
+    down_limit: Option<RateWish>,
+    /// Give it another share where payloads compete, 1 to 100
+    #[arg(long, value_name = "N", requires = "id")]
+    priority: Option<Priority>,
+    /// Change it on this machine only; may be repeated
+    #[arg(long, value_name = "NAME", requires = "id")]
+    machine: Vec<NodeName>,
     /// Print one JSON object, as GET /api/swarm/swarms/ID has it
     #[arg(long)]
     json: bool,
@@ -54,10 +73,23 @@ pub(crate) struct Args {
 /// Listens and draws.
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let interval = Duration::from_secs(1);
+    let tune = args.tune();
     let mut look = Look::connect(&args.broker.uri()).await?;
     look.watch(interval).await?;
     let mut watched = Instant::now();
     gather(&mut look, watched + args.timeout).await?;
+    if let Some(tune) = tune {
+        let found = find(&look, args.id.as_deref(), Instant::now());
+        let Some(id) = found.as_ref().and_then(|found| found["id"].as_str()) else {
+            eprintln!("{NOBODY}");
+            look.close().await;
+            return Ok(ExitCode::from(EXIT_FAILED));
+        };
+        let payload_id = id.to_owned();
+        look.tune(&Tune { payload_id, ..tune }).await?;
+        // Until the next reports, which show it.
+        gather(&mut look, Instant::now() + 2 * interval).await?;
+    }
     let is_live = std::io::stdout().is_terminal() && !args.once && !args.json;
     let mut drawn = 0;
     loop {
@@ -71,7 +103,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 drawn = lines.len();
             }
             None => {
-                eprintln!("warren: nobody tells of such a swarm; see them all with: warren swarm")
+                eprintln!("{NOBODY}");
             }
         }
         if !is_live || found.is_none() {
@@ -95,6 +127,27 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             }
             gathered = gather(&mut look, now + interval) => gathered?,
         }
+    }
+}
+
+impl Args {
+    /// What is to change, if anything is; the payload is not known yet.
+    fn tune(&self) -> Option<Tune> {
+        let changes = self.up_limit.is_some() || self.down_limit.is_some();
+        (changes || self.priority.is_some()).then(|| Tune {
+            payload_id: String::new(),
+            machines: self.machine.clone(),
+            up_rate: self.up_limit,
+            down_rate: self.down_limit,
+            priority: self.priority.map(Priority::get),
+        })
+    }
+}
+
+fn parse_limit(text: &str) -> Result<RateWish, config::RateError> {
+    match text {
+        "unlimited" => Ok(RateWish::UNLIMITED),
+        _ => config::parse_rate(text).map(RateWish::Bytes),
     }
 }
 

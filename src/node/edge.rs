@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::early::Earlies;
 use super::fetch::Fetches;
 use super::message::{FileState, Group, NodeName, Receipt};
 use super::place::{Inbox, PlaceError};
@@ -98,6 +99,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) swarm: SwarmHandle,
     pub(super) fetches: Fetches,
+    pub(super) earlies: Earlies,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
     pub(super) ready: watch::Sender<bool>,
@@ -202,6 +204,7 @@ impl Node {
             store,
             swarm,
             fetches: Fetches::default(),
+            earlies: Earlies::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             ready,
@@ -261,6 +264,7 @@ impl NodeHandle {
         };
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        self.shared.earlies.forget_all();
         self.shared.swarm.shutdown().await;
         result
     }

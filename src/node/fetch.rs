@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use super::early;
 use super::edge::Shared;
 use super::message::FileState;
 use super::place::{LeafName, PlaceError, Placed};
@@ -180,11 +181,13 @@ async fn fetch_under(
     waiting: &mut Vec<Work>,
 ) -> Result<Fetched, String> {
     let started = Instant::now();
-    let transfer = shared
-        .swarm
-        .fetch(ScopeId::NODE, manifest)
-        .await
-        .map_err(|error| swarm_reason(&error))?;
+    let early = early::take_over(shared, manifest).await;
+    let with_peers = early.as_ref().map_or(manifest, |early| &early.manifest);
+    let transfer = shared.swarm.fetch(ScopeId::NODE, with_peers).await;
+    let transfer = transfer.map_err(|error| swarm_reason(&error))?;
+    if let Some(early) = early {
+        early.linger(shared);
+    }
     let progress = transfer.progress();
     let first = *progress.borrow();
     say_begin(manifest, first);

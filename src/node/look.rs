@@ -12,6 +12,7 @@ use super::message::{
     request_properties,
 };
 use super::report::{RECEIPT_KEY, REPORT_KEY, Report, SENT_KEY, Sent, WATCH_KEY, Watch};
+use super::tune::{LIMIT_KEY, Tune};
 use super::view::View;
 use super::{registry, reporting, unix_ms, upstream};
 use crate::amqp::field::ShortString;
@@ -88,6 +89,15 @@ impl Look {
     pub async fn watch(&self, interval: Duration) -> Result<(), ClientError> {
         let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
         reporting::tell(&self.channel, WATCH_KEY, &Watch { interval_ms }).await
+    }
+
+    /// Has machines move a payload at other rates from now on, or with another priority.
+    ///
+    /// # Errors
+    /// Why the connection ended.
+    // req: CONTROL-28
+    pub async fn tune(&self, tune: &Tune) -> Result<(), ClientError> {
+        reporting::tell(&self.channel, LIMIT_KEY, tune).await
     }
 
     /// Waits for one word more and takes it into the account.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 pub mod board;
 pub mod distributor;
+mod early;
 pub mod edge;
 mod fetch;
 mod folder_events;
@@ -27,6 +28,7 @@ mod retry;
 pub mod send;
 pub mod state;
 pub mod status;
+pub mod tune;
 mod upstream;
 pub mod view;
 pub mod watch;

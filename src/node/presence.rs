@@ -15,6 +15,7 @@ use super::message::{
 };
 use super::report::{Machine, MachineRole, REPORT_KEY, Retry, WATCH_KEY, Watch, swarm_id};
 use super::reporting::{Reporting, tell};
+use super::tune::{LIMIT_KEY, Tune};
 use crate::amqp::field::ShortString;
 use crate::client::{Channel, ClientError, ConsumeSettings, Delivery, Publish, QueueSettings};
 use crate::disk::{Disk as _, OsDisk};
@@ -38,7 +39,7 @@ pub(super) async fn request_queue(
         .declare_queue(&ShortString::EMPTY, &own)
         .await?
         .queue;
-    for key in [REQUEST_KEY, WATCH_KEY, Retry::key(node)] {
+    for key in [REQUEST_KEY, WATCH_KEY, LIMIT_KEY, Retry::key(node)] {
         channel.bind_queue(&queue, &CONTROL_EXCHANGE, &key).await?;
     }
     Ok(queue)
@@ -101,6 +102,8 @@ impl<'a> Announcer<'a> {
         let body = body.unwrap_or_default();
         if let Some(watch) = decode::<Watch>(&properties, &body) {
             self.reporting.watch(watch, Instant::now());
+        } else if let Some(tune) = decode::<Tune>(&properties, &body) {
+            tune.apply(self.shared.settings.name.as_str(), &self.shared.swarm);
         } else if let Some(retry) = decode::<Retry>(&properties, &body) {
             let shared = Arc::clone(self.shared);
             let retrying = spawn_blocking(move || super::retry::retry(&shared, &retry));

@@ -7,6 +7,7 @@
 //! Spec: `spec/control-plane.md` CONTROL-22 to CONTROL-27.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -155,6 +156,15 @@ pub struct TransferReport {
     pub bad_bytes: u64,
     /// Pieces that did not verify.
     pub bad_pieces: u32,
+    /// Its own limit of block bytes sent per second.
+    #[serde(default)]
+    pub up_limit: Option<u64>,
+    /// Its own limit of block bytes asked for per second.
+    #[serde(default)]
+    pub down_limit: Option<u64>,
+    /// Its share where payloads compete.
+    #[serde(default)]
+    pub priority: u8,
     /// Who takes part, or took part and moved bytes.
     pub peers: Vec<PeerReport>,
 }
@@ -388,6 +398,9 @@ impl Reporter {
             duplicate_bytes: stats.counts.duplicate_bytes,
             bad_bytes: stats.counts.bad_bytes,
             bad_pieces: stats.counts.bad_pieces,
+            up_limit: stats.limits.up.map(NonZeroU64::get),
+            down_limit: stats.limits.down.map(NonZeroU64::get),
+            priority: stats.priority.get(),
             peers,
         }
     }

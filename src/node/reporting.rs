@@ -13,6 +13,7 @@ use super::message::{
 use super::report::{
     Machine, MachineRole, REPORT_KEY, Report, Reporter, WATCH_KEY, WATCH_TIME, Watch,
 };
+use super::tune::{LIMIT_KEY, Tune};
 use crate::amqp::field::ShortString;
 use crate::client::{
     Channel, ClientError, Connection, ConsumeSettings, Consumer, Publish, QueueSettings,
@@ -106,9 +107,9 @@ pub(super) async fn start_for_sender(
     };
     let queue = channel.declare_queue(&ShortString::EMPTY, &own).await?;
     let queue = queue.queue;
-    channel
-        .bind_queue(&queue, &CONTROL_EXCHANGE, &WATCH_KEY)
-        .await?;
+    for key in [WATCH_KEY, LIMIT_KEY] {
+        channel.bind_queue(&queue, &CONTROL_EXCHANGE, &key).await?;
+    }
     let consumer = channel.consume(&queue, &ConsumeSettings::default()).await?;
     let machine = Machine {
         name,
@@ -142,6 +143,8 @@ async fn run(
                 let body = request.body.whole(CONTROL_BYTES_MAX).await.unwrap_or_default();
                 if let Some(watch) = decode::<Watch>(&properties, &body) {
                     reporting.watch(watch, Instant::now());
+                } else if let Some(tune) = decode::<Tune>(&properties, &body) {
+                    tune.apply(machine.name.as_str(), swarm);
                 }
                 consumer.channel().ack(tag).await?;
             }

@@ -9,6 +9,7 @@
 
 mod adopted;
 mod checked;
+mod early;
 mod error;
 mod meta;
 mod open;
@@ -36,11 +37,12 @@ use crate::payload::manifest::Manifest;
 use crate::sabotage::{self, Sabotage};
 
 pub use adopted::{AdoptedFile, FileStamp, Origin};
+pub use early::EarlyPayload;
 pub use error::StoreError;
 pub use partial::{BegunPartial, PartialPayload, PieceOutcome};
 pub use reader::PayloadReader;
 pub use sweep::SweepReport;
-pub use upload::Upload;
+pub use upload::{Upload, UploadReader};
 
 use checked::CheckedFile;
 use partial::PartialShared;
@@ -167,6 +169,10 @@ struct State {
     strays: HashSet<Key>,
     /// Folders that exist durably.
     folders: HashSet<std::path::PathBuf>,
+    /// How often a file of a partial payload was removed, by this process.
+    partial_removal_count: u64,
+    /// That count when the scope's folder of partial payloads was last synced.
+    partials_synced_at: HashMap<ScopeId, u64>,
     /// Bytes of all entries but the adopted.
     stored_bytes: u64,
     /// Bytes promised to running uploads and not given back.

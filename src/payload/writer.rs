@@ -109,7 +109,16 @@ impl PayloadWriter {
         self.written_bytes
     }
 
-    fn flush(&mut self, file: &dyn DiskFile) -> Result<(), WriteError> {
+    /// The hashes of the pieces that are whole and written, from the first on.
+    pub fn piece_hashes(&self) -> &[PieceHash] {
+        self.hasher.piece_hashes()
+    }
+
+    /// Writes what waits for more. Portions are as large as the buffer otherwise.
+    ///
+    /// # Errors
+    /// As [`PayloadWriter::write`].
+    pub fn flush(&mut self, file: &dyn DiskFile) -> Result<(), WriteError> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let outcome = self.put(&buffer, file);
         buffer.clear();

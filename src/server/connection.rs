@@ -22,6 +22,7 @@ use tracing::Instrument as _;
 
 use super::Shared;
 use super::admission::Place;
+use super::early::Audience;
 use super::payloads::{Part, Payloads, UPLOAD_PARTS_MAX, Uploaded};
 use super::registry::{Orders, Registered};
 use super::socket::Socket;
@@ -345,15 +346,19 @@ impl Connection {
                     upload,
                     scope,
                     size_bytes,
+                    node_queues,
                 } => {
                     let results = (self.results)
                         .get_or_insert_with(|| mpsc::channel(UPLOAD_PARTS_MAX))
                         .0
                         .clone();
                     let _runtime = self.runtime.enter();
-                    let sender = self
-                        .payloads
-                        .begin_upload(upload, scope, size_bytes, results);
+                    let sender = self.payloads.begin_upload(
+                        upload,
+                        (scope, size_bytes),
+                        Audience::of(node_queues),
+                        results,
+                    );
                     self.uploads.insert(upload, sender);
                 }
                 Action::PayloadBytes { upload, bytes } => {

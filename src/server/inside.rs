@@ -3,14 +3,20 @@
 //! Owns: nothing; it is the door that `embed` goes through, so that the rest of the server stays private.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::early::Audience;
 use super::payloads::{Part, Uploaded};
 use super::{ServerHandle, Shared};
-use crate::broker::Broker;
+use crate::amqp::field::ShortString;
+use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, Properties};
+use crate::broker::{
+    Body, Broker, Connection, Error, Publish, PublishOutcome, Publisher, Vhost, Wakes,
+};
 use crate::journal::{Lsn, StorageFailure};
 use crate::payload::{Manifest, PayloadId, ScopeId, Store};
 use crate::session::{SessionSettings, UploadId, UploadResult};
@@ -20,6 +26,37 @@ use crate::session::{SessionSettings, UploadId, UploadResult};
 pub(crate) struct Inside {
     shared: Arc<Shared>,
     failure: watch::Receiver<Option<StorageFailure>>,
+}
+
+/// Publishes a message of this process's own to an exchange with a routing key.
+///
+/// # Errors
+/// Why the broker cannot take it.
+pub(crate) fn publish_from_inside(
+    vhost: &Vhost,
+    connection: &Connection,
+    (exchange, routing_key): (&ShortString, &ShortString),
+    properties: &Properties,
+    body: Bytes,
+    now: Instant,
+) -> Result<PublishOutcome, Error> {
+    let content = ContentHeader {
+        class_id: CLASS_ID_BASIC,
+        body_bytes: body.len() as u64,
+        raw: properties.encode(),
+    };
+    let read = content.properties_ref();
+    let publish = Publish {
+        exchange: exchange.as_bytes(),
+        routing_key: routing_key.as_bytes(),
+        header: &content.raw,
+        properties: &read.expect("what was just encoded can be read"),
+        body: Body::Inline(body),
+    };
+    let mut wakes = Wakes::new();
+    let mut publisher = Publisher::new();
+    let published = vhost.publish(connection, &mut publisher, publish, now, &mut wakes)?;
+    Ok(published.outcome)
 }
 
 impl ServerHandle {
@@ -76,7 +113,12 @@ impl Inside {
     pub(crate) fn begin_upload(&self, scope: ScopeId, size_bytes: u64) -> InsideUpload {
         let (results, result) = mpsc::channel(1);
         let payloads = &self.shared.payloads;
-        let parts = payloads.begin_upload(UploadId::ONLY, scope, size_bytes, results);
+        let parts = payloads.begin_upload(
+            UploadId::ONLY,
+            (scope, size_bytes),
+            Audience::default(),
+            results,
+        );
         InsideUpload { parts, result }
     }
 }

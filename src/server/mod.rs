@@ -9,7 +9,8 @@ mod admission;
 mod alarm;
 mod connection;
 mod data_dir;
-mod inside;
+pub mod early;
+pub(crate) mod inside;
 pub mod io_meter;
 mod listener;
 mod oauth;
@@ -290,7 +291,7 @@ impl Server {
         };
         let swarm = swarm.with_traffic(&settings.swarm);
         let swarm = Swarm::start(swarm, store.clone()).await?;
-        let payloads = Payloads::new(store, swarm, &settings.payload);
+        let payloads = Payloads::new(store, swarm, Arc::clone(&broker), &settings.payload);
         let durable = watch_durable(&journal);
         let storage_failed = CancellationToken::new();
         let failure = watch_failure(&journal, storage_failed.clone());
@@ -322,11 +323,15 @@ impl Server {
         };
         if let Some(path) = &settings.unix_listen {
             let listener = UnixListener::bind(path, Arc::clone(&admission))?;
-            shared.tasks.spawn(listener.run(Arc::clone(&shared)));
+            shared
+                .tasks
+                .spawn(listener::run(listener, Arc::clone(&shared)));
         }
         let amqps_addr = tls_listener.as_ref().map(Listener::local_addr);
         for listener in [plain_listener, tls_listener].into_iter().flatten() {
-            shared.tasks.spawn(listener.run(Arc::clone(&shared)));
+            shared
+                .tasks
+                .spawn(listener::run(listener, Arc::clone(&shared)));
         }
         shared.tasks.spawn(alarm_watch.run(shared.stopping.clone()));
         let broker = Arc::clone(&shared.broker);

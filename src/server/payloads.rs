@@ -16,13 +16,14 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::broker::PayloadReferences;
+use crate::broker::{Broker, PayloadReferences};
 use crate::config::{PayloadSettings, ServerSettings};
 use crate::disk::Disk;
 use crate::payload::store::{PayloadReference, Presence, Upload};
 use crate::payload::{AccessKey, Manifest, PayloadId, ScopeId, Store, StoreError, StoreSettings};
 use crate::session::{ManifestPart, PayloadPart, UploadId, UploadResult};
 
+use super::early::{Announcement, Audience};
 use super::peer::{SwarmHandle, SwarmTransfer};
 use super::space::Space;
 
@@ -32,6 +33,8 @@ pub(super) const UPLOAD_PARTS_MAX: usize = 8;
 const WRITE_BYTES: usize = 1024 * 1024;
 /// How often payloads that nothing needs are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a payload that was given out before its manifest is served in that swarm at least.
+const EARLY_SERVE_TIME: Duration = Duration::from_secs(20);
 
 /// The store counts the broker's references.
 #[derive(Debug)]
@@ -67,6 +70,9 @@ pub(super) struct Payloads {
     swarm: SwarmHandle,
     retention: Duration,
     seeds: Mutex<HashMap<(ScopeId, PayloadId), Seed>>,
+    broker: Arc<Broker>,
+    /// What was given out before there was a manifest, and until when it is at least.
+    early: Mutex<Vec<(SwarmTransfer, Instant)>>,
 }
 
 /// A payload that this broker serves to peers.
@@ -111,12 +117,19 @@ pub(super) fn open_store(
 }
 
 impl Payloads {
-    pub(super) fn new(store: Store, swarm: SwarmHandle, settings: &PayloadSettings) -> Arc<Self> {
+    pub(super) fn new(
+        store: Store,
+        swarm: SwarmHandle,
+        broker: Arc<Broker>,
+        settings: &PayloadSettings,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             swarm,
             retention: settings.retention,
             seeds: Mutex::default(),
+            broker,
+            early: Mutex::default(),
         })
     }
 
@@ -149,6 +162,7 @@ impl Payloads {
                 () = stopping.cancelled() => return,
             }
             self.end_idle_seeds(Instant::now());
+            self.end_early(Instant::now());
             let store = self.store.clone();
             let swept = tokio::task::spawn_blocking(move || store.sweep(Instant::now())).await;
             if let Ok(report) = swept {
@@ -180,6 +194,16 @@ impl Payloads {
         });
     }
 
+    /// Ends the serving of what has a manifest by now, where nobody fetches it any more.
+    fn end_early(&self, now: Instant) {
+        self.early.lock().retain(|(transfer, until)| {
+            let has_peers = transfer
+                .stats()
+                .is_some_and(|stats| !stats.peers.is_empty());
+            has_peers || now < *until
+        });
+    }
+
     /// Serves a stored payload to peers, if it is not served yet.
     pub(super) async fn seed(&self, scope: ScopeId, id: PayloadId) {
         if self.seeds.lock().contains_key(&(scope, id)) {
@@ -198,18 +222,23 @@ impl Payloads {
         }
     }
 
-    /// Begins an upload: its parts go into what is given back, its result comes through `results`.
+    /// Begins an upload to a scope and of a size: its parts go into what is given back, its result comes through
+    /// `results`. If it takes long, `audience` is told of it meanwhile.
     pub(super) fn begin_upload(
         self: &Arc<Self>,
         upload: UploadId,
-        scope: ScopeId,
-        size_bytes: u64,
+        (scope, size_bytes): (ScopeId, u64),
+        audience: Audience,
         results: mpsc::Sender<Uploaded>,
     ) -> mpsc::Sender<Part> {
         let (sender, parts) = mpsc::channel(UPLOAD_PARTS_MAX);
         let payloads = Arc::clone(self);
         tokio::spawn(async move {
-            let Some(stored) = payloads.upload(scope, size_bytes, parts).await else {
+            let now = Instant::now();
+            let announcement =
+                Announcement::new(&payloads.broker, scope, audience, size_bytes, now);
+            let stored = payloads.upload(scope, size_bytes, parts, announcement);
+            let Some(stored) = stored.await else {
                 return;
             };
             let (result, reference) = match stored {
@@ -241,6 +270,7 @@ impl Payloads {
         scope: ScopeId,
         size_bytes: u64,
         mut parts: mpsc::Receiver<Part>,
+        mut announcement: Option<Announcement>,
     ) -> Option<Result<(PayloadId, PayloadReference), String>> {
         let mut key = [0; 32];
         if let Err(error) = getrandom::fill(&mut key) {
@@ -253,13 +283,33 @@ impl Payloads {
             Err(reason) => return Some(Err(reason)),
         };
         loop {
-            let (gathered, whole) = gather(&mut parts).await?;
-            upload = match blocking(move || write_all(upload, &gathered)).await? {
+            let due = announcement.as_ref().and_then(|it| it.due(&upload));
+            let told = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let (gathered, whole) = tokio::select! {
+                gathered = gather(&mut parts) => gathered?,
+                () = told => (Vec::new(), false),
+            };
+            upload = match blocking(move || write_all(upload, &gathered, whole)).await? {
                 Ok(upload) => upload,
                 Err(reason) => return Some(Err(reason)),
             };
+            if let Some(announcement) = &mut announcement {
+                announcement.advance(&self.swarm, &upload, Instant::now());
+            }
             if whole {
                 let stored = blocking(move || upload.finish()).await?;
+                let is_stored = stored.is_ok();
+                let now = Instant::now();
+                let early = announcement.and_then(|announcement| announcement.end(is_stored, now));
+                let until = now + EARLY_SERVE_TIME;
+                self.early
+                    .lock()
+                    .extend(early.map(|transfer| (transfer, until)));
                 return Some(stored.map(|stored| (stored.id, stored.reference)));
             }
         }
@@ -304,6 +354,7 @@ impl Payloads {
     /// Ends the part in the swarm.
     pub(super) async fn shutdown(&self) {
         self.seeds.lock().clear();
+        self.early.lock().clear();
         self.swarm.shutdown().await;
     }
 }
@@ -329,9 +380,12 @@ async fn gather(parts: &mut mpsc::Receiver<Part>) -> Option<(Vec<Bytes>, bool)> 
     Some((gathered, false))
 }
 
-fn write_all(mut upload: Upload, parts: &[Bytes]) -> Result<Upload, StoreError> {
+fn write_all(mut upload: Upload, parts: &[Bytes], is_all: bool) -> Result<Upload, StoreError> {
     for part in parts {
         upload.write(part)?;
+    }
+    if is_all {
+        upload.flush()?;
     }
     Ok(upload)
 }

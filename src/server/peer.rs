@@ -12,6 +12,7 @@ mod buffers;
 mod connection;
 mod core;
 mod disk;
+mod early;
 mod limits;
 mod listener;
 mod secure;
@@ -35,6 +36,8 @@ use crate::swarm::{Engine, EngineError, Limits, NodeId, Order, Settings, Transfe
 use self::core::{Core, Shared};
 use self::transfer::{Source, TransferIo};
 
+pub use self::early::EarlySwarm;
+pub use self::limits::LimitsChange;
 pub use self::secure::{PeerKey, PeerKeyError};
 pub use self::transfer::{FetchError, Progress, SwarmTransfer};
 
@@ -314,9 +317,6 @@ impl SwarmHandle {
         part: As,
         order: Order,
     ) -> Result<SwarmTransfer, SwarmError> {
-        if self.shared.stopping.is_cancelled() {
-            return Err(SwarmError::Stopped);
-        }
         let mut peers = Vec::new();
         let mut names = Vec::new();
         for peer in manifest.peers() {
@@ -336,18 +336,30 @@ impl SwarmHandle {
             limits: Limits::default(),
             priority: manifest.hints().priority,
         };
-        let (io, progress) = TransferIo::new(source, *manifest.geometry(), &want.have);
+        let transfer = self.begin(want, source, Part::Known)?;
+        for name in names {
+            let resolve = listener::resolve(Arc::clone(&self.shared), transfer.id, name);
+            self.shared.tasks.spawn_on(resolve, &self.shared.runtime);
+        }
+        Ok(transfer)
+    }
+
+    /// Has the engine take part.
+    fn begin(&self, want: Want, source: Source, part: Part) -> Result<SwarmTransfer, SwarmError> {
+        if self.shared.stopping.is_cancelled() {
+            return Err(SwarmError::Stopped);
+        }
+        let (io, progress) = TransferIo::new(source, want.geometry, &want.have);
         let io = Arc::new(io);
         let added = Arc::clone(&io);
         let id = core::with(&self.shared, |core, now| {
-            let id = core.engine.want(want, now)?;
+            let id = match part {
+                Part::Known => core.engine.want(want, now)?,
+                Part::Early => core.engine.want_early(want, now)?,
+            };
             core.transfers.insert(id, added);
             Ok::<_, EngineError>(id)
         })?;
-        for name in names {
-            let resolve = listener::resolve(Arc::clone(&self.shared), id, name);
-            self.shared.tasks.spawn_on(resolve, &self.shared.runtime);
-        }
         Ok(SwarmTransfer::new(
             Arc::clone(&self.shared),
             id,
@@ -402,6 +414,13 @@ impl SwarmHandle {
         let task = self.shared.runtime.spawn_blocking(work);
         task.await.map_err(|_| SwarmError::Stopped)
     }
+}
+
+/// Whether a payload's pieces are known from the start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Part {
+    Known,
+    Early,
 }
 
 /// In which part a payload is joined.

@@ -47,7 +47,7 @@ use crate::amqp::frame::{self, ProtocolHeader};
 use crate::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
 use crate::amqp::method::{Method, channel as channel_method, connection};
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{AUDIT, AlarmWait, Broker, Connection, Origin, OutboxItem, Waker, Wakes};
+use crate::broker::{AUDIT, AlarmWait, Broker, Connection, Name, Origin, OutboxItem, Waker, Wakes};
 use crate::config::{AdmissionSettings, ConnectionSettings};
 use crate::journal::Lsn;
 use crate::payload::{PayloadId, ScopeId};
@@ -110,6 +110,8 @@ pub enum Action {
         scope: ScopeId,
         /// How long it will be, in bytes.
         size_bytes: u64,
+        /// Queues of nodes that the message would go to if it came now.
+        node_queues: Vec<Name>,
     },
     /// A part of it.
     PayloadBytes {

@@ -8,6 +8,7 @@
 //! [`Engine::poll_timeout`]. Every call is bounded by peers and pieces of the payloads concerned.
 //! Spec: `spec/peer-protocol.md`.
 
+mod early;
 mod joining;
 mod limits;
 mod messages;
@@ -134,6 +135,15 @@ pub enum EngineError {
     Present,
 }
 
+/// Which pieces of a payload can be asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Known {
+    /// Every one.
+    All,
+    /// Those that will be told.
+    Later,
+}
+
 /// All transfers and peers of one node.
 pub struct Engine {
     node: NodeId,
@@ -200,6 +210,15 @@ impl Engine {
 
     /// Fetches a payload, or serves it if all of it is held.
     pub fn want(&mut self, want: Want, now: Instant) -> Result<TransferId, EngineError> {
+        self.take_part(want, Known::All, now)
+    }
+
+    fn take_part(
+        &mut self,
+        want: Want,
+        known: Known,
+        now: Instant,
+    ) -> Result<TransferId, EngineError> {
         let pieces = want.geometry.piece_count();
         if want.have.piece_count() != pieces {
             return Err(EngineError::Bitfield {
@@ -221,6 +240,9 @@ impl Engine {
         let peers = want.peers.clone();
         let (limits, priority) = (want.limits, want.priority);
         let mut transfer = Transfer::new(id, want, salt, now);
+        if known == Known::Later {
+            transfer.await_pieces();
+        }
         for address in peers {
             transfer.book.learn(address, Source::Manifest, now);
         }

@@ -106,6 +106,8 @@ pub(crate) struct Transfer {
     pub(crate) past: BTreeMap<NodeId, PeerCounts>,
     /// This node gave the payload to the swarm.
     pub(crate) is_origin: bool,
+    /// Pieces may be neither held nor wanted, since nobody knows them yet.
+    is_early: bool,
     pub(crate) up_rate: Rate,
     pub(crate) down_rate: Rate,
     /// Bytes asked for a second time in the endgame, as long as the first copy was missing.
@@ -153,12 +155,51 @@ impl Transfer {
             counts: TransferCounts::default(),
             past: BTreeMap::new(),
             is_origin: want.origin,
+            is_early: false,
             up_rate: Rate::new(now),
             down_rate: Rate::new(now),
             duplicate_asked_bytes: 0,
             salt,
             imports: None,
         }
+    }
+
+    /// Nothing is known of its pieces yet: none is wanted before it is told. An origin gives each as it gains it.
+    pub(crate) fn await_pieces(&mut self) {
+        // req: EARLY-5
+        self.is_early = true;
+        self.wanted = Bitfield::empty(&self.geometry);
+        if self.is_origin {
+            self.giver = Some(Giver::new(&self.geometry));
+        }
+    }
+
+    /// These pieces are known from now on, and wanted.
+    pub(crate) fn reveal(&mut self, pieces: &[PieceIndex]) {
+        for piece in pieces {
+            if !self.have.has(*piece) && !self.attempts.contains_key(piece) {
+                self.wanted.set(*piece);
+            }
+        }
+    }
+
+    /// This node holds these pieces from now on, from elsewhere; answers whether they were the last.
+    pub(crate) fn gain(&mut self, pieces: &[PieceIndex]) -> bool {
+        for piece in pieces {
+            self.wanted.clear(*piece);
+            self.have.set(*piece);
+        }
+        let is_last = self.is_fetching() && self.have.is_full();
+        if is_last {
+            self.state = TransferState::Complete;
+        }
+        is_last
+    }
+
+    /// Nothing more is asked for; what was asked may come.
+    pub(crate) fn want_no_more(&mut self) {
+        self.is_early = true;
+        self.wanted = Bitfield::empty(&self.geometry);
     }
 
     pub(crate) fn is_fetching(&self) -> bool {
@@ -306,7 +347,7 @@ impl Transfer {
             let states = u8::from(self.have.has(piece))
                 + u8::from(self.wanted.has(piece))
                 + u8::from(self.attempts.contains_key(&piece));
-            if states != 1 {
+            if states != 1 && !(states == 0 && self.is_early) {
                 return Err(format!("{piece:?} is in {states} states"));
             }
             let holders = self

@@ -47,11 +47,15 @@ impl Home {
         self.folder.path().join("inbox")
     }
 
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     fn settings(&self) -> NodeSettings {
         NodeSettings {
             broker: self.broker.clone(),
             name: self.name.clone(),
-            data_dir: self.folder.path().join("data"),
+            data_dir: self.data(),
             inbox: self.inbox(),
             groups: self.groups.clone(),
             peer_listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),

@@ -18,6 +18,7 @@ mod dead_letter;
 mod dedup;
 mod delayed;
 mod durable;
+mod early;
 mod engines;
 mod events;
 mod exchange_types;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
+use warren::amqp::field::ShortString;
 use warren::amqp::header::Properties;
 use warren::client::AmqpUri;
 
@@ -283,6 +284,95 @@ fn a_failed_file_is_tried_again() {
         400
     );
     run(node.shutdown()).expect("stops");
+}
+
+/// Limits and priority of a payload change while it moves, on the machines that are named and no others, by HTTP and
+/// from a terminal; what cannot be is refused.
+// req: CONTROL-28
+// req: SWARM-30
+#[test]
+fn limits_change_while_a_payload_moves() {
+    let broker = Managed::start();
+    let uri = uri(&broker);
+    let homes = [Home::new(&uri, &["sites"]), Home::new(&uri, &["sites"])];
+    let nodes = homes.each_ref().map(|home| run(home.start()));
+    let [first, second] = homes.each_ref().map(|home| home.name.as_str());
+    let body = content("a.bin", 4 << 20);
+    let id = Properties {
+        message_id: Some(ShortString::from_static("a.bin")),
+        ..Properties::default()
+    };
+    run(publish_raw(&uri, "sites", id, &body));
+    let payload = blake3::hash(&body).to_string();
+    let page = format!("swarm/swarms/{payload}");
+    let limits_of = |page: &Value, name: &str| {
+        let machines = page["machines"].as_array()?;
+        let machine = machines.iter().find(|machine| machine["name"] == name)?;
+        Some(["up_limit", "down_limit", "priority"].map(|field| machine[field].clone()))
+    };
+    let untouched = [Value::Null, Value::Null, json!(10)];
+    for name in [first, second] {
+        shown(&broker, &page, "each node", |page| {
+            (limits_of(page, name)? == untouched).then_some(())
+        });
+    }
+    let path = format!("{page}/limits");
+    let wish = json!({"up_rate": 50_000, "down_rate": 60_000, "priority": 70, "machines": [first]});
+    let (status, answer) = broker.ask("PUT", &path, &wish);
+    assert_eq!(
+        (status, &answer["changed_here"]),
+        (200, &json!(0)),
+        "{answer}"
+    );
+    let changed = [json!(50_000), json!(60_000), json!(70)];
+    shown(&broker, &page, "the first one's limits", |page| {
+        (limits_of(page, first)? == changed && limits_of(page, second)? == untouched).then_some(())
+    });
+    let (status, answer) = broker.ask("PUT", &path, &json!({"down_rate": "unlimited"}));
+    assert_eq!(
+        (status, &answer["changed_here"]),
+        (200, &json!(1)),
+        "{answer}"
+    );
+    let lifted = [json!(50_000), Value::Null, json!(70)];
+    shown(&broker, &page, "no limit, and the rest as it was", |page| {
+        (limits_of(page, first)? == lifted).then_some(())
+    });
+    let command = std::process::Command::new(env!("CARGO_BIN_EXE_warren"))
+        .args([
+            "swarm",
+            &payload[..12],
+            "--once",
+            "--up-limit",
+            "40000",
+            "--machine",
+            second,
+        ])
+        .env(
+            "WARREN_BROKER",
+            format!("amqp://guest:guest@{}/%2F", broker.own.address()),
+        )
+        .output()
+        .expect("it runs");
+    assert!(command.status.success(), "{command:?}");
+    let slowed = [json!(40_000), Value::Null, json!(10)];
+    shown(&broker, &page, "the second one's limit", |page| {
+        (limits_of(page, second)? == slowed && limits_of(page, first)? == lifted).then_some(())
+    });
+    for odd in [
+        json!({"up_rate": 0}),
+        json!({"up_rate": 10}),
+        json!({"priority": 0}),
+        json!({"speed": 1}),
+        json!({"machines": ["no name"]}),
+    ] {
+        assert_eq!(broker.status("PUT", &path, &odd), 400, "{odd}");
+    }
+    let other = format!("swarm/swarms/{}/limits", "ab".repeat(32));
+    assert_eq!(broker.status("PUT", &other, &json!({"priority": 1})), 404);
+    for node in nodes {
+        run(node.shutdown()).expect("stops");
+    }
 }
 
 /// Reading takes the tag monitoring, asking a node to try again that of an administrator.

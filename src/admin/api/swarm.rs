@@ -18,6 +18,7 @@ use crate::admin::observer::{text, waiting};
 use crate::broker::Vhost;
 use crate::node::message::{FileState, NodeName};
 use crate::node::report::Retry;
+use crate::node::tune::Tune;
 use crate::node::view::machines::{self, Machines, millis};
 use crate::node::view::{FileView, NodeView, StateView, View};
 use crate::payload::ScopeId;
@@ -35,6 +36,12 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     route(Method::GET, "/swarm/swarms", Level::Monitoring, swarms),
     route(Method::GET, "/swarm/swarms/{id}", Level::Monitoring, swarm),
+    route(
+        Method::PUT,
+        "/swarm/swarms/{id}/limits",
+        Level::Administrator,
+        limits,
+    ),
     route(
         Method::GET,
         "/swarm/transfers",
@@ -421,6 +428,29 @@ fn receipts(call: &Call) -> Answer {
     });
     shown.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     paging::list(call, shown.into_iter().map(|(_, it)| it).collect())
+}
+
+/// Gives a payload other limits, or another priority, on the machines that move it.
+// req: CONTROL-28
+fn limits(call: &Call) -> Answer {
+    let mut wish = call.object()?;
+    let id = call.name("id").to_ascii_lowercase();
+    wish.insert("payload_id".to_owned(), Value::from(id.as_str()));
+    let refused = |problem: &dyn std::fmt::Display| ApiError::bad_request(problem.to_string());
+    let tune: Tune =
+        serde_json::from_value(Value::Object(wish)).map_err(|error| refused(&error))?;
+    let (payload, _) = tune.checked().map_err(|error| refused(&error))?;
+    let members = with_machines(call, |_, machines| {
+        let swarms = machines.by_payload();
+        swarms.get(id.as_str()).map(|members| members.len())
+    });
+    let stats = call.api.observer.swarm().stats();
+    if members.is_none() && !stats.iter().any(|it| it.payload == payload) {
+        return Err(ApiError::not_found());
+    }
+    let changed = call.api.observer.tune(&tune, call.now);
+    tracing::info!(user = %call.user()?.name(), payload = id, "limits changed");
+    Ok(Reply::Json(json!({ "changed_here": changed })))
 }
 
 /// Asks nodes on which a file failed to try it again.

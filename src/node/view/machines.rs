@@ -223,6 +223,9 @@ impl<'a> Machines<'a> {
             "duplicate_bytes": transfer.duplicate_bytes,
             "bad_bytes": transfer.bad_bytes,
             "bad_pieces": transfer.bad_pieces,
+            "up_limit": transfer.up_limit,
+            "down_limit": transfer.down_limit,
+            "priority": transfer.priority,
             "peers": peers.collect::<Value>(),
         });
         match value {
@@ -306,6 +309,7 @@ pub fn swarm(id: &str, members: &[Member<'_>], views: &BTreeMap<String, View>) -
         "duplicate_bytes": sum(|it| it.duplicate_bytes),
         "bad_bytes": sum(|it| it.bad_bytes),
         "bad_pieces": sum(|it| u64::from(it.bad_pieces)),
+        "stalls": sum(|it| it.peers.iter().map(|peer| u64::from(peer.stalls)).sum()),
         "origin": origin,
     })
 }

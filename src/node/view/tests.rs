@@ -68,6 +68,9 @@ fn report(node: &str, role: MachineRole, map: &str, transfers: usize) -> Report 
         duplicate_bytes: 0,
         bad_bytes: 0,
         bad_pieces: 0,
+        up_limit: None,
+        down_limit: None,
+        priority: 10,
         peers: Vec::new(),
     };
     Report {

@@ -13,7 +13,7 @@
 //! Spec: `spec/payload-store.md` STORE-8 to STORE-11.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
@@ -27,12 +27,13 @@ use crate::payload::store::error::StoreError;
 use crate::payload::store::paths::{HAVE_ENDING, Key, META_ENDING, beside};
 use crate::payload::store::reader::{hash_piece_of, pieces_of_range};
 use crate::payload::store::reserve::Reservation;
+use crate::payload::store::upload::Temporary;
 use crate::payload::store::{Content, Entry, Inner, PayloadReference, StoredPayload};
 use crate::payload::store::{meta, write_new};
 use crate::sabotage::{self, Sabotage};
 
 /// Bytes written after which the file is synced and its pieces become certain.
-const SYNC_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const SYNC_BYTES: u64 = 64 * 1024 * 1024;
 /// Size of one piece's mark in the record, in bytes.
 const MARK_BYTES: usize = 4;
 
@@ -84,6 +85,20 @@ struct Progress {
     unsynced_bytes: u64,
     /// Syncs that run now; until they end, pieces that they cover may yet be lost.
     syncing_count: u32,
+    /// The metadata of a payload that was begun by this process, until it is synced, and with it that the files
+    /// are there.
+    new_meta: Option<Box<dyn DiskFile>>,
+}
+
+impl Progress {
+    /// Pieces that are there and in doubt.
+    fn note_unsynced(&mut self, geometry: &Geometry, pieces: Vec<PieceIndex>) {
+        let bytes = pieces
+            .iter()
+            .map(|piece| u64::from(geometry.piece_len_bytes(*piece)));
+        self.unsynced_bytes = bytes.sum();
+        self.unsynced = pieces;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -142,8 +157,50 @@ pub(super) fn begin(
             state.stored_bytes -= entry.geometry.size_bytes();
         }
     }
-    let shared = PartialShared::create(inner, key, manifest)?;
+    let size_bytes = manifest.geometry().size_bytes();
+    let reservation = Reservation::take(inner, size_bytes)?;
+    let none = Bitfield::empty(manifest.geometry());
+    let make = |path: &Path| create_file(inner, path, size_bytes).map(Arc::from);
+    let shared = PartialShared::create(inner, key, manifest, reservation, none, make)?;
     Ok(BegunPartial::Partial(PartialPayload { shared, reference }))
+}
+
+/// A file of verified pieces that becomes a manifest's partial payload.
+pub(super) struct TakenOver {
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) temporary: Temporary,
+    pub(super) reservation: Reservation,
+    pub(super) held: Bitfield,
+}
+
+/// Makes `early` the manifest's partial payload; `None` if the store has that payload already.
+pub(super) fn take_over(
+    inner: &Arc<Inner>,
+    scope: ScopeId,
+    manifest: &Manifest,
+    early: TakenOver,
+) -> Result<Option<PartialPayload>, StoreError> {
+    let key = Key {
+        scope,
+        id: manifest.id(),
+    };
+    let reference = PayloadReference::take(inner, key);
+    let _busy = inner.busy(key);
+    if inner.state.lock().entries.contains_key(&key) {
+        return Ok(None);
+    }
+    let TakenOver {
+        file,
+        mut temporary,
+        reservation,
+        held,
+    } = early;
+    let place = |path: &Path| {
+        temporary.move_to(path)?;
+        Ok(file)
+    };
+    let shared = PartialShared::create(inner, key, manifest, reservation, held, place)?;
+    Ok(Some(PartialPayload { shared, reference }))
 }
 
 impl PartialPayload {
@@ -153,7 +210,7 @@ impl PartialPayload {
     pub fn write_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<PieceOutcome, StoreError> {
         let outcome = self.write_blocks(piece, &[bytes])?;
         if self.is_sync_due() {
-            self.sync()?;
+            self.shared.sync_lasting()?;
         }
         Ok(outcome)
     }
@@ -195,7 +252,7 @@ impl PartialPayload {
 
     /// Makes the pieces written so far survive power loss; for a clean stop.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.shared.sync()
+        self.shared.sync_lasting()
     }
 
     /// Makes the payload complete and durable. Fails if a piece is missing. Spec: STORE-10.
@@ -213,36 +270,42 @@ impl PartialPayload {
 }
 
 impl PartialShared {
-    /// Makes the files; the metadata last, so that what has it is whole.
-    fn create(inner: &Arc<Inner>, key: Key, manifest: &Manifest) -> Result<Arc<Self>, StoreError> {
+    /// Makes the files, the payload's own by `make`; the metadata last, so that what has it is whole. What is
+    /// `held` lies in the payload's file and was verified by this process.
+    ///
+    /// Nothing of it is synced before pieces are: files that a loss of power takes are fetched again.
+    fn create(
+        inner: &Arc<Inner>,
+        key: Key,
+        manifest: &Manifest,
+        mut reservation: Reservation,
+        held: Bitfield,
+        make: impl FnOnce(&Path) -> Result<Arc<dyn DiskFile>, StoreError>,
+    ) -> Result<Arc<Self>, StoreError> {
         let geometry = *manifest.geometry();
-        let mut reservation = Reservation::take(inner, geometry.size_bytes())?;
         let folder = inner.paths.partial_folder(key.scope);
         inner.ensure_folder(&folder)?;
         let path = inner.paths.partial(key);
         // Leftovers that the books do not know: a removal or a creation that failed half way. They are gone
         // for good before the names are used again: after a loss of power an old record of what is synced
         // would otherwise stand beside the new file.
-        inner.remove_partial_files(key)?;
-        inner
-            .disk
-            .sync_dir(&folder)
-            .map_err(|source| StoreError::io("sync", &folder, source))?;
+        inner.forget_partial_files(key)?;
         let have_bytes = u64::from(geometry.piece_count()) * MARK_BYTES as u64;
-        let made = create_file(inner, &path, geometry.size_bytes()).and_then(|file| {
-            let have = create_file(inner, &beside(&path, HAVE_ENDING), have_bytes)?;
-            write_new(
-                &*inner.disk,
-                &beside(&path, META_ENDING),
-                &meta::encode(manifest),
-            )?;
-            inner
-                .disk
-                .sync_dir(&folder)
-                .map_err(|source| StoreError::io("sync", &folder, source))?;
-            Ok((file, have))
+        let made = make(&path).and_then(|file| {
+            let have_path = beside(&path, HAVE_ENDING);
+            let have = create_file(inner, &have_path, have_bytes)?;
+            let meta_path = beside(&path, META_ENDING);
+            for piece in held.held(&geometry) {
+                let at = u64::from(piece.get()) * MARK_BYTES as u64;
+                have.write_at(&Mark::Written.bytes(key.id, piece), at)
+                    .map_err(|source| StoreError::io("write", &have_path, source))?;
+            }
+            let meta = create_file(inner, &meta_path, 0)?;
+            meta.write_at(&meta::encode(manifest), 0)
+                .map_err(|source| StoreError::io("write", &meta_path, source))?;
+            Ok((file, have, meta))
         });
-        let (file, have) = match made {
+        let (file, have, meta) = match made {
             Ok(files) => files,
             Err(error) => {
                 let _ = inner.remove_partial_files(key);
@@ -250,8 +313,13 @@ impl PartialShared {
             }
         };
         reservation.written(geometry.size_bytes());
-        let none = Bitfield::empty(&geometry);
-        let shared = Self::new(inner, key, manifest, file, have, (none.clone(), none));
+        let unsynced: Vec<PieceIndex> = held.held(&geometry).collect();
+        let shared = Self::new(inner, key, manifest, file, have, (held.clone(), held));
+        {
+            let mut progress = shared.progress.lock();
+            progress.note_unsynced(&geometry, unsynced);
+            progress.new_meta = Some(meta);
+        }
         let entry = Entry {
             geometry,
             key: manifest.key().clone(),
@@ -316,11 +384,7 @@ impl PartialShared {
         let shared = Self::new(inner, key, manifest, Arc::from(file), have, (held, checked));
         {
             let mut progress = shared.progress.lock();
-            progress.unsynced_bytes = unsynced
-                .iter()
-                .map(|piece| u64::from(geometry.piece_len_bytes(*piece)))
-                .sum();
-            progress.unsynced = unsynced;
+            progress.note_unsynced(&geometry, unsynced);
         }
         let mut state = inner.state.lock();
         if let Some(entry) = state.entries.get_mut(&key) {
@@ -347,6 +411,7 @@ impl PartialShared {
             unsynced: Vec::new(),
             unsynced_bytes: 0,
             syncing_count: 0,
+            new_meta: None,
         };
         Arc::new(Self {
             inner: Arc::clone(inner),
@@ -397,6 +462,28 @@ impl PartialShared {
         progress.unsynced.push(piece);
         progress.unsynced_bytes += u64::from(self.geometry().piece_len_bytes(piece));
         Ok(PieceOutcome::Stored)
+    }
+
+    /// As [`Self::sync`], and sees to it that the files themselves are there after a loss of power.
+    fn sync_lasting(&self) -> Result<(), StoreError> {
+        let new_meta = self.progress.lock().new_meta.take();
+        if let Some(meta) = new_meta
+            && let Err(error) = self.sync_files(&*meta)
+        {
+            self.progress.lock().new_meta = Some(meta);
+            return Err(error);
+        }
+        self.sync()
+    }
+
+    fn sync_files(&self, meta: &dyn DiskFile) -> Result<(), StoreError> {
+        meta.sync_data()
+            .map_err(|source| StoreError::io("sync", &beside(&self.path, META_ENDING), source))?;
+        let folder = self.inner.paths.partial_folder(self.key.scope);
+        self.inner
+            .disk
+            .sync_dir(&folder)
+            .map_err(|source| StoreError::io("sync", &folder, source))
     }
 
     /// Syncs the file and marks what it covers. If the sync fails, those pieces are not held any
@@ -570,11 +657,11 @@ impl fmt::Debug for PartialShared {
 }
 
 /// Creates a file of this length.
-fn create_file<F: From<Box<dyn DiskFile>>>(
+fn create_file(
     inner: &Inner,
-    path: &std::path::Path,
+    path: &Path,
     len_bytes: u64,
-) -> Result<F, StoreError> {
+) -> Result<Box<dyn DiskFile>, StoreError> {
     let file = inner
         .disk
         .open(path, OpenMode::CreateNew)
@@ -583,5 +670,5 @@ fn create_file<F: From<Box<dyn DiskFile>>>(
         file.allocate(len_bytes)
             .map_err(|source| StoreError::io("reserve space for", path, source))?;
     }
-    Ok(F::from(file))
+    Ok(file)
 }

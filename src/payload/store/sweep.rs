@@ -169,12 +169,41 @@ impl Inner {
         }
     }
 
+    /// Sees to it that no file of an earlier partial payload comes back after a loss of power.
+    // req: STORE-9
+    pub(super) fn forget_partial_files(&self, key: Key) -> Result<(), StoreError> {
+        self.remove_partial_files(key)?;
+        let count = {
+            let state = self.state.lock();
+            let count = state.partial_removal_count;
+            if state.partials_synced_at.get(&key.scope) == Some(&count) {
+                return Ok(());
+            }
+            count
+        };
+        let folder = self.paths.partial_folder(key.scope);
+        self.disk
+            .sync_dir(&folder)
+            .map_err(|source| StoreError::io("sync", &folder, source))?;
+        let mut state = self.state.lock();
+        let synced_at = state.partials_synced_at.entry(key.scope).or_default();
+        *synced_at = count.max(*synced_at);
+        Ok(())
+    }
+
     /// Removes a partial payload's files: the bytes first, for without them the rest is nothing.
     pub(super) fn remove_partial_files(&self, key: Key) -> Result<(), StoreError> {
         let path = self.paths.partial(key);
-        self.remove_if_there(&path)?;
-        self.remove_if_there(&beside(&path, HAVE_ENDING))?;
-        self.remove_if_there(&beside(&path, META_ENDING))
+        let (have, meta) = (beside(&path, HAVE_ENDING), beside(&path, META_ENDING));
+        for path in [path, have, meta] {
+            match self.disk.remove(&path) {
+                // Only now: who syncs the folder meanwhile has not synced this.
+                Ok(()) => self.state.lock().partial_removal_count += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(StoreError::io("remove", &path, source)),
+            }
+        }
+        Ok(())
     }
 
     /// Whether the ends of all messages that released payloads so far are durable.

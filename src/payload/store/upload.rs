@@ -4,12 +4,12 @@
 //! Spec: `spec/payload-store.md` STORE-1, STORE-2, STORE-6, STORE-7.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{DiskFile, OpenMode};
 use crate::payload::geometry::Geometry;
-use crate::payload::id::{AccessKey, ScopeId};
+use crate::payload::id::{AccessKey, PieceHash, ScopeId};
 use crate::payload::manifest::{Hints, Manifest, ManifestParts};
 use crate::payload::store::error::StoreError;
 use crate::payload::store::paths::Key;
@@ -30,8 +30,26 @@ pub struct Upload {
     temporary: Temporary,
 }
 
+/// Reads what was written of an upload, also while it goes on and after it was finished or given up.
+#[derive(Clone, Debug)]
+pub struct UploadReader {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+}
+
+impl UploadReader {
+    /// Fills `buffer` from `offset_bytes`; only what was written has meaning. Blocks on the file.
+    ///
+    /// # Errors
+    /// If the file does not give it.
+    pub fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> Result<(), StoreError> {
+        let read = self.file.read_exact_at(buffer, offset_bytes);
+        read.map_err(|source| StoreError::io("read", &self.path, source))
+    }
+}
+
 /// Removes the file when dropped, unless it was moved away.
-struct Temporary {
+pub(super) struct Temporary {
     inner: Arc<Inner>,
     path: PathBuf,
     is_moved: bool,
@@ -61,11 +79,7 @@ impl Upload {
             writer: PayloadWriter::new(geometry),
             reservation,
             file: Arc::from(file),
-            temporary: Temporary {
-                inner: Arc::clone(inner),
-                path,
-                is_moved: false,
-            },
+            temporary: Temporary::new(inner, path),
         })
     }
 
@@ -78,6 +92,38 @@ impl Upload {
             reservation.written(new_bytes);
         }
         outcome.map_err(|error| self.temporary.explain(error))
+    }
+
+    /// Writes and hashes what waits for more: then [`Upload::piece_hashes`] has every whole piece that came.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        let before_bytes = self.writer.written_bytes();
+        let outcome = self.writer.flush(&*self.file);
+        let new_bytes = self.writer.written_bytes() - before_bytes;
+        if let Some(reservation) = self.reservation.as_mut().filter(|_| new_bytes > 0) {
+            reservation.written(new_bytes);
+        }
+        outcome.map_err(|error| self.temporary.explain(error))
+    }
+
+    /// The hashes of the pieces that are whole and written so far, from the first on.
+    pub fn piece_hashes(&self) -> &[PieceHash] {
+        self.writer.piece_hashes()
+    }
+
+    /// Its size and the size of its pieces.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// A reader of what was written.
+    pub fn reader(&self) -> UploadReader {
+        UploadReader {
+            path: self.temporary.path.clone(),
+            file: Arc::clone(&self.file),
+        }
     }
 
     /// Size that was declared, in bytes.
@@ -181,6 +227,25 @@ impl Upload {
 }
 
 impl Temporary {
+    pub(super) fn new(inner: &Arc<Inner>, path: PathBuf) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            path,
+            is_moved: false,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Renames the file, which is nobody's to remove from then on.
+    pub(super) fn move_to(&mut self, to: &Path) -> Result<(), StoreError> {
+        self.inner.rename(&self.path, to)?;
+        self.is_moved = true;
+        Ok(())
+    }
+
     fn explain(&self, error: WriteError) -> StoreError {
         match error {
             WriteError::TooLong { declared_bytes } => StoreError::UploadTooLong { declared_bytes },

@@ -1,10 +1,12 @@
 //! Limits, priorities and the upload quota of a running swarm.
 
+use std::num::NonZeroU64;
+
 use super::core;
 use super::transfer::SwarmTransfer;
 use super::{SwarmHandle, SwarmSettings};
 use crate::config::TrafficSettings;
-use crate::payload::Priority;
+use crate::payload::{PayloadId, Priority};
 use crate::swarm::{Limits, QuotaUse, UploadQuota};
 
 impl From<&TrafficSettings> for Limits {
@@ -37,7 +39,39 @@ impl SwarmSettings {
     }
 }
 
+/// What is to change of a payload's limits; what is `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LimitsChange {
+    /// Block bytes sent per second; `Some(None)` lifts the limit.
+    pub up: Option<Option<NonZeroU64>>,
+    /// Block bytes asked for per second; `Some(None)` lifts the limit.
+    pub down: Option<Option<NonZeroU64>>,
+    /// Its share where payloads compete.
+    pub priority: Option<Priority>,
+}
+
 impl SwarmHandle {
+    /// Gives every transfer of a payload other limits of its own, or another share, from now on; answers how many
+    /// there are.
+    pub fn change_limits(&self, payload: PayloadId, change: &LimitsChange) -> usize {
+        // req: SWARM-30
+        core::with(&self.shared, |core, now| {
+            let transfers = core.engine.transfers_of(payload);
+            for id in &transfers {
+                let earlier = core.engine.transfer_limits(*id);
+                let limits = Limits {
+                    up: change.up.unwrap_or(earlier.up),
+                    down: change.down.unwrap_or(earlier.down),
+                };
+                core.engine.set_transfer_limits(*id, limits, now);
+                if let Some(priority) = change.priority {
+                    core.engine.set_priority(*id, priority);
+                }
+            }
+            transfers.len()
+        })
+    }
+
     /// Takes other limits and another quota, from now on.
     pub fn set_traffic(&self, traffic: &TrafficSettings) {
         self.set_limits(traffic.into());

@@ -10,8 +10,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::core::{self, Shared};
-use crate::payload::store::{PartialPayload, PayloadReader, PieceOutcome};
-use crate::payload::{Bitfield, BlockRange, Geometry, PieceIndex, StoreError, StoredPayload};
+use crate::payload::store::{
+    EarlyPayload, PartialPayload, PayloadReader, PieceOutcome, UploadReader,
+};
+use crate::payload::{
+    Bitfield, BlockRange, Geometry, PieceHash, PieceIndex, StoreError, StoredPayload,
+};
 use crate::swarm::{TransferId, TransferStats};
 
 /// Why a payload was not fetched.
@@ -47,6 +51,10 @@ pub(super) enum Source {
     Stored(PayloadReader, StoredPayload),
     /// Some of it.
     Partial(PayloadReader, PartialPayload),
+    /// Some of it, under no id yet.
+    Early(EarlyPayload),
+    /// What was written of it so far; served only.
+    Growing(UploadReader),
 }
 
 /// What has become of a fetch.
@@ -103,6 +111,8 @@ impl TransferIo {
         match &self.source {
             Source::Whole(reader) | Source::Stored(reader, _) => reader.read_at(buffer, offset),
             Source::Partial(reader, _) => reader.read_at(buffer, offset),
+            Source::Early(early) => early.read_at(buffer, offset),
+            Source::Growing(upload) => upload.read_at(buffer, offset),
         }
     }
 
@@ -111,6 +121,8 @@ impl TransferIo {
         match &self.source {
             Source::Whole(_) | Source::Stored(..) => true,
             Source::Partial(_, partial) => partial.held().has(piece),
+            Source::Early(early) => early.held().has(piece),
+            Source::Growing(_) => piece.get() < self.progress.borrow().pieces_held,
         }
     }
 
@@ -121,36 +133,41 @@ impl TransferIo {
     ) -> Result<PieceOutcome, StoreError> {
         match &self.source {
             // Nothing is missing, so nothing is asked for.
-            Source::Whole(_) | Source::Stored(..) => Ok(PieceOutcome::AlreadyHeld),
+            Source::Whole(_) | Source::Stored(..) | Source::Growing(_) => {
+                Ok(PieceOutcome::AlreadyHeld)
+            }
             Source::Partial(_, partial) => partial.write_blocks(piece, blocks),
+            Source::Early(early) => early.write_blocks(piece, blocks),
         }
     }
 
     /// Whether it is time to sync and nobody does; then the caller is to see to [`TransferIo::sync`].
     pub(super) fn begin_sync(&self) -> bool {
-        match &self.source {
-            Source::Whole(_) | Source::Stored(..) => false,
-            Source::Partial(_, partial) => {
-                partial.is_sync_due() && !self.is_syncing.swap(true, Ordering::AcqRel)
-            }
-        }
+        let is_due = match &self.source {
+            Source::Whole(_) | Source::Stored(..) | Source::Growing(_) => false,
+            Source::Partial(_, partial) => partial.is_sync_due(),
+            Source::Early(early) => early.is_sync_due(),
+        };
+        is_due && !self.is_syncing.swap(true, Ordering::AcqRel)
     }
 
     /// Makes the pieces written so far durable. Blocks on the disk.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         let outcome = match &self.source {
-            Source::Whole(_) | Source::Stored(..) => Ok(()),
+            Source::Whole(_) | Source::Stored(..) | Source::Growing(_) => Ok(()),
             Source::Partial(_, partial) => partial.sync(),
+            Source::Early(early) => early.sync(),
         };
         self.is_syncing.store(false, Ordering::Release);
         outcome
     }
 
     pub(super) fn piece_done(&self, piece: PieceIndex) {
-        let Source::Partial(_, partial) = &self.source else {
-            return;
+        let pieces_held = match &self.source {
+            Source::Whole(_) | Source::Stored(..) | Source::Growing(_) => return,
+            Source::Partial(_, partial) => partial.held().held_count(),
+            Source::Early(early) => early.held().held_count(),
         };
-        let pieces_held = partial.held().held_count();
         let len = u64::from(self.geometry.piece_len_bytes(piece));
         self.progress.send_if_modified(|progress| {
             let more = pieces_held > progress.pieces_held;
@@ -163,10 +180,33 @@ impl TransferIo {
         });
     }
 
+    /// So many pieces more were written by whoever writes them.
+    pub(super) fn gained(&self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let piece_bytes = u64::from(self.geometry.piece_bytes().get());
+        self.progress.send_modify(|progress| {
+            let held = progress.pieces_held.saturating_add(count);
+            progress.pieces_held = held.min(progress.piece_count);
+            let bytes = u64::from(progress.pieces_held) * piece_bytes;
+            progress.held_bytes = bytes.min(progress.size_bytes);
+        });
+    }
+
+    /// Makes hashes known; answers the pieces that can be asked for.
+    pub(super) fn announce(&self, first: u32, hashes: &[PieceHash]) -> Vec<PieceIndex> {
+        match &self.source {
+            Source::Early(early) => early.announce(first, hashes),
+            Source::Whole(_) | Source::Stored(..) | Source::Partial(..) | Source::Growing(_) => {
+                Vec::new()
+            }
+        }
+    }
+
     /// Makes what was fetched complete and durable, and tells who waits.
     pub(super) fn complete(&self) -> Result<(), Arc<StoreError>> {
         let completed = match &self.source {
-            Source::Whole(_) => Ok(None),
+            Source::Whole(_) | Source::Growing(_) => Ok(None),
+            Source::Early(early) => early.sync().map(|()| None),
             Source::Stored(_, stored) => Ok(Some(stored.clone())),
             Source::Partial(_, partial) => partial.complete().map(Some),
         };
@@ -205,7 +245,7 @@ impl TransferIo {
 pub struct SwarmTransfer {
     pub(super) shared: Arc<Shared>,
     pub(super) id: TransferId,
-    io: Arc<TransferIo>,
+    pub(super) io: Arc<TransferIo>,
     progress: watch::Receiver<Progress>,
 }
 

@@ -11,6 +11,7 @@ use crate::broker::{Body, BodyRef, Error as BrokerError, Message, Publish, Publi
 
 use super::content_id::{named_content, with_content_id};
 use super::{Channel, Context, Mode, Upload, not_implemented};
+use crate::session::content::Content;
 use crate::session::failure::{Failure, MethodId};
 use crate::session::tx::Held;
 use crate::session::{Action, UploadId, UploadResult, properties};
@@ -33,11 +34,20 @@ impl Channel {
         let id = UploadId(*cx.upload_next);
         *cx.upload_next += 1;
         self.upload = Some(Upload { id, message: None });
-        let scope = cx.connection.vhost().scope();
+        let vhost = cx.connection.vhost();
+        // req: EARLY-1
+        let node_queues = match (&self.content, &self.mode) {
+            (Content::Upload { publish, .. }, Mode::Plain | Mode::Confirm(_)) => {
+                let (exchange, key) = (publish.exchange.as_bytes(), publish.routing_key.as_bytes());
+                vhost.queues_meant(cx.connection, exchange, key, NODE_QUEUE)
+            }
+            _ => Vec::new(),
+        };
         cx.actions.push_back(Action::PayloadBegin {
             upload: id,
-            scope,
+            scope: vhost.scope(),
             size_bytes,
+            node_queues,
         });
     }
 
@@ -252,6 +262,9 @@ impl PayloadForm {
         }
     }
 }
+
+/// What the names of nodes' own queues begin with: `spec/control-plane.md`.
+const NODE_QUEUE: &[u8] = b"warren.node.";
 
 /// The argument that says how large bodies are handed over: `body` or `manifest`.
 pub(super) const PAYLOAD_ARGUMENT: &str = "x-payload";

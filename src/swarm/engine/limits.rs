@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::Engine;
-use crate::payload::Priority;
+use crate::payload::{PayloadId, Priority};
 use crate::swarm::flow::Limits;
 use crate::swarm::quota::{QuotaUse, UploadQuota};
 use crate::swarm::requests::TransferId;
@@ -29,6 +29,19 @@ impl Engine {
         Limits {
             up: self.shared.uploads.flow.limit(),
             down: self.shared.down.limit(),
+        }
+    }
+
+    /// The transfers of a payload, of which there is one for each access key.
+    pub fn transfers_of(&self, payload: PayloadId) -> Vec<TransferId> {
+        self.by_payload.get(&payload).cloned().unwrap_or_default()
+    }
+
+    /// A payload's own limits of now.
+    pub fn transfer_limits(&self, id: TransferId) -> Limits {
+        Limits {
+            up: self.shared.uploads.flow.lane_limit(id),
+            down: self.shared.down.lane_limit(id),
         }
     }
 

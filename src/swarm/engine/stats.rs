@@ -96,10 +96,7 @@ impl Engine {
             counts: transfer.counts,
             down_bytes_per_second: transfer.down_rate.bytes_per_second(now),
             up_bytes_per_second: transfer.up_rate.bytes_per_second(now),
-            limits: Limits {
-                up: self.shared.uploads.flow.lane_limit(id),
-                down: self.shared.down.lane_limit(id),
-            },
+            limits: self.transfer_limits(id),
             priority: self.shared.uploads.flow.priority(id),
             peers: peers.collect(),
             past: transfer
