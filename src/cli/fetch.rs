@@ -6,11 +6,17 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::EXIT_OK;
 use super::traffic::TrafficArgs;
+use crate::client::client_config;
+use crate::client::uri::UriOptions;
 use crate::config::PeerTls;
 use crate::disk::OsDisk;
 use crate::node::edge::web_trust;
@@ -29,7 +35,8 @@ const HTTP_HEAD_BYTES_MAX: u64 = 64 * 1024;
 #[command(
     after_help = "Examples:\n  warren fetch update.img.manifest.json -o update.img\n  \
     warren fetch film.mkv.manifest.json --stream | mpv -\n  \
-    warren fetch af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262 --http 127.0.0.1:15672 -o x\n\n\
+    warren fetch af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262 --http 127.0.0.1:15672 -o x\n  \
+    warren fetch af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262 --http https://broker:15671 --http-ca ca.pem -o x\n\n\
     A manifest file is written by: warren send --save-manifests DIR. Its payload comes from the swarm; what was fetched \
     before an interruption is not fetched again. An id alone is asked for over HTTP. The file appears only \
     when its BLAKE3 hash is right; with --stream each piece is checked before it is written.\n\nExit codes: 0 fetched; 1 not fetched; 2 wrong usage."
@@ -47,7 +54,7 @@ pub(crate) struct Args {
     /// A peer to begin with, as host:port, besides those of the manifest; may be repeated
     #[arg(long, value_name = "ADDR")]
     peer: Vec<String>,
-    /// The broker's HTTP address, for an id
+    /// The broker's HTTP address, for an id; with https:// before it, over TLS
     #[arg(
         long,
         env = "WARREN_HTTP",
@@ -55,6 +62,9 @@ pub(crate) struct Args {
         value_name = "ADDR"
     )]
     http: String,
+    /// A file of certificate authorities that may vouch for the broker's HTTPS, in the place of the system's
+    #[arg(long, env = "WARREN_HTTP_CA", value_name = "FILE")]
+    http_ca: Option<String>,
     /// The payload's access key, where the broker asks for it
     #[arg(
         long,
@@ -256,13 +266,14 @@ async fn from_swarm(args: &Args, output: &Path, manifest: &Manifest) -> anyhow::
 }
 
 async fn over_http(args: &Args, output: &Path, id: PayloadId) -> anyhow::Result<()> {
-    let address = args
-        .http
-        .trim_start_matches("http://")
-        .trim_end_matches('/');
+    let (is_tls, address) = split_scheme(&args.http);
     let socket = TcpStream::connect(address).await.with_context(|| {
         format!("cannot connect to {address}; give the broker's HTTP address by --http")
     })?;
+    let socket: Box<dyn Stream> = match is_tls {
+        true => Box::new(over_tls(socket, address, args.http_ca.as_deref()).await?),
+        false => Box::new(socket),
+    };
     let mut answer = BufReader::new(socket);
     let key = args
         .key
@@ -285,8 +296,36 @@ async fn over_http(args: &Args, output: &Path, id: PayloadId) -> anyhow::Result<
     }
 }
 
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Whether it is to be TLS, and the host with its port.
+fn split_scheme(http: &str) -> (bool, &str) {
+    let http = http.trim_end_matches('/');
+    match http.strip_prefix("https://") {
+        Some(address) => (true, address),
+        None => (false, http.strip_prefix("http://").unwrap_or(http)),
+    }
+}
+
+/// Shakes hands with the broker, whose certificate must be for the host and of an authority that is believed.
+async fn over_tls(
+    socket: TcpStream,
+    address: &str,
+    authorities: Option<&str>,
+) -> anyhow::Result<TlsStream<TcpStream>> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let options = UriOptions {
+        cacertfile: authorities.map(str::to_owned),
+        ..UriOptions::default()
+    };
+    let (config, name) = client_config(host.trim_matches(['[', ']']), &options)?;
+    let shaken = TlsConnector::from(config).connect(name, socket).await;
+    shaken.with_context(|| format!("no TLS connection to {address}"))
+}
+
 /// The body's length, from the head of a good answer.
-async fn read_head(answer: &mut BufReader<TcpStream>, id: PayloadId) -> anyhow::Result<u64> {
+async fn read_head(answer: &mut BufReader<Box<dyn Stream>>, id: PayloadId) -> anyhow::Result<u64> {
     let mut head = answer.take(HTTP_HEAD_BYTES_MAX);
     let mut line = String::new();
     head.read_line(&mut line).await?;
@@ -322,7 +361,7 @@ async fn read_head(answer: &mut BufReader<TcpStream>, id: PayloadId) -> anyhow::
 
 /// Writes the body to a new file; gives its hash.
 async fn copy_body(
-    answer: &mut BufReader<TcpStream>,
+    answer: &mut BufReader<Box<dyn Stream>>,
     path: &Path,
     size_bytes: u64,
 ) -> anyhow::Result<[u8; 32]> {

@@ -19,9 +19,11 @@ use warren::client::{
 };
 use warren::config::{LoginFrom, Mechanism, PeerVerification, TlsSettings, TlsVersions};
 use warren::server::tls::TlsError;
+use warren::trust::PemError;
 
 use crate::broker::Own;
 use crate::process::{Process, serve};
+use crate::wire::Client;
 
 /// An authority, and the folder where what it signs lies.
 struct Authority {
@@ -327,7 +329,7 @@ fn certificates_are_replaced_under_standing_connections() {
         std::fs::write(new.file("server.pem"), "no certificate").expect("a file");
         let failed = tls.reload(&replaced);
         assert!(
-            matches!(failed, Err(TlsError::Content { .. })),
+            matches!(failed, Err(TlsError::Pem(PemError::Content { .. }))),
             "{failed:?}"
         );
         open(&new.uri(address, None)).await.expect("as before");
@@ -437,6 +439,57 @@ fn http_is_answered_over_tls() {
         .expect("it runs");
     let said = String::from_utf8_lossy(&ctl.stdout);
     assert!(ctl.status.success() && said.contains("guest"), "{ctl:?}");
+}
+
+/// `warren fetch` takes a payload over HTTPS from a broker that it believes, and from no other.
+#[test]
+fn a_payload_is_fetched_over_https() {
+    let authority = Authority::new();
+    let own = authority.start(|_| {});
+    let address = own.serve_https(authority.settings().http_listen);
+    let body = pattern(3_000_000);
+    let mut client = Client::connect(own.address());
+    client.open(1);
+    let queue = client.exclusive_queue(1);
+    client.publish(1, &queue, &body);
+    let id = blake3::hash(&body).to_hex();
+    let output = authority.file("fetched.bin");
+    let fetch = |more: &[&str]| {
+        let url = format!("https://localhost:{}", address.port());
+        let command = Command::new(env!("CARGO_BIN_EXE_warren"))
+            .args(["fetch", &id, "--http", &url, "-o"])
+            .arg(&output)
+            .args(more)
+            .env("SSL_CERT_FILE", authority.file("server.pem"))
+            .env_remove("WARREN_HTTP_CA")
+            .output();
+        command.expect("it runs")
+    };
+    let key = {
+        let begin = std::time::Instant::now();
+        loop {
+            let id = id.parse().expect("an id");
+            let scope = own.store().scopes_of(id).first().copied();
+            if let Some(key) = scope.and_then(|scope| own.store().access_key(scope, id)) {
+                break key.expose_hex();
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "it is never stored"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let strange = fetch(&["--key", &key]);
+    assert!(!strange.status.success() && !output.exists(), "{strange:?}");
+    let ca = authority.file("ca.pem");
+    let ca = ca.to_str().expect("text");
+    let fetched = fetch(&["--key", &key, "--http-ca", ca]);
+    assert!(fetched.status.success(), "{fetched:?}");
+    assert!(
+        std::fs::read(&output).expect("it is there") == body,
+        "the copy differs"
+    );
 }
 
 /// What `s_client` prints while `send` talks to it; it ends when the server's answer is there.

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use warren::config::WebSeedHost;
 use warren::disk::OsDisk;
 use warren::payload::store::{Store, StoreSettings};
@@ -29,8 +33,20 @@ enum Conduct {
     NoRanges,
 }
 
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// A server of one file; counts requests.
 async fn server(bytes: Vec<u8>, conduct: Conduct) -> (SocketAddr, Arc<AtomicU64>) {
+    server_with(bytes, conduct, None).await
+}
+
+/// The same, over TLS if there is something to show.
+async fn server_with(
+    bytes: Vec<u8>,
+    conduct: Conduct,
+    tls: Option<TlsAcceptor>,
+) -> (SocketAddr, Arc<AtomicU64>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let listener = listener.expect("listening");
     let address = listener.local_addr().expect("bound");
@@ -40,7 +56,15 @@ async fn server(bytes: Vec<u8>, conduct: Conduct) -> (SocketAddr, Arc<AtomicU64>
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (bytes, counter) = (Arc::clone(&bytes), Arc::clone(&counter));
+            let tls = tls.clone();
             tokio::spawn(async move {
+                let stream: Box<dyn Stream> = match tls {
+                    None => Box::new(stream),
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => Box::new(stream),
+                        Err(_) => return,
+                    },
+                };
                 let mut stream = BufReader::new(stream);
                 loop {
                     let mut range = None;
@@ -101,12 +125,16 @@ fn content() -> Vec<u8> {
 }
 
 fn manifest(bytes: &[u8], web_seed: SocketAddr) -> Manifest {
+    manifest_with(bytes, format!("http://{web_seed}/files/a.bin"))
+}
+
+fn manifest_with(bytes: &[u8], web_seed: String) -> Manifest {
     let geometry = Geometry::for_payload(bytes.len() as u64).expect("valid");
     let mut hasher = PayloadHasher::new(geometry);
     hasher.update(bytes);
     let (id, piece_hashes) = hasher.finish().expect("all bytes came");
     let hints = Hints {
-        web_seeds: vec![format!("http://{web_seed}/files/a.bin")],
+        web_seeds: vec![web_seed],
         ..Hints::default()
     };
     let key = AccessKey::from_bytes([42; 32]);
@@ -124,6 +152,14 @@ fn manifest(bytes: &[u8], web_seed: SocketAddr) -> Manifest {
 }
 
 async fn node(folder: &Path, web_seed_hosts: Vec<WebSeedHost>) -> (Store, SwarmHandle) {
+    node_with(folder, web_seed_hosts, None).await
+}
+
+async fn node_with(
+    folder: &Path,
+    web_seed_hosts: Vec<WebSeedHost>,
+    web_trust: Option<Arc<ClientConfig>>,
+) -> (Store, SwarmHandle) {
     let settings = StoreSettings {
         free_bytes_min: 0,
         ..StoreSettings::default()
@@ -132,6 +168,7 @@ async fn node(folder: &Path, web_seed_hosts: Vec<WebSeedHost>) -> (Store, SwarmH
     let settings = SwarmSettings {
         listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
         web_seed_hosts,
+        web_trust,
         ..SwarmSettings::default()
     };
     let swarm = Swarm::start(settings, store.clone()).await;
@@ -221,4 +258,75 @@ async fn nothing_is_kept_of_a_bad_server() {
         assert!(asked <= most, "{conduct:?} was asked {asked} times");
         swarm.shutdown().await;
     }
+}
+
+/// A server's side and a client's, which believes it alone. The certificate is for `localhost`.
+fn trust() -> (TlsAcceptor, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
+    let made = made.expect("a certificate");
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .expect("a server");
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("believed");
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (TlsAcceptor::from(Arc::new(server)), Arc::new(client))
+}
+
+/// Over TLS a payload comes from a server whose certificate is believed and for its name; from any other nothing does.
+// req: WEB-2
+// req: WEB-3
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payload_comes_over_tls_from_who_is_believed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bytes = content();
+    let (acceptor, believing) = trust();
+    let (address, count) = server_with(bytes.clone(), Conduct::Right, Some(acceptor)).await;
+    let port = address.port();
+    let url = |host: &str| format!("https://{host}:{port}/files/a.bin");
+    let hosts = || -> Vec<WebSeedHost> {
+        let hosts = [format!("localhost:{port}"), format!("127.0.0.1:{port}")];
+        hosts.map(|host| host.parse().expect("a host")).into()
+    };
+    let (_, other) = trust();
+    for (name, url, trust) in [
+        ("nobody is believed", url("localhost"), None),
+        ("another is believed", url("localhost"), Some(other)),
+        (
+            "it has another name",
+            url("127.0.0.1"),
+            Some(Arc::clone(&believing)),
+        ),
+    ] {
+        let manifest = manifest_with(&bytes, url);
+        let (_, swarm) = node_with(&folder.path().join(name), hosts(), trust).await;
+        let transfer = swarm.fetch(ScopeId::NODE, &manifest).await.expect("begun");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(transfer.progress().borrow().pieces_held, 0, "{name}");
+        swarm.shutdown().await;
+    }
+    assert_eq!(
+        count.load(Ordering::Relaxed),
+        0,
+        "nothing was asked of a stranger"
+    );
+    let manifest = manifest_with(&bytes, url("localhost"));
+    let (store, swarm) = node_with(&folder.path().join("right"), hosts(), Some(believing)).await;
+    let transfer = swarm.fetch(ScopeId::NODE, &manifest).await.expect("begun");
+    let finished = tokio::time::timeout(PATIENCE, transfer.finished()).await;
+    finished.expect("in time").expect("fetched");
+    let mut read = vec![0; bytes.len()];
+    let whole = store.read_at(ScopeId::NODE, manifest.id(), &mut read, 0);
+    whole.expect("readable");
+    assert!(read == bytes, "the copy differs");
+    swarm.shutdown().await;
 }
