@@ -78,6 +78,11 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
         Ok(Duration::ZERO)
     }
 
+    /// The system's own file, where there is one: for system calls that take a file themselves.
+    fn os_file(&self) -> Option<&fs::File> {
+        None
+    }
+
     /// Reads exactly `buffer.len()` bytes; `UnexpectedEof` if the file is shorter.
     fn read_exact_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<()> {
         let mut done = 0;
@@ -92,6 +97,37 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
         }
         Ok(())
     }
+}
+
+/// Distance of the places that [`is_cached`] looks at, in bytes: the least that the system reads ahead.
+const CACHE_PROBE_BYTES: u64 = 128 * 1024;
+
+/// Whether a range of a file lies in the system's cache, as far as one place in each 128 KiB tells: then reading it
+/// waits for no disk. False where the system cannot say.
+pub fn is_cached(file: &fs::File, offset_bytes: u64, length_bytes: u64) -> bool {
+    let Some(last) = length_bytes.checked_sub(1) else {
+        return true;
+    };
+    let step = usize::try_from(CACHE_PROBE_BYTES).unwrap_or(usize::MAX);
+    let is_there = |place: u64| {
+        let (mut octet, flags) = ([0], rustix::io::ReadWriteFlags::NOWAIT);
+        let mut slices = [io::IoSliceMut::new(&mut octet)];
+        rustix::io::preadv2(file, &mut slices, offset_bytes + place, flags) == Ok(1)
+    };
+    (0..last).step_by(step).all(is_there) && is_there(last)
+}
+
+/// Lets the system's cache forget a file, as far as it is on disk: nobody is known to read it soon.
+///
+/// # Errors
+/// If the file system cannot.
+pub fn forget_cached(file: &fs::File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(
+        file,
+        0,
+        None,
+        rustix::fs::Advice::DontNeed,
+    )?)
 }
 
 /// The operating system's own file system.
@@ -205,11 +241,40 @@ impl DiskFile for OsFile {
         Ok(self.0.metadata()?.len())
     }
 
+    fn os_file(&self) -> Option<&fs::File> {
+        Some(&self.0)
+    }
+
     fn modified(&self) -> io::Result<Duration> {
         let since = self.0.metadata()?.modified()?;
         // A time before 1970 is nobody's but a clock's that was not set.
         Ok(since
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was just written is in the cache, what lies behind the end is nowhere, and a forgotten file reads as before.
+    #[test]
+    fn a_file_is_cached_until_it_is_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = OsDisk.open(&folder.path().join("file"), OpenMode::CreateNew);
+        let file = file.expect("a file");
+        let content = vec![7; 300_000];
+        file.write_at(&content, 0).expect("room");
+        file.sync_data().expect("a disk");
+        let os = file.os_file().expect("the system's");
+        assert!(is_cached(os, 0, 300_000));
+        assert!(is_cached(os, 299_999, 1));
+        assert!(is_cached(os, 300_000, 0), "nothing is missing of nothing");
+        assert!(!is_cached(os, 0, 300_001));
+        forget_cached(os).expect("a file system that can");
+        let mut again = vec![0; 300_000];
+        file.read_exact_at(&mut again, 0).expect("still there");
+        assert_eq!(again, content);
     }
 }

@@ -77,6 +77,10 @@ impl DiskFile for ScratchFile {
     fn modified(&self) -> io::Result<Duration> {
         self.0.modified()
     }
+
+    fn os_file(&self) -> Option<&std::fs::File> {
+        self.0.os_file()
+    }
 }
 
 #[cfg(test)]

@@ -377,6 +377,23 @@ impl Store {
         self.inner.release(Key { scope, id });
     }
 
+    /// Lets the system's cache forget a complete payload: nobody is known to read it soon. Blocks.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or its file system cannot forget.
+    pub fn forget_cached(&self, scope: ScopeId, id: PayloadId) -> Result<(), StoreError> {
+        let key = Key { scope, id };
+        let _reference = PayloadReference::take(&self.inner, key);
+        let path = self.inner.paths.complete(key);
+        let file = (self.inner.disk)
+            .open(&path, crate::disk::OpenMode::Read)
+            .map_err(|source| StoreError::io("open", &path, source))?;
+        file.os_file().map_or(Ok(()), |file| {
+            crate::disk::forget_cached(file)
+                .map_err(|source| StoreError::io("uncache", &path, source))
+        })
+    }
+
     /// Removes a complete payload that was found damaged, whoever refers to it; answers whether it was
     /// there. Who needs it fetches it again. Spec: STORE-22.
     pub fn discard(&self, scope: ScopeId, id: PayloadId) -> Result<bool, StoreError> {

@@ -4,16 +4,16 @@
 //! and many frames go out with one system call.
 //! Bounds: [`READ_BYTES_MAX`] of input, [`UNSENT_BYTES_MAX`] of output before reading stops.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -23,12 +23,15 @@ use tracing::Instrument as _;
 use super::Shared;
 use super::admission::Place;
 use super::early::Audience;
-use super::payloads::{Part, Payloads, UPLOAD_PARTS_MAX, Uploaded};
+use super::output::{FileRange, Output};
+use super::payloads::{Octets, Part, Payloads, Streamed, UPLOAD_PARTS_MAX, Uploaded};
 use super::registry::{Orders, Registered};
 use super::socket::Socket;
 use crate::broker::{Origin, Waker};
+use crate::disk::DiskFile;
 use crate::journal::Lsn;
-use crate::session::{Action, Addresses, Chunk, Session, TlsFacts, UploadId};
+use crate::payload::store::PayloadReader;
+use crate::session::{Action, Addresses, Chunk, PayloadPart, Session, TlsFacts, UploadId};
 
 /// Bytes read at once by a connection that has little to say.
 const READ_BYTES_MIN: usize = 8 * 1024;
@@ -36,12 +39,15 @@ const READ_BYTES_MIN: usize = 8 * 1024;
 const READ_BYTES_MAX: usize = 256 * 1024;
 /// Input that a connection handles before others on its thread have their turn, in bytes.
 const TURN_BYTES: usize = 32 * 1024;
+/// Output that a connection writes before others on its thread have their turn, in bytes.
+const TURN_OUTPUT_BYTES: usize = 256 * 1024;
 /// Unsent output, in bytes, beyond which nothing more is read from the client.
 const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Output gathered for writing before the socket is tried, in bytes.
 const GATHER_BYTES: usize = 1024 * 1024;
-/// Most parts of one vectored write.
-const SLICE_COUNT_MAX: usize = 64;
+/// Least octets of a body in a frame for which a file goes to the socket past this process, in bytes: below, two system
+/// calls for each frame cost more than copying.
+const DIRECT_FRAME_BYTES_MIN: u32 = 64 * 1024;
 /// How long a client may take to read the last words, and how long a closed connection is read from so
 /// that they arrive.
 const LINGER: Duration = Duration::from_secs(5);
@@ -103,8 +109,7 @@ struct Connection {
     durable: watch::Receiver<Lsn>,
     input: BytesMut,
     read_bytes: usize,
-    output: VecDeque<Bytes>,
-    output_bytes: usize,
+    output: Output,
     payloads: Arc<Payloads>,
     /// Where payloads are read and written.
     runtime: Handle,
@@ -115,13 +120,26 @@ struct Connection {
     /// An action that waits for room in its upload.
     waiting: Option<(mpsc::Sender<Part>, Part)>,
     /// Content that is being read from the payload store; nothing behind it may be written before.
-    reading: Option<JoinHandle<Result<BytesMut, String>>>,
+    reading: Option<JoinHandle<Result<Content, String>>>,
+    /// The payload whose body goes out, while more of it is to come.
+    streamed: Option<PayloadReader>,
+}
+
+/// What was read from the payload store.
+#[derive(Debug)]
+enum Content {
+    /// A manifest as frames.
+    Manifest(BytesMut),
+    /// A part of a body.
+    Part(PayloadPart, Streamed),
 }
 
 /// Whether the connection goes on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Life {
     GoesOn,
+    /// There is more to write, after others on the thread had their turn.
+    Rests,
     Ends,
 }
 
@@ -167,14 +185,14 @@ impl Connection {
             durable: shared.durable.clone(),
             input: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
-            output: VecDeque::new(),
-            output_bytes: 0,
+            output: Output::default(),
             payloads: Arc::clone(&shared.payloads),
             runtime: shared.runtime.clone(),
             uploads: HashMap::new(),
             results: None,
             waiting: None,
             reading: None,
+            streamed: None,
         }
     }
 
@@ -237,8 +255,10 @@ impl Connection {
                 self.obey(orders);
             }
             self.act();
-            if self.write()? == Life::Ends {
-                return Ok(Pause::Ended);
+            match self.write()? {
+                Life::GoesOn => {}
+                Life::Rests => tokio::task::yield_now().await,
+                Life::Ends => return Ok(Pause::Ended),
             }
             if self.session.is_open() {
                 self.place.authenticated();
@@ -253,9 +273,9 @@ impl Connection {
             };
             let has_timeout = arm(timer.as_mut(), timeout);
             let reads = self.session.wants_bytes()
-                && self.output_bytes < UNSENT_BYTES_MAX
+                && self.output.bytes() < UNSENT_BYTES_MAX
                 && self.waiting.is_none();
-            let writes = self.output_bytes > 0 || self.stream.has_unsent();
+            let writes = self.output.bytes() > 0 || self.stream.has_unsent();
             let (stream, input, room_bytes) = (&mut self.stream, &mut self.input, self.read_bytes);
             let turn = poll_fn(|cx| {
                 poll_turn(
@@ -395,12 +415,16 @@ impl Connection {
         drop(uploaded.reference);
     }
 
-    fn was_read(&mut self, read: Result<BytesMut, String>) {
+    fn was_read(&mut self, read: Result<Content, String>) {
         self.reading = None;
         match read {
-            Ok(frames) => {
-                self.output_bytes += frames.len();
-                self.output.push_back(frames.freeze());
+            Ok(Content::Manifest(frames)) => self.output.push(frames.freeze()),
+            Ok(Content::Part(part, streamed)) => {
+                match streamed.octets {
+                    Octets::Frames(frames) => self.output.push(frames.freeze()),
+                    Octets::File(file) => self.put_direct(&part, &file),
+                }
+                self.streamed = (!part.is_last()).then_some(streamed.reader);
             }
             Err(reason) => self.session.handle_stream_failed(&reason),
         }
@@ -425,30 +449,28 @@ impl Connection {
         }
     }
 
-    /// Writes what the session has, as far as the socket takes it.
+    /// Writes what the session has, as far as the socket takes it, for one turn.
     fn write(&mut self) -> io::Result<Life> {
+        let mut turn_bytes = 0;
         loop {
             self.gather();
-            if self.output_bytes == 0 {
+            if self.output.bytes() == 0 {
                 break;
             }
-            let mut slices = [IoSlice::new(&[]); SLICE_COUNT_MAX];
-            let mut count = 0;
-            for (slice, bytes) in slices.iter_mut().zip(&self.output) {
-                *slice = IoSlice::new(bytes);
-                count += 1;
+            if turn_bytes >= TURN_OUTPUT_BYTES {
+                return Ok(Life::Rests);
             }
-            match self.stream.try_write(&slices[..count]) {
+            match self.output.write_to(&mut self.stream) {
                 Ok(written) => {
+                    turn_bytes += written;
                     self.registered.entry.sent(written);
-                    self.written(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Ok(Life::GoesOn);
                 }
                 Err(error) => return Err(error),
             }
-            if self.output_bytes == 0 {
+            if self.output.bytes() == 0 {
                 self.session.handle_transmitted(Instant::now());
                 // A session that was choked reads on, and may ask for something.
                 self.act();
@@ -467,40 +489,64 @@ impl Connection {
 
     /// Takes what the session has to send, up to a bound; stops at content that must be read first.
     fn gather(&mut self) {
-        while self.output_bytes < GATHER_BYTES && self.reading.is_none() {
+        while self.output.bytes() < GATHER_BYTES && self.reading.is_none() {
             match self.session.poll_transmit() {
-                Some(Chunk::Bytes(bytes)) => {
-                    self.output_bytes += bytes.len();
-                    self.output.push_back(bytes);
-                }
-                Some(Chunk::Payload(part)) => {
-                    let payloads = Arc::clone(&self.payloads);
-                    self.reading = Some(self.runtime.spawn(async move {
-                        payloads.read(part).await.map_err(|error| error.to_string())
-                    }));
-                }
+                Some(Chunk::Bytes(bytes)) => self.output.push(bytes),
+                Some(Chunk::Payload(part)) => self.stream(part),
                 Some(Chunk::Manifest(part)) => {
                     let payloads = Arc::clone(&self.payloads);
-                    self.reading = Some(
-                        self.runtime
-                            .spawn(async move { payloads.read_manifest(part).await }),
-                    );
+                    self.reading = Some(self.runtime.spawn(async move {
+                        let frames = payloads.read_manifest(part).await;
+                        frames.map(Content::Manifest)
+                    }));
                 }
-                None => break,
+                None => {
+                    // Nothing is streamed any more, whatever became of it.
+                    self.streamed = None;
+                    break;
+                }
             }
         }
     }
 
-    fn written(&mut self, mut count: usize) {
-        self.output_bytes -= count;
-        while let Some(front) = self.output.front_mut() {
-            if count < front.len() {
-                front.advance(count);
-                break;
+    /// Sends a part of a body: from the system's cache if the socket takes it from there, read on another thread if not.
+    fn stream(&mut self, part: PayloadPart) {
+        let takes_files =
+            self.stream.takes_files() && part.frame_payload_bytes_max >= DIRECT_FRAME_BYTES_MIN;
+        let reader = self.streamed.as_ref().filter(|reader| {
+            takes_files && reader.id() == *part.body.id() && reader.scope() == part.body.scope()
+        });
+        let file =
+            reader.and_then(|reader| reader.cached_file(part.offset_bytes, part.length_bytes));
+        if let Some(file) = file {
+            self.put_direct(&part, &file);
+            if part.is_last() {
+                self.streamed = None;
             }
-            count -= front.len();
-            self.output.pop_front();
+            return;
         }
+        let payloads = Arc::clone(&self.payloads);
+        self.reading = Some(self.runtime.spawn(async move {
+            let streamed = payloads.read(part.clone(), takes_files).await;
+            match streamed {
+                Ok(streamed) => Ok(Content::Part(part, streamed)),
+                Err(error) => Err(error.to_string()),
+            }
+        }));
+    }
+
+    /// Puts the frames of a part of a body, whose octets come from the file.
+    fn put_direct(&mut self, part: &PayloadPart, file: &Arc<dyn DiskFile>) {
+        let output = &mut self.output;
+        let last = part.frames_around(|before, range| {
+            output.push(before);
+            output.push_file(FileRange {
+                file: Arc::clone(file),
+                offset_bytes: range.start,
+                length_bytes: usize::try_from(range.end - range.start).unwrap_or(usize::MAX),
+            });
+        });
+        self.output.push(last);
     }
 
     /// Lets the last words arrive: closing a socket with unread input would take them back.
@@ -557,8 +603,8 @@ async fn received(
 
 /// Waits for content that is being read.
 async fn finish(
-    reading: &mut Option<JoinHandle<Result<BytesMut, String>>>,
-) -> Result<BytesMut, String> {
+    reading: &mut Option<JoinHandle<Result<Content, String>>>,
+) -> Result<Content, String> {
     match reading {
         Some(reading) => reading.await.unwrap_or_else(|error| Err(error.to_string())),
         None => Err("nothing is being read".to_owned()),

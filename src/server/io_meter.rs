@@ -234,6 +234,10 @@ impl DiskFile for MeteredFile {
         self.file.modified()
     }
 
+    fn os_file(&self) -> Option<&std::fs::File> {
+        self.file.os_file()
+    }
+
     fn read_exact_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<()> {
         let begin = Instant::now();
         let read = self.file.read_exact_at(buffer, offset_bytes);

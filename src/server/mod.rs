@@ -14,6 +14,7 @@ pub(crate) mod inside;
 pub mod io_meter;
 mod listener;
 mod oauth;
+mod output;
 mod pager;
 mod payloads;
 pub mod peer;
@@ -56,7 +57,7 @@ use io_meter::{Area, IoMeter};
 use listener::Listener;
 use oauth::{OAuth, OAuthError};
 use pager::PagerThread;
-use payloads::{Payloads, StoreReferences, open_store};
+use payloads::{Payloads, Quiet, StoreReferences, open_store};
 use peer::{Swarm, SwarmError, SwarmSettings};
 use registry::Registry;
 use space::Space;
@@ -272,6 +273,7 @@ impl Server {
         let Opened {
             journal,
             store,
+            quiet,
             broker,
             pager,
             alarm_watch,
@@ -291,7 +293,7 @@ impl Server {
         };
         let swarm = swarm.with_traffic(&settings.swarm);
         let swarm = Swarm::start(swarm, store.clone()).await?;
-        let payloads = Payloads::new(store, swarm, Arc::clone(&broker), &settings.payload);
+        let payloads = Payloads::new(store, quiet, swarm, Arc::clone(&broker), &settings.payload);
         let durable = watch_durable(&journal);
         let storage_failed = CancellationToken::new();
         let failure = watch_failure(&journal, storage_failed.clone());
@@ -393,6 +395,7 @@ fn session_settings(settings: &ServerSettings) -> SessionSettings {
 struct Opened {
     journal: Journal,
     store: Store,
+    quiet: Arc<Quiet>,
     broker: Arc<Broker>,
     pager: PagerThread,
     alarm_watch: AlarmWatch,
@@ -431,7 +434,11 @@ fn open(
     let store = open_store(store_disk, data_dir, settings)?;
     let gate = journal.clone();
     store.set_removal_gate(Box::new(move || gate.wait_all_durable(REMOVAL_WAIT)));
-    let references = Arc::new(StoreReferences(store.clone()));
+    let quiet = Arc::new(Quiet::default());
+    let references = Arc::new(StoreReferences {
+        store: store.clone(),
+        quiet: Arc::clone(&quiet),
+    });
     let journal_state = Some((journal.clone(), recovered));
     let broker_settings = BrokerSettings {
         spill: Some(SpillSettings {
@@ -452,6 +459,7 @@ fn open(
     Ok(Opened {
         journal,
         store,
+        quiet,
         broker,
         pager,
         alarm_watch,

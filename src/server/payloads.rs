@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::broker::{Broker, PayloadReferences};
 use crate::config::{PayloadSettings, ServerSettings};
-use crate::disk::Disk;
-use crate::payload::store::{PayloadReference, Presence, Upload};
+use crate::disk::{Disk, DiskFile};
+use crate::payload::store::{PayloadReader, PayloadReference, Presence, Upload};
 use crate::payload::{AccessKey, Manifest, PayloadId, ScopeId, Store, StoreError, StoreSettings};
 use crate::session::{ManifestPart, PayloadPart, UploadId, UploadResult};
 
@@ -31,6 +31,8 @@ use super::space::Space;
 pub(super) const UPLOAD_PARTS_MAX: usize = 8;
 /// Bytes of an upload that are gathered for one visit to the disk.
 const WRITE_BYTES: usize = 1024 * 1024;
+/// Payloads that wait to be forgotten by the system's cache.
+const QUIET_COUNT_MAX: usize = 1_024;
 /// How often payloads that nothing needs are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a payload that was given out before its manifest is served in that swarm at least.
@@ -38,28 +40,35 @@ const EARLY_SERVE_TIME: Duration = Duration::from_secs(20);
 
 /// The store counts the broker's references.
 #[derive(Debug)]
-pub(super) struct StoreReferences(pub(super) Store);
+pub(super) struct StoreReferences {
+    pub(super) store: Store,
+    pub(super) quiet: Arc<Quiet>,
+}
 
 impl PayloadReferences for StoreReferences {
     fn acquire(&self, scope: ScopeId, id: &PayloadId) {
-        self.0.acquire(scope, *id);
+        self.store.acquire(scope, *id);
     }
 
     fn acquire_known(&self, scope: ScopeId, id: &PayloadId) -> Option<u64> {
         // Referred to first, so that no sweep comes in between.
-        self.0.acquire(scope, *id);
-        let known = self.0.info(scope, *id).filter(|info| match info.presence {
-            Presence::Complete | Presence::Adopted => true,
-            Presence::Partial => false,
-        });
+        self.store.acquire(scope, *id);
+        let known = self
+            .store
+            .info(scope, *id)
+            .filter(|info| match info.presence {
+                Presence::Complete | Presence::Adopted => true,
+                Presence::Partial => false,
+            });
         if known.is_none() {
-            self.0.release(scope, *id);
+            self.store.release(scope, *id);
         }
         known.map(|info| info.geometry.size_bytes())
     }
 
     fn release(&self, scope: ScopeId, id: &PayloadId) {
-        self.0.release(scope, *id);
+        self.store.release(scope, *id);
+        self.quiet.add(scope, *id);
     }
 }
 
@@ -73,12 +82,15 @@ pub(super) struct Payloads {
     broker: Arc<Broker>,
     /// What was given out before there was a manifest, and until when it is at least.
     early: Mutex<Vec<(SwarmTransfer, Instant)>>,
+    quiet: Arc<Quiet>,
 }
 
 /// A payload that this broker serves to peers.
 #[derive(Debug)]
 struct Seed {
     _transfer: SwarmTransfer,
+    /// Whether somebody got the manifest, and so may fetch it.
+    is_announced: bool,
     /// Since when nobody but the seed itself needs the payload.
     idle_since: Option<Instant>,
 }
@@ -103,6 +115,43 @@ pub(super) struct Uploaded {
     pub(super) reference: Option<PayloadReference>,
 }
 
+/// A part of a body on its way out.
+#[derive(Debug)]
+pub(super) struct Streamed {
+    /// For the parts behind it.
+    pub(super) reader: PayloadReader,
+    pub(super) octets: Octets,
+}
+
+/// Where the octets of a part are.
+#[derive(Debug)]
+pub(super) enum Octets {
+    /// Read, as frames.
+    Frames(BytesMut),
+    /// In the system's cache, from where a socket takes them.
+    File(Arc<dyn DiskFile>),
+}
+
+/// Payloads that no message needs any more and that only messages could: it is for the system's cache to forget them, so
+/// that a stream of large messages does not push out what is read again.
+///
+/// Bound: [`QUIET_COUNT_MAX`]; what is beyond it leaves the cache when the system needs room.
+#[derive(Debug, Default)]
+pub(super) struct Quiet {
+    payloads: Mutex<Vec<(ScopeId, PayloadId)>>,
+    added: Notify,
+}
+
+impl Quiet {
+    fn add(&self, scope: ScopeId, id: PayloadId) {
+        let mut payloads = self.payloads.lock();
+        if payloads.len() < QUIET_COUNT_MAX {
+            payloads.push((scope, id));
+            self.added.notify_one();
+        }
+    }
+}
+
 /// Opens the broker's payload store; reads the disk.
 pub(super) fn open_store(
     disk: Arc<dyn Disk>,
@@ -119,12 +168,14 @@ pub(super) fn open_store(
 impl Payloads {
     pub(super) fn new(
         store: Store,
+        quiet: Arc<Quiet>,
         swarm: SwarmHandle,
         broker: Arc<Broker>,
         settings: &PayloadSettings,
     ) -> Arc<Self> {
         Arc::new(Self {
             store,
+            quiet,
             swarm,
             retention: settings.retention,
             seeds: Mutex::default(),
@@ -159,6 +210,10 @@ impl Payloads {
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
+                () = self.quiet.added.notified() => {
+                    self.forget_quiet().await;
+                    continue;
+                }
                 () = stopping.cancelled() => return,
             }
             self.end_idle_seeds(Instant::now());
@@ -169,6 +224,39 @@ impl Payloads {
                 tracing::trace!(?report, "payloads swept");
             }
         }
+    }
+
+    /// Lets the system's cache forget what no message needs any more and nobody was told of.
+    async fn forget_quiet(&self) {
+        let released = std::mem::take(&mut *self.quiet.payloads.lock());
+        let quiet: Vec<_> = {
+            let seeds = self.seeds.lock();
+            let is_quiet = |key: &(ScopeId, PayloadId)| {
+                let seed = seeds.get(key);
+                let own_count = seed.map_or(0, |_| SEED_REFERENCE_COUNT);
+                let info = self.store.info(key.0, key.1);
+                seed.is_none_or(|seed| !seed.is_announced)
+                    && info.is_some_and(|info| {
+                        info.presence == Presence::Complete
+                            && !info.is_pinned
+                            && info.reference_count <= own_count
+                    })
+            };
+            released.into_iter().filter(is_quiet).collect()
+        };
+        if quiet.is_empty() {
+            return;
+        }
+        let store = self.store.clone();
+        let forget = move || {
+            for (scope, id) in quiet {
+                if let Err(error) = store.forget_cached(scope, id) {
+                    tracing::debug!(payload = %id, %error, "a payload stays in the system's cache");
+                }
+            }
+        };
+        // A panic was told of where it happened.
+        let _ = tokio::task::spawn_blocking(forget).await;
     }
 
     /// Ends the serving of payloads that no message needed for the retention time and no peer fetches.
@@ -213,6 +301,7 @@ impl Payloads {
             Ok(transfer) => {
                 let seed = Seed {
                     _transfer: transfer,
+                    is_announced: false,
                     idle_since: None,
                 };
                 self.seeds.lock().insert((scope, id), seed);
@@ -315,12 +404,25 @@ impl Payloads {
         }
     }
 
-    /// Reads a part of a body as frames.
-    pub(super) async fn read(&self, part: PayloadPart) -> Result<BytesMut, StoreError> {
+    /// Reads a part of a body as frames, or finds out that it need not be read, if `may_be_file`.
+    pub(super) async fn read(
+        &self,
+        part: PayloadPart,
+        may_be_file: bool,
+    ) -> Result<Streamed, StoreError> {
         let store = self.store.clone();
         let read = move || {
             let reader = store.open_reader(part.body.scope(), *part.body.id())?;
-            part.read_frames(|place, offset_bytes| reader.read_at(place, offset_bytes))
+            let file = may_be_file
+                .then(|| reader.cached_file(part.offset_bytes, part.length_bytes))
+                .flatten();
+            let octets = match file {
+                Some(file) => Octets::File(file),
+                None => Octets::Frames(
+                    part.read_frames(|place, offset_bytes| reader.read_at(place, offset_bytes))?,
+                ),
+            };
+            Ok(Streamed { reader, octets })
         };
         flatten(tokio::task::spawn_blocking(read).await)
     }
@@ -341,6 +443,9 @@ impl Payloads {
     /// A broker that listens on all addresses gives the unspecified one: whoever reads the manifest takes
     /// the host that it came from.
     pub(super) async fn manifest(&self, scope: ScopeId, id: PayloadId) -> Result<Manifest, String> {
+        if let Some(seed) = self.seeds.lock().get_mut(&(scope, id)) {
+            seed.is_announced = true;
+        }
         let store = self.store.clone();
         let manifest =
             flatten(tokio::task::spawn_blocking(move || store.manifest(scope, id)).await)

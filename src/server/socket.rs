@@ -2,12 +2,14 @@
 //!
 //! Owns: the same few calls for each, none of which waits but [`Socket::linger`].
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::io::AsyncWriteExt as _;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::io::poll_read_buf;
 
@@ -73,6 +75,39 @@ impl Socket {
             Self::Tls(socket) => socket.try_write(slices),
             Self::Unix(socket) => socket.try_write_vectored(slices),
         }
+    }
+
+    /// Gives the socket what it takes, of which more comes at once.
+    pub(super) fn try_write_more(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let Self::Tcp(socket) = self else {
+            return self.try_write(slices);
+        };
+        socket.try_io(Interest::WRITABLE, || {
+            let mut nothing = SendAncillaryBuffer::default();
+            Ok(sendmsg(&*socket, slices, &mut nothing, SendFlags::MORE)?)
+        })
+    }
+
+    /// Whether [`Self::try_send_file`] works: not where octets are changed on their way.
+    pub(super) fn takes_files(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// Gives the socket what it takes of a file's range, from the system's cache and past this process; waits for the
+    /// disk if the range is not there.
+    pub(super) fn try_send_file(
+        &mut self,
+        file: &File,
+        mut offset_bytes: u64,
+        length_bytes: usize,
+    ) -> io::Result<usize> {
+        let Self::Tcp(socket) = self else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        socket.try_io(Interest::WRITABLE, || {
+            let at = Some(&mut offset_bytes);
+            Ok(rustix::fs::sendfile(&*socket, file, at, length_bytes)?)
+        })
     }
 
     /// Whether something that was written is still on its way out of this process.

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::broker::PublishOutcome;
 use crate::journal::Lsn;
 
 /// One answer to a publisher.
@@ -36,6 +37,20 @@ impl Confirms {
     pub(super) fn next_tag(&mut self) -> u64 {
         self.last_tag += 1;
         self.last_tag
+    }
+
+    /// Gives a publish its number, and its answer as it came out; says whether it was refused.
+    pub(super) fn published(&mut self, outcome: PublishOutcome) -> bool {
+        let tag = self.next_tag();
+        match outcome {
+            PublishOutcome::Routed { wait_for } => self.wait(tag, wait_for),
+            PublishOutcome::Unroutable => self.wait(tag, None),
+            PublishOutcome::Rejected => {
+                self.refuse(tag);
+                return true;
+            }
+        }
+        false
     }
 
     /// The publish is safe when the record `lsn` is; at once if there is none.

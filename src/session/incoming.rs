@@ -114,7 +114,7 @@ impl Session {
     /// octets that took.
     #[inline]
     fn publish_known(&mut self, frames: &Bytes, rest: &[u8], now: Instant) -> usize {
-        if !begins_with_publish(rest) || self.broker.alarms().is_any_on() {
+        if !begins_with(rest, &PUBLISH) || self.broker.alarms().is_any_on() {
             return 0;
         }
         let State::Running(connection) = &self.state else {
@@ -419,34 +419,33 @@ impl Session {
 
 /// Whether there is a frame of `connection.update-secret` among these, or what looks like its beginning.
 pub(super) fn holds_secret(mut frames: &[u8]) -> bool {
-    const IDS: [u8; 4] = [
-        0,
-        connection::UpdateSecret::CLASS_ID as u8,
-        0,
-        connection::UpdateSecret::METHOD_ID as u8,
-    ];
     while let Some(header) = FrameHeader::parse(frames) {
-        let payload = frames.get(FRAME_HEADER_BYTES..).unwrap_or_default();
-        if frames.first() == Some(&FrameKind::Method.number()) && payload.starts_with(&IDS) {
+        if begins_with(frames, &UPDATE_SECRET) {
             return true;
         }
+        let payload = frames.get(FRAME_HEADER_BYTES..).unwrap_or_default();
         let size = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
         frames = payload.get(size.saturating_add(1)..).unwrap_or_default();
     }
     false
 }
 
-/// Whether the first frame is a `basic.publish`.
+/// Whether the first frame is of this method.
 #[inline]
-fn begins_with_publish(rest: &[u8]) -> bool {
-    const IDS: [u8; 4] = [
-        0,
-        basic::Publish::CLASS_ID as u8,
-        0,
-        basic::Publish::METHOD_ID as u8,
-    ];
-    rest.first() == Some(&FrameKind::Method.number())
-        && rest.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + IDS.len()) == Some(&IDS)
+fn begins_with(frames: &[u8], method: &[u8; 4]) -> bool {
+    let payload = frames.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+    frames.first() == Some(&FrameKind::Method.number()) && payload.first_chunk() == Some(method)
+}
+
+const PUBLISH: [u8; 4] = method_ids(basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
+const UPDATE_SECRET: [u8; 4] = method_ids(
+    connection::UpdateSecret::CLASS_ID,
+    connection::UpdateSecret::METHOD_ID,
+);
+
+/// What the payload of a method frame begins with.
+const fn method_ids(class_id: u16, method_id: u16) -> [u8; 4] {
+    (((class_id as u32) << 16) | method_id as u32).to_be_bytes()
 }
 
 /// Whether the answer to `connection.close` is somewhere in these octets.

@@ -8,6 +8,7 @@
 //! Spec: AMQP 0-9-1 §4.2.6: content frames of one channel are not interleaved with its methods.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -119,6 +120,30 @@ impl PayloadPart {
             done_bytes += piece_bytes;
         }
         Ok(output)
+    }
+
+    /// The part as body frames whose octets are elsewhere: `put` gets what stands before each range of the body, and the
+    /// range; what is given back stands behind the last.
+    pub fn frames_around(&self, mut put: impl FnMut(Bytes, Range<u64>)) -> Bytes {
+        let frame_bytes_max = u64::from(self.frame_payload_bytes_max.max(1));
+        let mut between = BytesMut::new();
+        let mut done_bytes = 0;
+        while done_bytes < self.length_bytes {
+            let piece_bytes = (self.length_bytes - done_bytes).min(frame_bytes_max);
+            let size = u32::try_from(piece_bytes).unwrap_or(u32::MAX);
+            frame::put_frame_head(&mut between, FrameKind::Body, self.channel, size);
+            let start = self.offset_bytes + done_bytes;
+            put(between.split().freeze(), start..start + piece_bytes);
+            between.put_u8(FRAME_END);
+            done_bytes += piece_bytes;
+        }
+        between.freeze()
+    }
+
+    /// Whether the body ends with it.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.offset_bytes + self.length_bytes >= self.body.size_bytes()
     }
 }
 

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk::{DiskFile, OpenMode};
+use crate::disk::{self, DiskFile, OpenMode};
 use crate::payload::bitfield::Bitfield;
 use crate::payload::geometry::{Geometry, PieceIndex};
 use crate::payload::hash::PieceHasher;
-use crate::payload::id::{PayloadId, PieceHash};
+use crate::payload::id::{PayloadId, PieceHash, ScopeId};
 use crate::payload::store::adopted::AdoptedFile;
 use crate::payload::store::checked::{Checked, CheckedFile};
 use crate::payload::store::error::StoreError;
@@ -106,6 +106,24 @@ impl PayloadReader {
                 .then(|| self.reference.inner.paths.complete(self.reference.key)),
             Source::Adopted(_) | Source::Partial(_) => None,
         }
+    }
+
+    /// The payload's file, if every byte is known to be right as of now and the range lies in the system's cache: for
+    /// a system call that takes the range from there. Waits for no disk.
+    pub fn cached_file(&self, offset_bytes: u64, length_bytes: u64) -> Option<Arc<dyn DiskFile>> {
+        // req: STORE-22
+        let Source::Complete(file) = &self.source else {
+            return None;
+        };
+        let is_cached = |os| disk::is_cached(os, offset_bytes, length_bytes);
+        let is_there = file.file().os_file().is_some_and(is_cached);
+        (is_there && file.is_right().is_ok_and(|is_right| is_right))
+            .then(|| Arc::clone(file.file()))
+    }
+
+    /// In which scope it is.
+    pub fn scope(&self) -> ScopeId {
+        self.reference.scope()
     }
 
     /// Fills `buffer` with the payload's bytes from `offset_bytes` on. Blocks on the file.

@@ -181,15 +181,8 @@ impl Channel {
             self.give_back(&published.message, cx);
         }
         if let Mode::Confirm(confirms) = &mut self.mode {
-            let tag = confirms.next_tag();
-            match outcome {
-                PublishOutcome::Routed { wait_for } => confirms.wait(tag, wait_for),
-                PublishOutcome::Unroutable => confirms.wait(tag, None),
-                PublishOutcome::Rejected => {
-                    confirms.refuse(tag);
-                    self.tally.counts_mut().refused += 1;
-                }
-            }
+            let is_refused = confirms.published(outcome);
+            self.tally.counts_mut().refused += u64::from(is_refused);
         }
         Ok(())
     }

@@ -12,9 +12,7 @@ use crate::amqp::frame::{self, FrameKind};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader};
 use crate::amqp::limits::{FRAME_END, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES};
 use crate::amqp::method::Method;
-use crate::broker::{
-    Message, MessageTraits, PublishOutcome, RunOutcome, Template, User, may_have_more_keys,
-};
+use crate::broker::{Message, MessageTraits, RunOutcome, Template, User, may_have_more_keys};
 
 use super::{Channel, Context, Mode};
 use crate::session::failure::{Failure, MethodId};
@@ -244,15 +242,7 @@ impl Channel {
         if let Mode::Confirm(confirms) = &mut self.mode {
             counts.received_confirm += published_count;
             for outcome in outcome.outcomes() {
-                let tag = confirms.next_tag();
-                match outcome {
-                    PublishOutcome::Routed { wait_for } => confirms.wait(tag, wait_for),
-                    PublishOutcome::Unroutable => confirms.wait(tag, None),
-                    PublishOutcome::Rejected => {
-                        confirms.refuse(tag);
-                        counts.refused += 1;
-                    }
-                }
+                counts.refused += u64::from(confirms.published(outcome));
             }
         }
         for message in messages.drain(..) {
