@@ -406,7 +406,7 @@ mod tests_kit {
             auto_delete: false,
             owner: None,
             arguments: FieldTable::default(),
-            settings: crate::broker::QueueSettings::default(),
+            settings: crate::broker::QueueSettings::default().shared(),
             home: std::sync::Weak::new(),
             timers: test_timers(),
             journal: None,

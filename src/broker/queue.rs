@@ -134,7 +134,7 @@ pub(crate) struct QueueSpec {
     pub(crate) owner: Option<ConnectionId>,
     pub(crate) arguments: FieldTable,
     /// Those at the beginning; [`Queue::settings`] has those in effect.
-    pub(crate) settings: QueueSettings,
+    pub(crate) settings: Arc<QueueSettings>,
     /// Where dead letters go from.
     pub(crate) home: Weak<Vhost>,
     /// Where its deadlines stand.
@@ -153,7 +153,7 @@ pub struct Queue {
     /// For the pager, which finds it by this.
     me: Weak<Self>,
     /// Of the messages in it, if it drops duplicates; changed under the order or the state's lock.
-    keys: Option<DedupCache>,
+    keys: Option<Box<DedupCache>>,
     state: Mutex<State>,
 }
 
@@ -182,7 +182,7 @@ impl Queue {
         let spill = spec.paging.spill.clone();
         let state = State {
             deleted: false,
-            settings: Arc::new(spec.settings.clone()),
+            settings: Arc::clone(&spec.settings),
             settings_version: 0,
             clockwork: Clockwork::default(),
             stream_timer: None,
@@ -197,7 +197,7 @@ impl Queue {
         let keys = spec.settings.dedup.clone();
         Arc::new_cyclic(|me| Self {
             spec,
-            keys: keys.map(|settings| DedupCache::new(settings, None)),
+            keys: keys.map(|settings| Box::new(DedupCache::new(settings, None))),
             order: Mutex::default(),
             me: Weak::clone(me),
             state: Mutex::new(state),

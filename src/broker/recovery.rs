@@ -224,7 +224,7 @@ impl Broker {
             durability: Durability::Durable,
             auto_delete: record.auto_delete,
             owner: None,
-            settings,
+            settings: settings.shared(),
             arguments,
             home: Arc::downgrade(&vhost),
             timers: Arc::clone(&self.shared.timers),

@@ -5,6 +5,7 @@
 //! Spec: `spec/journal.md`, JOURNAL-21.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::record::{
     Head, Input, Kind, decode_definition, encode_definition, encode_plain, encode_varint,
@@ -18,8 +19,11 @@ pub(crate) struct Changes {
     /// Whether all definitions before them are forgotten.
     is_reset: bool,
     /// The last value of each key, or that it was removed.
-    values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    values: BTreeMap<Octets, Option<Octets>>,
 }
+
+/// A key or a value: shared by the definition in force and by what the current segment changed.
+type Octets = Arc<[u8]>;
 
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
@@ -31,16 +35,8 @@ impl Changes {
         self.values.clear();
     }
 
-    pub(crate) fn set(&mut self, key: &[u8], value: Option<&[u8]>) {
-        self.values.insert(key.to_vec(), value.map(<[u8]>::to_vec));
-    }
-
-    fn apply(&mut self, kind: Kind, body: &[u8]) {
-        if kind == Kind::DefinitionsReset {
-            self.reset();
-        } else if let Some((key, value)) = decode_definition(body) {
-            self.set(key, (kind == Kind::DefinitionPut).then_some(value));
-        }
+    pub(crate) fn set(&mut self, key: Octets, value: Option<Octets>) {
+        self.values.insert(key, value);
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -68,7 +64,7 @@ impl Changes {
                 Some(len) => Some(input.bytes(len)?),
                 None => None,
             };
-            changes.set(key, value);
+            changes.set(key.into(), value.map(Octets::from));
         }
         Some(changes)
     }
@@ -77,7 +73,7 @@ impl Changes {
 /// The definitions as the log up to some record makes them.
 #[derive(Debug, Default)]
 pub(crate) struct Definitions {
-    values: BTreeMap<Vec<u8>, Vec<u8>>,
+    values: BTreeMap<Octets, Octets>,
     /// The segment with the last reset; definition records in earlier segments mean nothing.
     checkpoint_segment: u32,
 }
@@ -91,7 +87,7 @@ impl Definitions {
         }
         for (key, value) in &changes.values {
             match value {
-                Some(value) => drop(self.values.insert(key.clone(), value.clone())),
+                Some(value) => drop(self.values.insert(Arc::clone(key), Arc::clone(value))),
                 None => drop(self.values.remove(key)),
             }
         }
@@ -106,10 +102,10 @@ impl Definitions {
         segment: u32,
         changes: Option<&mut Changes>,
     ) -> bool {
-        if let Some(changes) = changes {
-            changes.apply(kind, body);
-        }
         if kind == Kind::DefinitionsReset {
+            if let Some(changes) = changes {
+                changes.reset();
+            }
             self.values.clear();
             self.checkpoint_segment = segment;
             return true;
@@ -117,10 +113,14 @@ impl Definitions {
         let Some((key, value)) = decode_definition(body) else {
             return false;
         };
-        if kind == Kind::DefinitionPut {
-            self.values.insert(key.to_vec(), value.to_vec());
-        } else {
-            self.values.remove(key);
+        let (key, value) = (Octets::from(key), Octets::from(value));
+        let value = (kind == Kind::DefinitionPut).then_some(value);
+        match &value {
+            Some(value) => drop(self.values.insert(Arc::clone(&key), Arc::clone(value))),
+            None => drop(self.values.remove(&key)),
+        }
+        if let Some(changes) = changes {
+            changes.set(key, value);
         }
         true
     }
@@ -134,7 +134,7 @@ impl Definitions {
     pub(crate) fn to_vec(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.values
             .iter()
-            .map(|(key, value)| (key.clone(), value.clone()))
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
             .collect()
     }
 

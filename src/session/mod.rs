@@ -20,6 +20,7 @@ mod blocked;
 mod channel;
 mod confirm;
 mod content;
+mod ending;
 mod events;
 mod failure;
 mod handshake;
@@ -30,6 +31,7 @@ mod opening;
 mod promise_tests;
 mod properties;
 mod qos;
+mod timeouts;
 mod tls;
 mod transmit;
 mod tx;
@@ -45,16 +47,16 @@ use bytes::{Bytes, BytesMut};
 
 use crate::amqp::frame::{self, ProtocolHeader};
 use crate::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
-use crate::amqp::method::{Method, channel as channel_method, connection};
+use crate::amqp::method::Method;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{AUDIT, AlarmWait, Broker, Connection, Name, Origin, OutboxItem, Waker, Wakes};
+use crate::broker::{AlarmWait, Broker, Connection, Name, Origin, OutboxItem, Waker, Wakes};
 use crate::config::{AdmissionSettings, ConnectionSettings};
 use crate::journal::Lsn;
 use crate::payload::{PayloadId, ScopeId};
 
 use channel::{Channel, Context, Repeats, Reply};
 use content::SizeRules;
-use failure::{Failure, MethodId, Reach};
+use failure::{Failure, MethodId};
 use handshake::{Client, Handshake};
 use heartbeat::Heartbeat;
 use transmit::Transmit;
@@ -429,70 +431,6 @@ impl Session {
         }
     }
 
-    /// Whoever logged in with a token that is over may do nothing any more, as in RabbitMQ; the connection stays, for
-    /// another token.
-    // req: OAUTH-4
-    fn expire_token(&mut self, now: Instant) {
-        if self.token_expires_at.is_none_or(|at| at > now) {
-            return;
-        }
-        self.token_expires_at = None;
-        if let State::Running(connection) = &self.state {
-            let user = connection.user();
-            tracing::info!(target: AUDIT, user = %user.name(), "the token of a connection has expired");
-            self.broker.users().expire(user);
-        }
-    }
-
-    /// Closes channels whose client does not acknowledge in time.
-    fn check_timeouts(&mut self, now: Instant) {
-        let usual = self.settings.connection.consumer_timeout;
-        let numbers: Vec<u16> = self.channels.keys().copied().collect();
-        for number in numbers {
-            // What it sent and was not read yet may be the acknowledgement.
-            if self.is_busy() {
-                break;
-            }
-            self.with_channel(number, now, |channel, cx| {
-                channel.check_timeout(usual, cx.now)
-            });
-        }
-        self.timeout_check_at = None;
-        self.arm_timeout_check(now);
-        self.wakes.wake_all();
-    }
-
-    /// Sees to it that channels are looked through, if any wait ends.
-    fn arm_timeout_check(&mut self, now: Instant) {
-        if self.timeout_check_at.is_some() {
-            return;
-        }
-        let of_channels = self.channels.values().filter_map(|slot| match slot {
-            Slot::Open(channel) => channel.timeout_min(),
-            Slot::Closing => None,
-        });
-        let usual = self.settings.connection.consumer_timeout;
-        let least = of_channels.chain(usual).min();
-        self.timeout_check_at = least.map(|least| {
-            let interval = (least / 4).clamp(TIMEOUT_CHECK_MIN, TIMEOUT_CHECK_MAX);
-            now + interval
-        });
-    }
-
-    fn beat(&mut self, now: Instant) {
-        // Nothing is read while we are busy, so silence then means nothing.
-        if self.is_busy() {
-            self.heartbeat.received(now);
-        }
-        if self.heartbeat.is_missed(now) {
-            tracing::warn!("the client missed its heartbeats");
-            self.end(now);
-        } else if self.heartbeat.is_due(now) {
-            frame::put_heartbeat(self.transmit.frames(0));
-            self.heartbeat.sent(now);
-        }
-    }
-
     /// The socket is gone.
     pub fn handle_disconnect(&mut self, now: Instant) {
         self.end(now);
@@ -647,24 +585,6 @@ impl Session {
         }
     }
 
-    fn end_channel(&mut self, channel: Channel, now: Instant) {
-        let Some(mut cx) = context(
-            &self.state,
-            &self.settings,
-            &mut self.wakes,
-            &mut self.transmit,
-            &mut self.actions,
-            &mut self.upload_next,
-            self.broker.time(now),
-        ) else {
-            return;
-        };
-        events::channel_ended(cx.connection, channel.number());
-        if let Err(error) = channel.close(&mut cx) {
-            tracing::error!(%error, "cannot note the end of a channel");
-        }
-    }
-
     /// An open channel with what it needs of its session.
     #[inline]
     fn channel(&mut self, number: u16, now: Instant) -> Option<(&mut Channel, Context<'_>)> {
@@ -760,96 +680,6 @@ impl Session {
             }
         }
         self.outbox_items = items;
-    }
-
-    /// Ends a channel or the connection because of a failure.
-    fn fail(&mut self, number: u16, failure: Failure, now: Instant) {
-        let Failure {
-            reach,
-            code,
-            text,
-            method,
-        } = failure;
-        let MethodId {
-            class_id,
-            method_id,
-        } = method;
-        match reach {
-            Reach::Channel => {
-                tracing::info!(chan = number, text = %text, "channel error");
-                if let Some(Slot::Open(channel)) = self.channels.insert(number, Slot::Closing) {
-                    let mut channel = channel;
-                    // Confirms of what went before are still due.
-                    if let Some(mut cx) = context(
-                        &self.state,
-                        &self.settings,
-                        &mut self.wakes,
-                        &mut self.transmit,
-                        &mut self.actions,
-                        &mut self.upload_next,
-                        self.broker.time(now),
-                    ) {
-                        channel.flush_settled(&mut cx);
-                        channel.flush_confirms(&mut cx);
-                    }
-                    self.end_channel(*channel, now);
-                }
-                let close = channel_method::Close {
-                    reply_code: code.number(),
-                    reply_text: text,
-                    class_id,
-                    method_id,
-                };
-                frame::put_method(self.transmit.frames(number), number, &close);
-            }
-            Reach::Connection => {
-                tracing::warn!(chan = number, text = %text, "connection error");
-                if matches!(self.state, State::Closing { .. } | State::Closed) {
-                    return;
-                }
-                self.end(now);
-                let close = connection::Close {
-                    reply_code: code.number(),
-                    reply_text: text,
-                    class_id,
-                    method_id,
-                };
-                frame::put_method(self.transmit.frames(0), 0, &close);
-                self.state = State::Closing {
-                    deadline: now + CLOSE_OK_WAIT,
-                    frames: Frames::Intact,
-                };
-            }
-            Reach::Socket => {
-                tracing::warn!(chan = number, text = %text, "the socket is closed");
-                self.end(now);
-            }
-        }
-    }
-
-    /// Gives everything back to the broker; nothing more is read.
-    fn end(&mut self, now: Instant) {
-        self.deliver_pending(now);
-        let channels = std::mem::take(&mut self.channels);
-        for slot in channels.into_values() {
-            if let Slot::Open(channel) = slot {
-                self.end_channel(*channel, now);
-            }
-        }
-        self.storing = None;
-        self.blocked = None;
-        self.choked = false;
-        self.transmit.drop_promise();
-        self.unread = Bytes::new();
-        self.secret_waits = false;
-        if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed) {
-            let (vhost, now) = (connection.vhost(), self.broker.time(now));
-            if let Err(error) = vhost.disconnect(&connection, now, &mut self.wakes) {
-                tracing::error!(%error, "cannot note the end of a connection");
-            }
-            self.connection_ended(&connection);
-        }
-        self.wakes.wake_all();
     }
 }
 

@@ -7,6 +7,7 @@
 mod checks;
 mod consumer;
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -220,7 +221,18 @@ fn known_to(kind: QueueKind) -> &'static [&'static str] {
     }
 }
 
+/// Those of a queue without arguments, as most are: one for all of them.
+static PLAIN: LazyLock<Arc<QueueSettings>> = LazyLock::new(Arc::default);
+
 impl QueueSettings {
+    /// The same, to be shared.
+    pub(crate) fn shared(self) -> Arc<Self> {
+        match self == **PLAIN {
+            true => Arc::clone(&PLAIN),
+            false => Arc::new(self),
+        }
+    }
+
     /// Checks the arguments of a queue that does not exist yet, and reads them.
     pub(crate) fn from_arguments(
         arguments: &FieldTable,

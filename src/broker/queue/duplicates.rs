@@ -22,7 +22,7 @@ const READ_BYTES_MAX: usize = 1 << 20;
 impl Queue {
     /// The keys of its messages, if it drops duplicates.
     pub(crate) fn keys(&self) -> Option<&DedupCache> {
-        self.keys.as_ref()
+        self.keys.as_deref()
     }
 
     /// Whether a message is not taken while its like is there (`x-message-deduplication`).

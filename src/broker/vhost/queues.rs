@@ -139,7 +139,7 @@ impl Vhost {
             auto_delete: declare.auto_delete,
             owner: declare.exclusive.then_some(by.id),
             arguments: declare.arguments.detached(),
-            settings,
+            settings: settings.shared(),
             home: self.this.clone(),
             timers: Arc::clone(&self.shared.timers),
             journal: self.shared.journal.clone().filter(|_| is_durable),

@@ -1,0 +1,126 @@
+//! How channels and connections end: because of a failure, or because all is said.
+//!
+//! Owns: what is sent last, and what is given back to queues then.
+//! Spec: AMQP 0-9-1 §2.2.4 (reply codes); which failures end what, as in RabbitMQ.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::amqp::frame;
+use crate::amqp::method::{channel as channel_method, connection};
+
+use super::channel::Channel;
+use super::failure::{Failure, MethodId, Reach};
+use super::{CLOSE_OK_WAIT, Frames, Session, Slot, State, context, events};
+
+impl Session {
+    /// Gives what a channel holds back to the broker.
+    pub(super) fn end_channel(&mut self, channel: Channel, now: Instant) {
+        let Some(mut cx) = context(
+            &self.state,
+            &self.settings,
+            &mut self.wakes,
+            &mut self.transmit,
+            &mut self.actions,
+            &mut self.upload_next,
+            self.broker.time(now),
+        ) else {
+            return;
+        };
+        events::channel_ended(cx.connection, channel.number());
+        if let Err(error) = channel.close(&mut cx) {
+            tracing::error!(%error, "cannot note the end of a channel");
+        }
+    }
+
+    /// Ends a channel or the connection because of a failure.
+    pub(super) fn fail(&mut self, number: u16, failure: Failure, now: Instant) {
+        let Failure {
+            reach,
+            code,
+            text,
+            method,
+        } = failure;
+        let MethodId {
+            class_id,
+            method_id,
+        } = method;
+        match reach {
+            Reach::Channel => {
+                tracing::info!(chan = number, text = %text, "channel error");
+                if let Some(Slot::Open(channel)) = self.channels.insert(number, Slot::Closing) {
+                    let mut channel = channel;
+                    // Confirms of what went before are still due.
+                    if let Some(mut cx) = context(
+                        &self.state,
+                        &self.settings,
+                        &mut self.wakes,
+                        &mut self.transmit,
+                        &mut self.actions,
+                        &mut self.upload_next,
+                        self.broker.time(now),
+                    ) {
+                        channel.flush_settled(&mut cx);
+                        channel.flush_confirms(&mut cx);
+                    }
+                    self.end_channel(*channel, now);
+                }
+                let close = channel_method::Close {
+                    reply_code: code.number(),
+                    reply_text: text,
+                    class_id,
+                    method_id,
+                };
+                frame::put_method(self.transmit.frames(number), number, &close);
+            }
+            Reach::Connection => {
+                tracing::warn!(chan = number, text = %text, "connection error");
+                if matches!(self.state, State::Closing { .. } | State::Closed) {
+                    return;
+                }
+                self.end(now);
+                let close = connection::Close {
+                    reply_code: code.number(),
+                    reply_text: text,
+                    class_id,
+                    method_id,
+                };
+                frame::put_method(self.transmit.frames(0), 0, &close);
+                self.state = State::Closing {
+                    deadline: now + CLOSE_OK_WAIT,
+                    frames: Frames::Intact,
+                };
+            }
+            Reach::Socket => {
+                tracing::warn!(chan = number, text = %text, "the socket is closed");
+                self.end(now);
+            }
+        }
+    }
+
+    /// Gives everything back to the broker; nothing more is read.
+    pub(super) fn end(&mut self, now: Instant) {
+        self.deliver_pending(now);
+        let channels = std::mem::take(&mut self.channels);
+        for slot in channels.into_values() {
+            if let Slot::Open(channel) = slot {
+                self.end_channel(*channel, now);
+            }
+        }
+        self.storing = None;
+        self.blocked = None;
+        self.choked = false;
+        self.transmit.drop_promise();
+        self.unread = Bytes::new();
+        self.secret_waits = false;
+        if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed) {
+            let (vhost, now) = (connection.vhost(), self.broker.time(now));
+            if let Err(error) = vhost.disconnect(&connection, now, &mut self.wakes) {
+                tracing::error!(%error, "cannot note the end of a connection");
+            }
+            self.connection_ended(&connection);
+        }
+        self.wakes.wake_all();
+    }
+}
