@@ -90,6 +90,12 @@ impl Appender {
         self.stalled_bytes = bytes;
     }
 
+    /// Whether something is pending, at most `bytes_max` bytes that go into the segment that is written.
+    pub(crate) fn is_within(&self, bytes_max: usize) -> bool {
+        let needs_no_segment = self.parts.iter().all(|part| part.begins.is_none());
+        !self.parts.is_empty() && needs_no_segment && self.pending_bytes <= bytes_max
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }

@@ -1,7 +1,7 @@
 //! The ledger together with what the disk knows: lists that were sealed are read back here.
 //!
 //! Owns: the ledger behind its lock, the open files, and a few directories and blocks of lists that were
-//! read last. Any thread may ask; only the sync thread and recovery change the ledger.
+//! read last. Any thread may ask; only who commits and recovery change the ledger.
 //! Locks: the ledger's lock covers memory work only; lists are read with no lock held.
 //! Bound: [`CACHE_BYTES_MAX`], one block for each reader; a list that cannot be read in its footer is made
 //! again from the records and kept in memory.

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::disk::OpenMode;
 
 use super::account::FooterPlace;
@@ -24,7 +26,7 @@ use super::settings::SyncMode;
 use super::shared::{Shared, Stop};
 use super::types::{Location, Lsn};
 
-/// A position up to which every record is durable; only the sync thread makes one.
+/// A position up to which every record is durable; only a commit makes one.
 ///
 /// What releases confirms takes this type, so that nothing else can be mistaken for it.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -118,32 +120,42 @@ impl Committer {
         }
     }
 
-    /// The body of the sync thread.
-    pub(crate) fn run(mut self) {
-        let _end = EndGuard(Arc::clone(&self.shared));
-        let mut turn = Turn::Worked;
+    /// The body of the sync thread. Others may commit with the same state while it sleeps.
+    pub(crate) fn run(committer: &Mutex<Self>) {
+        let shared = Arc::clone(&committer.lock().shared);
+        let _end = EndGuard(Arc::clone(&shared));
+        let (mut turn, mut quiet_time) = (Turn::Worked, None);
         loop {
-            let stop = match turn {
-                Turn::Worked => self.shared.lock().stop,
-                Turn::NoSpace => self.shared.pause(SPACE_RETRY_AFTER),
-                Turn::Idle => self.shared.sleep(self.quiet_time()),
+            let (stop, is_quiet) = match turn {
+                Turn::Worked => (shared.lock().stop, false),
+                Turn::NoSpace => (shared.pause(SPACE_RETRY_AFTER), false),
+                Turn::Idle => shared.sleep(quiet_time),
             };
-            let was_idle = turn == Turn::Idle;
+            let mut committer = committer.lock();
             let result = match stop {
-                Stop::Running => self.turn(was_idle),
-                Stop::Stopping | Stop::Stopped => self.finish(),
+                Stop::Running => committer.turn(is_quiet),
+                Stop::Stopping | Stop::Stopped => committer.finish(),
             };
+            quiet_time = committer.quiet_time();
+            drop(committer);
             match result {
                 Ok(Turn::Idle) if stop != Stop::Running => break,
                 Ok(Turn::NoSpace) if stop != Stop::Running => break,
                 Ok(done) => turn = done,
                 Err(error) => {
                     tracing::error!(%error, "the journal failed");
-                    self.shared.fail(&error);
+                    shared.fail(&error);
                     break;
                 }
             }
         }
+    }
+
+    /// One commit of little, on another thread than the sync thread; gives whether there is work left for that.
+    // req: JOURNAL-42
+    pub(super) fn lead(&mut self) -> Result<bool, StorageFailure> {
+        let turn = self.commit()?;
+        Ok(turn == Turn::NoSpace || self.cleaning_due || self.is_space_low)
     }
 
     /// How long to sleep when there is nothing to do.

@@ -12,7 +12,7 @@
 //! | `types`, `settings`, `error` | what goes in, what comes out |
 //! | `record`, `segment` | bytes and back |
 //! | `append`, `shared` | records in memory, numbers and places, who waits |
-//! | `commit`, `files` | the sync thread: write, sync, publish; making and releasing files |
+//! | `commit`, `lead`, `files` | the sync thread: write, sync, publish; making and releasing files |
 //! | `ledger`, `runs`, `definitions` | what each segment is still needed for |
 //! | `recover`, `compact`, `read`, `read_many` | from files back to messages |
 //! | `inspect`, `repair`, `patient`, `salvage` | a look into a store for an operator, and making a damaged one open again |
@@ -28,6 +28,7 @@ mod error;
 mod files;
 mod footer;
 mod inspect;
+mod lead;
 mod ledger;
 mod list;
 mod patient;
@@ -53,6 +54,8 @@ mod bounds_tests;
 #[cfg(test)]
 mod footer_tests;
 #[cfg(test)]
+mod lead_tests;
+#[cfg(test)]
 mod repair_tests;
 #[cfg(test)]
 mod tests;
@@ -76,6 +79,7 @@ use shared::Shared;
 pub use commit::DurableLsn;
 pub use error::{JournalError, StorageFailure};
 pub use inspect::{ListedRecord, Verified, list, verify};
+pub use lead::Gathering;
 pub use patient::{Rebuilt, RebuiltFrom};
 pub use repair::{Loss, Repair, repair};
 pub use scrub::Scrubbed;
@@ -158,7 +162,11 @@ impl Journal {
             thread.map_err(segment::io_error("start a thread for", dir))
         };
         // The handle is there already: if a thread cannot be started, it ends the other.
-        let thread = start("warren-journal", Box::new(move || committer.run()))?;
+        let committer = Arc::new(Mutex::new(committer));
+        // Set once, as the journal was just opened.
+        let _ = handle.shared.committer.set(Arc::downgrade(&committer));
+        let body = Box::new(move || commit::Committer::run(&committer));
+        let thread = start("warren-journal", body)?;
         handle.threads.lock().push(thread);
         let thread = start("warren-scrub", Box::new(move || scrubber.run()))?;
         handle.threads.lock().push(thread);
@@ -436,7 +444,7 @@ impl Journal {
         self.shared().wait_all_durable(timeout)
     }
 
-    /// Sets who hears of each new durable position. Called on the sync thread with no lock held.
+    /// Sets who hears of each new durable position. Called on the thread that committed; it must not commit itself.
     pub fn set_commit_listener(&self, listener: CommitListener) {
         *self.shared().commit_listener.write() = Some(Arc::from(listener));
     }

@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use super::append::{Appender, Part};
 use super::books::Books;
 use super::error::{JournalError, StorageFailure};
+use super::lead::SharedCommitter;
 use super::scrub::Scrubbed;
 use super::settings::JournalSettings;
 use super::types::{Location, Lsn};
@@ -33,6 +34,17 @@ pub(crate) struct State {
     pub(crate) stop: Stop,
     /// Whether the sync thread sleeps until something is appended.
     sleeping: bool,
+    /// Whether it does so without an end.
+    sleeps_long: bool,
+    /// Whether another thread has committed since it fell asleep.
+    was_led: bool,
+}
+
+impl State {
+    /// Whether the sync thread sleeps and nobody has woken it.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.sleeping
+    }
 }
 
 type Listener<T> = RwLock<Option<Arc<dyn Fn(T) + Send + Sync>>>;
@@ -50,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) failure_listener: Listener<StorageFailure>,
     pub(crate) space_listener: Listener<bool>,
     pub(crate) books: Books,
+    /// What the sync thread and those who commit in its place share; not set without a thread.
+    pub(super) committer: OnceLock<SharedCommitter>,
     /// The first number that was given since the store was opened.
     pub(crate) opened_at: Lsn,
     /// Whether the run before this one ended cleanly.
@@ -82,7 +96,10 @@ impl Shared {
                 appender,
                 stop: Stop::Running,
                 sleeping: false,
+                sleeps_long: false,
+                was_led: false,
             }),
+            committer: OnceLock::new(),
             work: Condvar::new(),
             progress: Condvar::new(),
             durable: AtomicU64::new(durable.0),
@@ -142,16 +159,40 @@ impl Shared {
         let mut state = self.state.lock();
         self.check_open(&state)?;
         while state.appender.pending_bytes() > self.settings.pending_bytes_max {
+            self.wake(&mut state);
             self.progress.wait(&mut state);
             self.check_open(&state)?;
         }
         let result = append(&mut state.appender);
-        let wake = std::mem::take(&mut state.sleeping);
+        let wake = !self.is_gathering() && std::mem::take(&mut state.sleeping);
         drop(state);
         if wake {
             self.work.notify_one();
         }
         Ok(result)
+    }
+
+    /// Wakes the sync thread if it sleeps while something is pending: somebody is about to wait for it.
+    fn wake(&self, state: &mut State) {
+        if !state.appender.is_empty() && std::mem::take(&mut state.sleeping) {
+            self.work.notify_one();
+        }
+    }
+
+    /// As [`Self::wake`].
+    pub(crate) fn wake_if_pending(&self) {
+        self.wake(&mut self.state.lock());
+    }
+
+    /// Another thread has committed in place of the sync thread, which has work left if `has_more`.
+    ///
+    /// It must wake at the latest when it is to write the closing mark.
+    pub(crate) fn was_led(&self, has_more: bool) {
+        let mut state = self.state.lock();
+        state.was_led = true;
+        if (has_more || state.sleeps_long) && std::mem::take(&mut state.sleeping) {
+            self.work.notify_one();
+        }
     }
 
     /// Appends one record that needs `record_bytes`.
@@ -198,20 +239,28 @@ impl Shared {
         self.state.lock().appender.take()
     }
 
-    /// Sleeps until something is appended, the journal is to stop, or `timeout` has passed.
-    pub(crate) fn sleep(&self, timeout: Option<Duration>) -> Stop {
+    /// Sleeps until something is appended, the journal is to stop, or `timeout` has passed; gives whether it was
+    /// quiet for that long.
+    pub(crate) fn sleep(&self, timeout: Option<Duration>) -> (Stop, bool) {
         let mut state = self.state.lock();
+        let mut is_quiet = false;
         if state.appender.is_empty() && state.stop == Stop::Running {
             state.sleeping = true;
+            state.sleeps_long = timeout.is_none();
+            state.was_led = false;
             match timeout {
-                Some(timeout) => {
-                    let _ = self.work.wait_for(&mut state, timeout);
-                }
+                Some(timeout) => loop {
+                    is_quiet = self.work.wait_for(&mut state, timeout).timed_out();
+                    // It was not quiet for so long yet if another thread has committed meanwhile.
+                    if !is_quiet || !std::mem::take(&mut state.was_led) {
+                        break;
+                    }
+                },
                 None => self.work.wait(&mut state),
             }
             state.sleeping = false;
         }
-        state.stop
+        (state.stop, is_quiet)
     }
 
     /// Sleeps for `timeout`, unless the journal is to stop.
@@ -256,6 +305,7 @@ impl Shared {
     /// Whether all that was appended before the call is durable, or becomes so within `timeout`.
     pub(crate) fn wait_all_durable(&self, timeout: Duration) -> bool {
         let mut state = self.state.lock();
+        self.wake(&mut state);
         let last = state.appender.last();
         loop {
             if last <= self.durable_lsn() {
@@ -276,6 +326,7 @@ impl Shared {
             return Ok(());
         }
         let mut state = self.state.lock();
+        self.wake(&mut state);
         loop {
             if lsn <= self.durable_lsn() {
                 return Ok(());

@@ -27,6 +27,7 @@ use super::output::{FileRange, Output};
 use super::payloads::{Octets, Part, Payloads, Streamed, UPLOAD_PARTS_MAX, Uploaded};
 use super::registry::{Orders, Registered};
 use super::socket::Socket;
+use super::workers::Seat;
 use crate::broker::{Origin, Waker};
 use crate::disk::DiskFile;
 use crate::journal::Lsn;
@@ -41,6 +42,8 @@ const READ_BYTES_MAX: usize = 256 * 1024;
 const TURN_BYTES: usize = 32 * 1024;
 /// Output that a connection writes before others on its thread have their turn, in bytes.
 const TURN_OUTPUT_BYTES: usize = 256 * 1024;
+/// Who sent more at once has more to do than to wait for the disk, in bytes.
+const LED_READ_BYTES_MAX: usize = 4 * 1024;
 /// Unsent output, in bytes, beyond which nothing more is read from the client.
 const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Output gathered for writing before the socket is tried, in bytes.
@@ -91,8 +94,7 @@ pub(super) async fn run(transport: Transport, place: Place, shared: Arc<Shared>)
     let runtime = seat.runtime().clone();
     let tasks = shared.tasks.clone();
     let served = async move {
-        let _seat = seat;
-        match connection.moved() {
+        match connection.moved(seat) {
             Ok(connection) => connection.serve(&shared).await,
             Err(error) => tracing::error!(%error, "cannot serve a connection"),
         }
@@ -105,6 +107,8 @@ struct Connection {
     session: Session,
     signal: Arc<Signal>,
     place: Place,
+    /// Its place on a thread; none while it has none.
+    seat: Option<Seat>,
     registered: Registered,
     durable: watch::Receiver<Lsn>,
     input: BytesMut,
@@ -181,6 +185,7 @@ impl Connection {
             session,
             signal,
             place,
+            seat: None,
             registered,
             durable: shared.durable.clone(),
             input: BytesMut::new(),
@@ -196,11 +201,12 @@ impl Connection {
         }
     }
 
-    /// The same connection on another runtime: the one that this is called on.
-    fn moved(self: Box<Self>) -> io::Result<Box<Self>> {
+    /// The same connection on another runtime: the one that this is called on, where it has `seat`.
+    fn moved(self: Box<Self>, seat: Seat) -> io::Result<Box<Self>> {
         let connection = *self;
         Ok(Box::new(Self {
             stream: connection.stream.moved()?,
+            seat: Some(seat),
             ..connection
         }))
     }
@@ -293,7 +299,9 @@ impl Connection {
                         if self.session.may_take_long(&self.input) {
                             return Ok(Pause::Login);
                         }
-                        self.handle_input();
+                        if self.handle_read(count, shared)? == Life::Ends {
+                            return Ok(Pause::Ended);
+                        }
                         if count >= TURN_BYTES {
                             // Others have their turn.
                             tokio::task::yield_now().await;
@@ -306,8 +314,7 @@ impl Connection {
                     if changed.is_err() {
                         return Ok(Pause::Ended);
                     }
-                    let durable = *self.durable.borrow_and_update();
-                    self.session.handle_committed(durable, Instant::now());
+                    self.was_committed();
                 }
                 () = async { self.place.evicted().await }, if !self.session.is_open() && ends_at.is_none() => {
                     tracing::info!("too many have not logged in; the oldest goes");
@@ -439,6 +446,32 @@ impl Connection {
         } else if count < self.read_bytes / 8 {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
         }
+    }
+
+    /// Handles what was read. A connection that is alone on its thread and waits for the disk then, for little,
+    /// commits it here.
+    fn handle_read(&mut self, count: usize, shared: &Shared) -> io::Result<Life> {
+        let is_alone = self.seat.as_ref().is_some_and(Seat::is_alone);
+        let may_lead = is_alone && count <= LED_READ_BYTES_MAX;
+        let gathering = may_lead.then(|| shared.leader.gather()).flatten();
+        self.handle_input();
+        if let Some(gathering) = gathering
+            && self.session.waits_for_commit()
+        {
+            // What needs no disk does not wait for it.
+            self.act();
+            match self.write()? {
+                Life::GoesOn if shared.leader.commit(gathering) => self.was_committed(),
+                Life::GoesOn | Life::Rests => {}
+                Life::Ends => return Ok(Life::Ends),
+            }
+        }
+        Ok(Life::GoesOn)
+    }
+
+    fn was_committed(&mut self) {
+        let durable = *self.durable.borrow_and_update();
+        self.session.handle_committed(durable, Instant::now());
     }
 
     fn handle_input(&mut self) {

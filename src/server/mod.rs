@@ -12,6 +12,7 @@ mod data_dir;
 pub mod early;
 pub(crate) mod inside;
 pub mod io_meter;
+mod leader;
 mod listener;
 mod oauth;
 mod output;
@@ -184,6 +185,8 @@ struct Shared {
     /// How far the journal is durable.
     durable: watch::Receiver<Lsn>,
     stopping: CancellationToken,
+    /// Who commits on a thread of its own.
+    leader: leader::Leader,
     /// The journal has failed: every connection closes with 541.
     storage_failed: CancellationToken,
     tasks: TaskTracker,
@@ -305,6 +308,7 @@ impl Server {
             session_settings: ArcSwap::from_pointee(session_settings(&settings)),
             durable,
             stopping: CancellationToken::new(),
+            leader: leader::Leader::new(journal.clone()),
             storage_failed,
             tasks: TaskTracker::new(),
             logins: Semaphore::new(LOGINS_AT_ONCE_MAX),

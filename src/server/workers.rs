@@ -40,6 +40,11 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    /// Whether no other connection has one on this thread.
+    pub(super) fn is_alone(&self) -> bool {
+        self.connection_count.load(Ordering::Relaxed) == 1
+    }
+
     /// The thread's runtime.
     pub(super) fn runtime(&self) -> &Handle {
         &self.runtime
