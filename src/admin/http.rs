@@ -15,10 +15,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::LogControl;
 use super::api::{self, Api, Facts};
+use super::logins::Logins;
 use super::metrics::{self, Metrics, Sources};
 use super::observer::Observer;
 use super::serve::{Door, serve};
@@ -35,6 +37,7 @@ use crate::server::tls::Tls;
 pub(super) struct Context {
     pub(super) broker: Arc<Broker>,
     pub(super) store: Store,
+    pub(super) logins: Arc<Logins>,
 }
 
 /// Why the HTTP interface cannot start.
@@ -54,6 +57,8 @@ pub struct HttpServer {
     context: Context,
     api: Api,
     metrics: Metrics,
+    /// `/metrics` is there: the settings want it.
+    shows_metrics: bool,
     door: Arc<Door>,
     metrics_listener: Option<(TcpListener, SocketAddr)>,
 }
@@ -86,16 +91,21 @@ impl HttpServer {
             listeners.push(("http/prometheus", *address));
         }
         listeners.extend(server.peer_addr().map(|address| ("peer", address)));
+        let node = format!("warren@{}", host_name());
         let facts = Facts {
             started: Instant::now(),
-            node: format!("warren@{}", host_name()),
+            node: node.clone(),
             cluster_name: settings.connection.cluster_name.clone(),
+            cluster_id: cluster_id(&node, &settings.data_dir),
+            data_dir: settings.data_dir.display().to_string(),
             version: settings.connection.version.clone(),
             product: settings.connection.product.clone(),
             body_wait: settings.http.body_wait,
             listeners,
         };
         let broker = Arc::clone(server.broker());
+        let failed_logins = Arc::clone(server.failed_logins());
+        let logins = Arc::new(Logins::new(Arc::clone(&broker), failed_logins));
         let sources = Sources {
             broker: Arc::clone(&broker),
             registry: Arc::clone(server.registry()),
@@ -105,14 +115,16 @@ impl HttpServer {
             started: facts.started,
             node: facts.node.clone(),
             cluster_name: facts.cluster_name.clone(),
-            cluster_id: cluster_id(&facts.node, &settings.data_dir),
+            cluster_id: facts.cluster_id.clone(),
             version: facts.version.clone(),
             product: facts.product.clone(),
         };
         Ok(Self {
             metrics_listener,
             door: Door::new(&settings.http),
+            shows_metrics: settings.prometheus.enabled,
             metrics: Metrics {
+                logins: Arc::clone(&logins),
                 sources: Arc::new(sources),
                 per_object: settings.prometheus.per_object,
                 authentication: settings.prometheus.authentication,
@@ -123,17 +135,23 @@ impl HttpServer {
             context: Context {
                 broker: Arc::clone(&broker),
                 store: server.store().clone(),
+                logins: Arc::clone(&logins),
             },
             api: Api {
+                logins,
+                inside: Some(server.inside()),
                 observer: Observer::new(Arc::clone(&broker), server.swarm().clone()),
                 store: server.store().clone(),
                 broker,
                 registry: Arc::clone(server.registry()),
+                meter: Arc::clone(server.io_meter()),
                 durable: server.durable(),
                 facts: Arc::new(facts),
                 rates: Arc::default(),
                 tls: server.tls().cloned(),
                 log: None,
+                settings: None,
+                stop: None,
             },
         })
     }
@@ -142,6 +160,20 @@ impl HttpServer {
     #[must_use]
     pub fn with_log(mut self, log: Arc<dyn LogControl>) -> Self {
         self.api.log = Some(log);
+        self
+    }
+
+    /// Shows administrators what the broker is set to, as an object; passwords are not to be in it.
+    #[must_use]
+    pub fn with_settings(mut self, settings: watch::Receiver<serde_json::Value>) -> Self {
+        self.api.settings = Some(settings);
+        self
+    }
+
+    /// Lets administrators stop the broker: `stop` is cancelled then, and whoever holds it does the rest.
+    #[must_use]
+    pub fn with_stop(mut self, stop: CancellationToken) -> Self {
+        self.api.stop = Some(stop);
         self
     }
 
@@ -166,8 +198,7 @@ impl HttpServer {
     /// Answers requests until `stopping` is cancelled.
     pub async fn serve(self, stopping: CancellationToken) {
         let rates = Arc::clone(&self.api.rates);
-        let (broker, registry) = (Arc::clone(&self.api.broker), Arc::clone(&self.api.registry));
-        let sampling = tokio::spawn(api::sample(rates, broker, registry, stopping.clone()));
+        let sampling = tokio::spawn(api::sample(rates, self.api.sampled(), stopping.clone()));
         let observer = Arc::clone(&self.api.observer);
         let observing = tokio::spawn(observer.run(stopping.clone()));
         let api = self.api;
@@ -186,8 +217,12 @@ impl HttpServer {
             .route("/health", get(health))
             .route("/payloads/{id}", get(payloads::get))
             .fallback(answer)
-            .with_state(self.context)
-            .merge(metrics::routes(self.metrics.clone()));
+            .with_state(self.context);
+        // req: PROM-5
+        let routes = match self.shows_metrics {
+            true => routes.merge(metrics::routes(self.metrics.clone())),
+            false => routes,
+        };
         let over_tls = self.tls.map(|(socket, address, tls)| {
             let listener = TlsListener::start(socket, address, tls, stopping.clone());
             let (routes, door) = (routes.clone(), Arc::clone(&self.door));

@@ -1,11 +1,10 @@
-//! The end of this process's log, kept in memory for those who look at it from afar.
+//! The end of a log, kept in memory for those who look at it from afar.
 //!
-//! Owns: the latest lines. There is one log in a process, however many brokers run in it, so there is one tail. Whoever
-//! sets the log up puts lines in ([`LogTail::push`]); an embedding program that does not has an empty one.
+//! Owns: the latest lines. Whoever sets a log up puts lines in ([`LogTail::push`]), and gives it to the brokers that are to
+//! show it ([`LogControl`](super::LogControl)): a program with several brokers says which of them shows which log.
 //! Bounds: [`LINES_MAX`] lines of [`LINE_BYTES_MAX`]; the oldest go.
 
 use std::collections::VecDeque;
-use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -40,13 +39,6 @@ struct Lines {
 #[derive(Debug, Default)]
 pub struct LogTail {
     lines: Mutex<Lines>,
-}
-
-/// The tail of this process's log.
-#[must_use]
-pub fn log_tail() -> &'static LogTail {
-    static TAIL: LazyLock<LogTail> = LazyLock::new(LogTail::default);
-    &TAIL
 }
 
 impl LogTail {

@@ -22,12 +22,11 @@ use subtle::ConstantTimeEq as _;
 
 use super::api::credentials_of;
 use super::http::Context;
-use super::logins::LoginPlace;
+use super::logins::Refused;
 use super::range::Wanted;
-use crate::broker::{AUDIT, Origin, User};
+use crate::broker::User;
 use crate::payload::store::{PayloadReader, Presence};
 use crate::payload::{PayloadId, ScopeId};
-use crate::server::slowly;
 
 /// Bytes read from the store at a time.
 const READ_BYTES: u64 = 256 * 1024;
@@ -47,7 +46,7 @@ pub(super) async fn get(
             "a payload id is 64 hexadecimal digits",
         );
     };
-    let rights = Rights::of(&headers, query.get("key"), address, &context);
+    let rights = Rights::of(&headers, query.get("key"), address, &context).await;
     let Some(scope) = context
         .store
         .scopes_of(id)
@@ -109,7 +108,7 @@ enum Rights {
 }
 
 impl Rights {
-    fn of(
+    async fn of(
         headers: &HeaderMap,
         key: Option<&String>,
         address: SocketAddr,
@@ -121,28 +120,10 @@ impl Rights {
         let Some((name, password)) = credentials_of(headers) else {
             return Self::None;
         };
-        let is_loopback = address.ip().to_canonical().is_loopback();
-        let origin = if is_loopback {
-            Origin::Loopback
-        } else {
-            Origin::Remote
-        };
-        let users = context.broker.users();
-        let checked = slowly(|| {
-            let _place = LoginPlace::take()?;
-            Some(users.authenticate(&name, &password, origin))
-        });
-        // Who asks again in a moment finds a place.
-        let Some(checked) = checked else {
-            return Self::None;
-        };
-        match checked {
+        match context.logins.check(&name, &password, address).await {
             Ok(user) => Self::User(user),
-            Err(error) => {
-                let user = String::from_utf8_lossy(&name);
-                tracing::warn!(target: AUDIT, %user, from = %address, %error, "HTTP login refused");
-                Self::None
-            }
+            // Whoever finds no place asks again in a moment.
+            Err(Refused::Busy | Refused::Wrong) => Self::None,
         }
     }
 

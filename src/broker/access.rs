@@ -232,7 +232,8 @@ impl Users {
         origin: Origin,
     ) -> Result<Arc<User>, AuthError> {
         // req: OAUTH-1
-        if let Some(verified) = self.verify(name, password) {
+        // req: OAUTH-7
+        if let Some(verified) = self.verify(password) {
             let token = verified.map_err(AuthError::BadToken)?;
             let user = Arc::new(User::of_token(&token));
             return match user.name.as_bytes().len() <= NAME_BYTES_MAX {
@@ -258,9 +259,9 @@ impl Users {
     }
 
     /// What stands in the place of a password, if it is a token.
-    fn verify(&self, given: &[u8], token: &[u8]) -> Option<Result<Token, TokenError>> {
+    fn verify(&self, token: &[u8]) -> Option<Result<Token, TokenError>> {
         let authority = self.tokens.read().clone()?;
-        authority.verify(token, given)
+        authority.verify(token)
     }
 
     /// Another token takes the place of the one that `user` logged in with. Whoever has none keeps its password.
@@ -272,7 +273,7 @@ impl Users {
         let Some(rights) = &user.token else {
             return Ok(());
         };
-        let verified = self.verify(user.name.as_bytes(), token);
+        let verified = self.verify(token);
         let verified = verified.ok_or(AuthError::BadCredentials)?;
         let token = verified.map_err(AuthError::BadToken)?;
         if token.user.as_bytes() != user.name.as_bytes() {

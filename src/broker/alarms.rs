@@ -75,6 +75,8 @@ struct State {
     watermark: MemoryWatermark,
     memory: MemoryState,
     disk: DiskState,
+    /// The least free space, if an operator has said it.
+    disk_limit_bytes: Option<u64>,
     waiting: Vec<Weak<dyn Waker>>,
     /// How often all alarms went off.
     over_count: u64,
@@ -215,11 +217,28 @@ impl Alarms {
         }
     }
 
+    /// Sets the least free space there should be, in bytes, whatever the measurements say of it; decides at once by what
+    /// was measured last.
+    pub fn set_disk_limit(&self, limit_bytes: u64) {
+        let disk = {
+            let mut state = self.state.lock();
+            state.disk_limit_bytes = Some(limit_bytes);
+            state.disk
+        };
+        tracing::info!(limit_bytes, "the least free space is set");
+        self.report_disk(disk.free_bytes, limit_bytes);
+    }
+
     /// Takes a measurement of free space and the least there should be, in bytes.
     pub fn report_disk(&self, free_bytes: u64, limit_bytes: u64) {
-        self.state.lock().disk = DiskState {
-            free_bytes,
-            limit_bytes,
+        let limit_bytes = {
+            let mut state = self.state.lock();
+            let limit_bytes = state.disk_limit_bytes.unwrap_or(limit_bytes);
+            state.disk = DiskState {
+                free_bytes,
+                limit_bytes,
+            };
+            limit_bytes
         };
         if free_bytes < limit_bytes {
             if self.raise(Alarm::Disk) {

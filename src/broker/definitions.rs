@@ -247,7 +247,7 @@ impl Record {
             Some(b'S') => postcard::from_bytes(value).map(Self::StreamBase),
             Some(b'T') => postcard::from_bytes(value).map(Self::TopicPermission),
             Some(b'U') => postcard::from_bytes(value).map(Self::UserLimits),
-            Some(b'V') => postcard::from_bytes(value).map(Self::VhostDetails),
+            Some(b'V') => vhost_details(value).map(Self::VhostDetails),
             Some(b'x') => postcard::from_bytes(value).map(Self::ExchangeLog),
             Some(_) | None => Err(postcard::Error::DeserializeBadEnum),
         };
@@ -256,6 +256,11 @@ impl Record {
             source,
         })
     }
+}
+
+/// A vhost's details; a record from before a vhost could be protected ends where that would stand.
+fn vhost_details(value: &[u8]) -> postcard::Result<VhostDetailsRecord> {
+    postcard::from_bytes(value).or_else(|_| postcard::from_bytes(&[value, &[0]].concat()))
 }
 
 /// Where definitions are written: the journal, or nowhere for a broker without one.
@@ -550,5 +555,27 @@ mod tests {
         assert_eq!(read, Record::Queue(record));
         assert!(Record::decode(b"?", &value).is_err());
         assert!(Record::decode(&key, &value[..1]).is_err());
+    }
+
+    /// A vhost's details from before it could be protected are read as unprotected, and what is cut shorter is an error.
+    // req: VHOST-1
+    #[test]
+    fn details_without_protection_are_read() {
+        let record = VhostDetailsRecord {
+            name: b"v".to_vec(),
+            details: VhostDetails {
+                description: "words".to_owned(),
+                tracing: true,
+                ..VhostDetails::default()
+            },
+        };
+        let key = key(Kind::VhostDetails, &[b"v"]);
+        let value = postcard::to_allocvec(&record).expect("a plain value");
+        let before = &value[..value.len() - 1];
+        for value in [&value[..], before] {
+            let read = Record::decode(&key, value).expect("a record");
+            assert_eq!(read, Record::VhostDetails(record.clone()));
+        }
+        assert!(Record::decode(&key, &before[..before.len() - 1]).is_err());
     }
 }

@@ -330,6 +330,12 @@ pub enum Error {
         /// The name asked for.
         vhost: Name,
     },
+    /// The vhost is protected from deletion.
+    #[error("cannot delete vhost '{vhost}': it is protected from deletion")]
+    VhostProtected {
+        /// The vhost.
+        vhost: Name,
+    },
 }
 
 impl Error {
@@ -360,7 +366,8 @@ impl Error {
             | Self::PrefetchNotSet { .. }
             | Self::SegmentTooLarge
             | Self::ServerNamedType { .. }
-            | Self::Unacceptable { .. } => ReplyCode::PreconditionFailed,
+            | Self::Unacceptable { .. }
+            | Self::VhostProtected { .. } => ReplyCode::PreconditionFailed,
             Self::DeleteCondition { .. } | Self::GlobalQos { .. } | Self::NotForStreams { .. } => {
                 ReplyCode::NotImplemented
             }

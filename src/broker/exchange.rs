@@ -24,6 +24,7 @@ pub(crate) use self::tests_kit::test_queue;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -85,9 +86,38 @@ pub(crate) struct ExchangeLogs {
     pub(crate) keys: QueueId,
 }
 
+/// Messages that came to an exchange itself, not by way of another one, and where they went.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    came: AtomicU64,
+    went: AtomicU64,
+}
+
+impl Flow {
+    /// So many messages came, and each goes to so many queues.
+    #[inline]
+    pub(crate) fn count(&self, messages: usize, queues: usize) {
+        self.came.fetch_add(messages as u64, Ordering::Relaxed);
+        if queues > 0 {
+            let went = messages as u64 * queues as u64;
+            self.went.fetch_add(went, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What happened at an exchange since the broker started. Numbers of messages.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ExchangeCounts {
+    /// Came to it.
+    pub came: u64,
+    /// Went from it into queues, each queue counted.
+    pub went: u64,
+}
+
 /// An exchange of one vhost.
 pub struct Exchange {
     spec: ExchangeSpec,
+    flow: Arc<Flow>,
     /// By its arguments; a policy has no say then.
     alternate: Option<Name>,
     alternate_by_policy: RwLock<Option<Name>>,
@@ -168,6 +198,7 @@ impl Exchange {
         let alternate = alternate.and_then(|value| value.as_bytes().map(|name| Name::new(name)));
         Self {
             spec,
+            flow: Arc::default(),
             alternate,
             alternate_by_policy: RwLock::default(),
             table: RwLock::new(table),
@@ -181,6 +212,20 @@ impl Exchange {
     #[must_use]
     pub(crate) fn id(&self) -> u64 {
         self.spec.id
+    }
+
+    /// Counts what comes to it.
+    pub(crate) fn flow(&self) -> &Arc<Flow> {
+        &self.flow
+    }
+
+    /// What happened at it since the broker started.
+    #[must_use]
+    pub fn counts(&self) -> ExchangeCounts {
+        ExchangeCounts {
+            came: self.flow.came.load(Ordering::Relaxed),
+            went: self.flow.went.load(Ordering::Relaxed),
+        }
     }
 
     /// Its name; the default exchange's is empty.

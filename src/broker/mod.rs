@@ -84,7 +84,7 @@ pub use consumer::{AckMode, ChannelLimiter, Consumer, Prefetch, QosScope};
 pub use definitions::DefinitionError;
 pub use error::{Error, Resource, ResourceKind};
 pub use events::EventHeaders;
-pub use exchange::{Exchange, ExchangeKind};
+pub use exchange::{Exchange, ExchangeCounts, ExchangeKind};
 pub use ids::ConnectionId;
 pub use limits::BrokerLimits;
 pub use message::{Body, BodyRef, Message, MessageTraits, Persistence, Template};
@@ -384,8 +384,17 @@ impl Broker {
 
     /// Deletes a vhost with all that is in it; false if there is none. Its connections find their
     /// consumers cancelled; closing them is the server's business.
+    ///
+    /// # Errors
+    /// If it is protected from deletion, or its end cannot be written.
     pub fn delete_vhost(&self, name: &[u8], wakes: &mut Wakes) -> Result<bool, Error> {
         let _coming_and_going = self.scope_next.lock();
+        let is_protected = |vhost: &Arc<Vhost>| vhost.details().protected_from_deletion;
+        // req: VHOST-1
+        if self.vhost(name).as_ref().is_some_and(is_protected) {
+            let vhost = Name::new(name);
+            return Err(Error::VhostProtected { vhost });
+        }
         let Some((_, vhost)) = self.vhosts.remove(name) else {
             return Ok(false);
         };

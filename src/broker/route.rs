@@ -21,7 +21,7 @@ use super::delayed::delay_ms;
 use super::error::Error;
 use super::exchange::destinations::Destination;
 use super::exchange::recent_history::asks_not_to_be_kept;
-use super::exchange::{Exchange, RouteInput};
+use super::exchange::{Exchange, Flow, RouteInput};
 use super::limits::{ROUTE_CACHE_SLOTS, ROUTE_EXCHANGES_MAX};
 use super::message::Persistence;
 use super::name::Name;
@@ -42,6 +42,8 @@ pub(crate) struct Route {
     pub(crate) has_keys: bool,
     /// Askers by direct reply-to; they do not count as queues.
     pub(crate) replies: Vec<Arc<ReplyConsumer>>,
+    /// What counts at the exchange where the way begins.
+    flow: Option<Arc<Flow>>,
 }
 
 impl Route {
@@ -59,6 +61,15 @@ impl Route {
             has_keys: queues.iter().any(|queue| queue.keys().is_some()),
             queues: queues.into_iter().collect(),
             replies: Vec::new(),
+            flow: None,
+        }
+    }
+
+    /// So many messages go this way.
+    #[inline]
+    pub(crate) fn count(&self, messages: usize) {
+        if let Some(flow) = &self.flow {
+            flow.count(messages, self.queues.len());
         }
     }
 
@@ -240,8 +251,10 @@ pub(crate) fn walk<'a>(
             }
         }
     }
+    let mut route = Route::new(queues).with_replies(replies);
+    route.flow = Some(Arc::clone(start.flow()));
     Walked {
-        route: Route::new(queues).with_replies(replies),
+        route,
         repeatable,
         aside,
     }

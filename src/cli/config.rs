@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::EXIT_OK;
 use super::settings::SettingsArgs;
-use crate::config;
+use crate::config::{self, ServerSettings};
 use crate::server::tls::Tls;
 
 /// Look at a broker's settings.
@@ -35,6 +35,11 @@ struct ShowArgs {
     json: bool,
 }
 
+/// The settings as an object, without the password.
+pub(super) fn to_json(settings: &ServerSettings) -> anyhow::Result<serde_json::Value> {
+    Ok(::toml::from_str(&config::toml::show(settings))?)
+}
+
 /// Checks or shows.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let settings = match &args.command {
@@ -53,15 +58,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             println!("The settings are good.");
         }
-        Command::Show(show) => {
-            let file = config::toml::show(&read.settings);
-            if show.json {
-                let settings: serde_json::Value = ::toml::from_str(&file)?;
-                println!("{settings}");
-            } else {
-                print!("{file}");
-            }
-        }
+        Command::Show(show) if show.json => println!("{}", to_json(&read.settings)?),
+        Command::Show(_) => print!("{}", config::toml::show(&read.settings)),
     }
     Ok(ExitCode::from(EXIT_OK))
 }

@@ -19,6 +19,7 @@ mod rights;
 mod rules;
 mod system;
 mod table;
+mod upkeep;
 mod users;
 
 use std::process::ExitCode;
@@ -120,6 +121,7 @@ fn commands() -> impl Iterator<Item = &'static Command> {
         rights::COMMANDS,
         rules::COMMANDS,
         system::COMMANDS,
+        upkeep::COMMANDS,
         users::COMMANDS,
     ]
     .into_iter()

@@ -3,6 +3,7 @@
 //! Owns: the one filter of the process and the form of its lines. A filter that cannot be read leaves the one before.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
@@ -15,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::admin::LogControl;
-use crate::admin::log_tail::log_tail;
+use crate::admin::log_tail::LogTail;
 use crate::config::LogFormat;
 
 /// The filter unless something says otherwise.
@@ -31,6 +32,7 @@ pub(super) struct LogFilter {
     lines: reload::Handle<Lines, Filtered>,
     /// What the filter is, as it was written.
     text: Mutex<String>,
+    tail: Arc<LogTail>,
     /// The command line or the environment has said it, which goes before any file.
     is_fixed: bool,
     is_format_fixed: bool,
@@ -59,15 +61,17 @@ impl LogFilter {
         };
         let (filter, handle) = reload::Layer::new(filter);
         let (lines, lines_handle) = reload::Layer::new(lines(format.unwrap_or_default()));
+        let tail = Arc::<LogTail>::default();
         tracing_subscriber::registry()
             .with(filter)
             .with(lines)
-            .with(Tail)
+            .with(Tail(Arc::clone(&tail)))
             .init();
         Self {
             handle,
             lines: lines_handle,
             text: Mutex::new(text.to_owned()),
+            tail,
             is_fixed: given.is_some(),
             is_format_fixed: format.is_some(),
         }
@@ -103,6 +107,10 @@ impl LogControl for LogFilter {
         filter.clone_into(&mut self.text.lock());
         Ok(())
     }
+
+    fn tail(&self) -> &LogTail {
+        &self.tail
+    }
 }
 
 /// Lines for people, or for programs.
@@ -122,7 +130,7 @@ fn lines(format: LogFormat) -> Lines {
 }
 
 /// Copies what is logged into the tail that the management API shows.
-struct Tail;
+struct Tail(Arc<LogTail>);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Tail {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
@@ -139,7 +147,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Tail {
         }
         event.record(&mut line);
         let metadata = event.metadata();
-        log_tail().push(
+        self.0.push(
             metadata.level().as_str(),
             metadata.target(),
             line.text + &line.fields,

@@ -3,8 +3,10 @@
 use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::log::LogFilter;
@@ -39,6 +41,9 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
     let server = Server::start(settings.clone()).await?;
     let http = HttpServer::bind(&settings, &server).await?;
     let http = http.with_log(Arc::clone(log) as Arc<dyn LogControl>);
+    let (shown, effective) = watch::channel(super::config::to_json(&settings)?);
+    let stop = CancellationToken::new();
+    let http = http.with_settings(effective).with_stop(stop.clone());
     if let Some(address) = server.plain_addr() {
         println!("AMQP listening on {address}");
     }
@@ -59,14 +64,19 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
     let http = tokio::spawn(http.serve(stopping.clone()));
     println!("Server startup complete; 0 plugins started.");
     notify(Notice::Ready);
-    let reloading = reload_at_signal(&args.settings, settings, &server, log);
+    let reloading = reload_at_signal(&args.settings, settings, &server, log, &shown);
     tokio::select! {
         never = reloading => match never? {},
-        signal = stop_signal() => {
+        signal = stop_asked(&stop) => {
             tracing::info!(signal = signal?, "stopping");
             notify(Notice::Stopping);
             stopping.cancel();
-            http.abort();
+            // Whoever asked for it hears that it was done.
+            if stop.is_cancelled() {
+                let _ = tokio::time::timeout(LAST_ANSWER_WAIT, http).await;
+            } else {
+                http.abort();
+            }
             server.shutdown().await?;
             Ok(ExitCode::from(EXIT_OK))
         }
@@ -88,6 +98,7 @@ async fn reload_at_signal(
     mut current: ServerSettings,
     server: &ServerHandle,
     log: &LogFilter,
+    shown: &watch::Sender<serde_json::Value>,
 ) -> anyhow::Result<Infallible> {
     let mut hangup = signal(SignalKind::hangup())?;
     loop {
@@ -119,6 +130,7 @@ async fn reload_at_signal(
                         }
                     }
                 }
+                shown.send_replace(super::config::to_json(&settings)?);
                 current = settings;
                 tracing::info!("the settings are read again");
             }
@@ -128,6 +140,17 @@ async fn reload_at_signal(
             }
         }
         notify(Notice::Ready);
+    }
+}
+
+/// Longest wait for the answer to whoever asked over HTTP to stop.
+const LAST_ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+/// Waits for SIGTERM, Ctrl-C or an administrator's word; gives its name.
+async fn stop_asked(stop: &CancellationToken) -> anyhow::Result<&'static str> {
+    tokio::select! {
+        signal = stop_signal() => signal,
+        () = stop.cancelled() => Ok("an administrator"),
     }
 }
 

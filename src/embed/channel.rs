@@ -138,9 +138,14 @@ impl Channel {
             auto_delete: options.auto_delete,
             arguments: &options.arguments,
         };
-        let declared = shared
-            .vhost()
-            .queue_declare(&shared.connection, &declare, shared.now())?;
+        let declared = {
+            // As in `consume`: an exclusive queue that is made behind the end would never go.
+            let _inbox = options.exclusive.then(|| shared.inbox.lock());
+            shared.check_open()?;
+            shared
+                .vhost()
+                .queue_declare(&shared.connection, &declare, shared.now())?
+        };
         shared.settle_definitions().await?;
         Ok(DeclaredQueue {
             name: declared.name.to_string(),
@@ -322,6 +327,8 @@ impl Channel {
         let consumer = {
             // Nothing is taken out of the outbox before its consumer is known here.
             let mut inbox = shared.inbox.lock();
+            // Whoever closes says so first and then takes the inbox: what is consumed behind that would never end.
+            shared.check_open()?;
             let (vhost, now) = (shared.vhost(), shared.now());
             let consumer = vhost.consume(&shared.connection, &consume, now, &mut wakes)?;
             let waiting = Waiting {

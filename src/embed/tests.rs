@@ -458,3 +458,29 @@ async fn a_dropped_broker_ends() {
     assert!(matches!(channel.get("q"), Err(EmbedError::Closed)));
     again.shutdown().await.expect("a clean end");
 }
+
+/// Whoever consumes or declares while the channel is closed is refused or ends with it: nothing of it stays.
+#[tokio::test]
+async fn what_races_the_end_goes_with_it() {
+    let (broker, channel) = started().await;
+    queue(&channel, "q", QueueOptions::default()).await;
+    for _ in 0..50 {
+        let channel = broker.channel().expect("a channel");
+        let racing = channel.clone();
+        let racing = std::thread::spawn(move || racing.consume("q", &ConsumeOptions::prefetch(1)));
+        let declaring = channel.clone();
+        let declaring = std::thread::spawn(move || {
+            use futures_util::FutureExt as _;
+            let options = QueueOptions::exclusive();
+            drop(declaring.declare_queue("own", &options).now_or_never());
+        });
+        channel.close();
+        drop(racing.join().expect("it ends"));
+        declaring.join().expect("it ends");
+    }
+    let vhost = broker.server().broker().vhost(b"/").expect("the first one");
+    let left = vhost.queue(b"q").expect("it stays").depth();
+    assert_eq!(left.consumer_count, 0);
+    assert!(vhost.queue(b"own").is_none());
+    broker.shutdown().await.expect("a clean end");
+}

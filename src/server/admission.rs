@@ -1,10 +1,9 @@
 //! Who may connect: counts of connections, and of those that have not logged in yet.
 //!
-//! Owns: the counts of a server's listeners, and of logins that failed. A place is given back when its guard
-//! is dropped. When too many have not logged in, the one that came first loses its place to the one that comes: whoever
-//! is honest is done long before.
-//! Bounds: RELIABILITY section 6, "unauthenticated connections", "connections" and "failed logins"; the last for
-//! [`FAILED_ADDRESSES_MAX`] addresses.
+//! Owns: the counts of a server's listeners. A place is given back when its guard is dropped. When too many have not
+//! logged in, the one that came first loses its place to the one that comes: whoever is honest is done long before.
+//! Logins that failed are counted in `failed_logins.rs`.
+//! Bounds: RELIABILITY section 6, "unauthenticated connections" and "connections".
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -14,12 +13,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::failed_logins::FailedLogins;
 use crate::config::AdmissionSettings;
 
 /// The door of one listener.
 #[derive(Debug)]
 pub(super) struct Admission {
     counts: Mutex<Counts>,
+    failed: Arc<FailedLogins>,
 }
 
 #[derive(Debug)]
@@ -30,7 +31,6 @@ struct Counts {
     unauthenticated: BTreeMap<u64, Waiting>,
     next_number: u64,
     unauthenticated_by_address: HashMap<IpAddr, usize>,
-    failed_by_address: HashMap<IpAddr, Failed>,
 }
 
 /// A connection that has not logged in.
@@ -40,20 +40,6 @@ struct Waiting {
     /// Cancelled when it must go.
     eviction: CancellationToken,
 }
-
-/// Logins that failed from one address within a minute.
-#[derive(Debug)]
-struct Failed {
-    count: u32,
-    since: Instant,
-}
-
-/// Addresses whose failed logins are counted at once; beyond it those of others are not.
-const FAILED_ADDRESSES_MAX: usize = 10_000;
-/// How long failed logins count together.
-const FAILED_WINDOW: Duration = Duration::from_secs(60);
-/// How long connections wait from where too many failed.
-const FAILED_DELAY: Duration = Duration::from_secs(1);
 
 /// Why a connection is turned away.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -84,14 +70,20 @@ impl Admission {
                 unauthenticated: BTreeMap::new(),
                 next_number: 0,
                 unauthenticated_by_address: HashMap::new(),
-                failed_by_address: HashMap::new(),
             }),
+            failed: Arc::new(FailedLogins::new(settings.failed_logins_per_minute_max)),
         })
     }
 
     /// Takes other limits; who is in stays in.
     pub(super) fn set(&self, settings: &AdmissionSettings) {
         self.counts.lock().settings = settings.clone();
+        self.failed.set_limit(settings.failed_logins_per_minute_max);
+    }
+
+    /// Logins that failed, for whoever else lets users in.
+    pub(super) fn failed_logins(&self) -> &Arc<FailedLogins> {
+        &self.failed
     }
 
     /// Gives a place to a connection from `address`, or says why not.
@@ -154,39 +146,16 @@ impl Place {
         Ok(())
     }
 
-    /// A login failed. Those of this machine's own addresses are not counted: whoever is here has
-    /// other ways, and honest programs come from there too.
+    /// A login failed.
     pub(super) fn login_failed(&self, now: Instant) {
-        let Some(address) = self.address.filter(|address| !is_own(*address)) else {
-            return;
-        };
-        let failed = &mut self.admission.counts.lock().failed_by_address;
-        if failed.len() >= FAILED_ADDRESSES_MAX && !failed.contains_key(&address) {
-            failed.retain(|_, failed| now.duration_since(failed.since) < FAILED_WINDOW);
-            if failed.len() >= FAILED_ADDRESSES_MAX {
-                return;
-            }
+        if let Some(address) = self.address {
+            self.admission.failed.note(address, now);
         }
-        let entry = failed.entry(address).or_insert(Failed {
-            count: 0,
-            since: now,
-        });
-        if now.duration_since(entry.since) >= FAILED_WINDOW {
-            *entry = Failed {
-                count: 0,
-                since: now,
-            };
-        }
-        entry.count = entry.count.saturating_add(1);
     }
 
     /// How long the connection must wait before it is listened to.
     pub(super) fn delay(&self, now: Instant) -> Option<Duration> {
-        let counts = self.admission.counts.lock();
-        let failed = counts.failed_by_address.get(&self.address?)?;
-        let is_over = failed.count >= counts.settings.failed_logins_per_minute_max
-            && now.duration_since(failed.since) < FAILED_WINDOW;
-        is_over.then_some(FAILED_DELAY)
+        self.admission.failed.delay(self.address?, now)
     }
 
     /// The connection has logged in.
@@ -239,43 +208,9 @@ impl Counts {
     }
 }
 
-fn is_own(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Who fails too often is kept waiting, for a minute, and nobody else is.
-    #[test]
-    #[allow(clippy::disallowed_methods)]
-    fn failed_logins_are_counted_by_address() {
-        let settings = AdmissionSettings {
-            failed_logins_per_minute_max: 2,
-            ..AdmissionSettings::default()
-        };
-        let admission = Admission::new(&settings);
-        let place = |octets: [u8; 4]| admission.admit(IpAddr::from(octets)).expect("a place");
-        let (guesser, other, own) = (
-            place([203, 0, 113, 9]),
-            place([203, 0, 113, 8]),
-            place([127, 0, 0, 1]),
-        );
-        let begin = Instant::now();
-        for delay in [None, None, Some(FAILED_DELAY)] {
-            assert_eq!(guesser.delay(begin), delay);
-            guesser.login_failed(begin);
-            own.login_failed(begin);
-        }
-        assert_eq!((other.delay(begin), own.delay(begin)), (None, None));
-        let later = begin + FAILED_WINDOW;
-        assert_eq!(guesser.delay(later), None);
-        guesser.login_failed(later);
-        assert_eq!(guesser.delay(later), None);
-        guesser.login_failed(later);
-        assert_eq!(guesser.delay(later), Some(FAILED_DELAY));
-    }
 
     /// The oldest of those that have not logged in goes when one more comes, and whoever has logged in stays.
     // req: LIMIT-1

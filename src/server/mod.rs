@@ -10,6 +10,7 @@ mod alarm;
 mod connection;
 mod data_dir;
 pub mod early;
+pub(crate) mod failed_logins;
 pub(crate) mod inside;
 pub mod io_meter;
 mod leader;
@@ -53,6 +54,7 @@ use crate::session::SessionSettings;
 use admission::Admission;
 use alarm::AlarmWatch;
 use data_dir::DataDir;
+use failed_logins::FailedLogins;
 pub(crate) use inside::{Inside, InsideUpload};
 use io_meter::{Area, IoMeter};
 use listener::Listener;
@@ -569,6 +571,11 @@ impl ServerHandle {
     #[must_use]
     pub fn io_meter(&self) -> &Arc<IoMeter> {
         &self.meter
+    }
+
+    /// Logins that failed, by address.
+    pub(crate) fn failed_logins(&self) -> &Arc<FailedLogins> {
+        self.admission.failed_logins()
     }
 
     /// The AMQP connections.

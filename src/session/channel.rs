@@ -39,7 +39,7 @@ use super::transmit::Transmit;
 use super::tx::Transaction;
 use super::unsettled::Unsettled;
 use super::view::ChannelView;
-use super::{Action, UploadId};
+use super::{Action, UploadId, properties};
 
 use delivered::Delivered;
 pub(super) use repeating::Repeats;
@@ -245,13 +245,7 @@ impl Channel {
             }
             Progress::TooLarge { size_bytes } => {
                 let max = cx.rules.message_bytes_max.unwrap_or(u64::MAX);
-                Err(Failure::new(
-                    ReplyCode::PreconditionFailed,
-                    format_args!(
-                        "message size {size_bytes} is larger than configured max size {max}"
-                    ),
-                    MethodId::PUBLISH,
-                ))
+                Err(properties::too_large(size_bytes, max))
             }
         }
     }

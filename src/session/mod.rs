@@ -63,6 +63,7 @@ use transmit::Transmit;
 use view::Introduction;
 
 pub use events::Addresses;
+pub(crate) use properties::check_message;
 pub use tls::{PeerCertificate, TlsFacts};
 pub use transmit::{Chunk, ManifestPart, PayloadPart, STREAM_STEP_BYTES};
 pub use view::{ChannelView, SessionView};

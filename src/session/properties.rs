@@ -3,9 +3,10 @@
 //! Owns: the rules for `user-id`, `delivery-mode` and `expiration` with RabbitMQ's texts. `CC` and `BCC`
 //! are the broker's, who routes by them.
 
-use crate::amqp::header::PropertiesRef;
+use crate::amqp::field::ShortString;
+use crate::amqp::header::{ContentHeader, PropertiesRef};
 use crate::amqp::reply::ReplyCode;
-use crate::broker::User;
+use crate::broker::{User, Vhost};
 
 use super::failure::{Failure, MethodId};
 
@@ -13,6 +14,39 @@ use super::failure::{Failure, MethodId};
 const EXPIRATION_MS_MAX: u64 = 315_360_000_000;
 /// Who has this tag may publish in another's name.
 const IMPERSONATOR_TAG: &str = "impersonator";
+
+/// All of RabbitMQ's checks of a message, for one that comes another way than through frames: what a client would be
+/// told when its channel is closed for it.
+pub(crate) fn check_message(
+    header: &ContentHeader,
+    user: &User,
+    vhost: &Vhost,
+    message_bytes_max: Option<u64>,
+) -> Result<(), (ReplyCode, ShortString)> {
+    let told = |failure: Failure| (failure.code, failure.text);
+    if let Some(max) = message_bytes_max
+        && header.body_bytes > max
+    {
+        return Err(told(too_large(header.body_bytes, max)));
+    }
+    let properties = header
+        .properties_ref()
+        .map_err(|error| told(refuse(format_args!("{error}"))))?;
+    check_user_id(&properties, user).map_err(told)?;
+    check_time(&properties).map_err(told)?;
+    // RabbitMQ looks at CC and BCC before the delivery mode.
+    vhost
+        .check_keys(&header.raw, &properties)
+        .map_err(|error| told(Failure::broker(&error, MethodId::PUBLISH)))?;
+    check_delivery_mode(&properties).map_err(told)
+}
+
+/// A body over the limit.
+pub(super) fn too_large(size_bytes: u64, max_bytes: u64) -> Failure {
+    refuse(format_args!(
+        "message size {size_bytes} is larger than configured max size {max_bytes}"
+    ))
+}
 
 /// Refuses a message that claims to come from somebody else.
 #[inline]

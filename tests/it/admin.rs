@@ -278,7 +278,7 @@ fn definitions_move_from_one_broker_to_another() {
     let broken = json!({"queues": [{"name": "x", "vhost": "nowhere"}]});
     let (status, error) = other.ask("POST", "definitions", &broken);
     assert_eq!(status, 400);
-    assert_eq!(error["reason"], "queues: 'x': there is no vhost 'nowhere'");
+    assert_eq!(error["reason"], json!(["no_such_vhost", "nowhere"]));
 }
 
 /// Pages, columns, names and sorting, as KEDA and the page of RabbitMQ ask for them.
@@ -301,7 +301,11 @@ fn lists_come_in_pages() {
     let page = broker.get("queues/%2F?page=1&use_regex=true&name=%5Eq%5B12%5D%24&page_size=100");
     assert_eq!(page["filtered_count"], json!(2));
     let all = broker.get("queues//?name=q3&pagination=false&page=1");
-    assert_eq!(all.as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        all["items"].as_array().map(Vec::len),
+        Some(1),
+        "KEDA asks so"
+    );
     let (status, error) = broker.ask("GET", "queues?page=9&page_size=2", &Value::Null);
     assert_eq!(
         (status, error["error"].as_str()),
@@ -367,4 +371,79 @@ fn what_was_answered_outlives_the_process() {
     let broker = Managed { own, http };
     assert_eq!(broker.get("vhosts/kept")["tags"], json!(["a"]));
     assert_eq!(broker.get("queues/kept/q")["policy"], "p");
+}
+
+/// A message over HTTP is checked as one over AMQP, and refused with the same words.
+// req: MGMT-10
+#[test]
+fn messages_over_http_are_checked_as_over_amqp() {
+    let own = Own::start(|settings| settings.connection.message_bytes_max = Some(100));
+    let http = own.serve_http();
+    let broker = Managed { own, http };
+    let durable = json!({"durable": true});
+    assert_eq!(broker.status("PUT", "queues/%2F/q", &durable), 201);
+    let publish = |properties: Value, payload: &str| {
+        let message = json!({
+            "properties": properties, "routing_key": "q", "payload": payload, "payload_encoding": "string",
+        });
+        broker.ask("POST", "exchanges/%2F/amq.default/publish", &message)
+    };
+    let persistent = json!({"delivery_mode": 2, "expiration": "60000"});
+    assert_eq!(publish(persistent, "safe"), (200, json!({"routed": true})));
+    for (properties, payload, reason) in [
+        (
+            json!({}),
+            "x".repeat(101),
+            "message size 101 is larger than configured max size 100",
+        ),
+        (
+            json!({"expiration": "soon"}),
+            String::new(),
+            "invalid expiration 'soon': no_integer",
+        ),
+        (
+            json!({"delivery_mode": 3}),
+            String::new(),
+            "invalid message: {delivery_mode_unknown,3}",
+        ),
+        (
+            json!({"user_id": "eve"}),
+            String::new(),
+            "user_id property set to 'eve' but authenticated user was 'guest'",
+        ),
+    ] {
+        let (status, error) = publish(properties, &payload);
+        let expected = format!("406 PRECONDITION_FAILED - {reason}");
+        assert_eq!((status, error["reason"].as_str()), (400, Some(&*expected)));
+    }
+    let watermark = |share: f64| {
+        let body = json!({ "relative": share });
+        broker.status("POST", "warren/memory-watermark", &body)
+    };
+    assert_eq!(watermark(0.0), 204);
+    let (status, error) = publish(json!({}), "x");
+    assert_eq!((status, &error["reason"]), (503, &json!("low on memory")));
+    assert_eq!(watermark(0.9), 204);
+    assert_eq!(publish(json!({}), "x").0, 200);
+}
+
+/// A protected vhost cannot be deleted, also after a change of what is said of it, until it is not protected any more.
+// req: VHOST-1
+#[test]
+fn a_protected_vhost_stays() {
+    let broker = Managed::start();
+    assert_eq!(broker.status("PUT", "vhosts/v", &json!({})), 201);
+    let protection = "vhosts/v/deletion/protection";
+    assert_eq!(broker.status("POST", protection, &Value::Null), 204);
+    let details = json!({"description": "words", "metadata": {"tags": ["one"]}});
+    assert_eq!(broker.status("PUT", "vhosts/v", &details), 204);
+    let (status, error) = broker.ask("DELETE", "vhosts/v", &Value::Null);
+    assert_eq!(
+        (status, error["error"].as_str()),
+        (412, Some("precondition_failed"))
+    );
+    let vhost = broker.get("vhosts/v");
+    assert_eq!(vhost["metadata"]["protected_from_deletion"], json!(true));
+    assert_eq!(broker.status("DELETE", protection, &Value::Null), 204);
+    assert_eq!(broker.status("DELETE", "vhosts/v", &Value::Null), 204);
 }

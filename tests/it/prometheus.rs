@@ -87,3 +87,17 @@ fn a_setting_asks_for_a_login() {
     let line = "rabbitmq_auth_attempts_failed_total{protocol=\"http\"} 1";
     assert!(page.lines().any(|found| found == line));
 }
+
+/// Without Prometheus there are no pages, on no listener.
+// req: PROM-5
+#[test]
+fn a_setting_closes_the_pages() {
+    let own = Own::start(|_| {});
+    let http = own.serve_http_with(|settings| settings.prometheus.enabled = false);
+    for path in ["/metrics", "/metrics/per-object", "/metrics/detailed"] {
+        let (status, page) = get(http, path, Some("guest:guest"));
+        assert!(!page.contains("rabbitmq_queues"), "{path}: {status}");
+        assert_eq!(status, 404, "{path}");
+    }
+    assert_eq!(get(http, "/health", None).0, 200);
+}

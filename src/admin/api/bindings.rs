@@ -87,7 +87,8 @@ impl Bound {
 }
 
 fn properties_key(routing_key: &str, arguments: &FieldTable) -> String {
-    let key = convert::percent_encode(routing_key).replace('~', "%7E");
+    let key = convert::percent_encode(routing_key);
+    let key = key.replace('~', "%7E").replace("%20", "+");
     if arguments.is_empty() {
         return if key.is_empty() { "~".to_owned() } else { key };
     }
@@ -186,9 +187,14 @@ fn is_between(call: &Call, kind: ResourceKind, bound: &Bound) -> bool {
         && bound.destination == call.name("destination")
 }
 
+/// Between ends that are not there is nothing.
 fn list_between(call: &Call) -> Answer {
     let vhost = call.vhost()?;
-    let kind = ends(call, &vhost)?;
+    let kind = match call.name("kind") {
+        "q" => ResourceKind::Queue,
+        "e" => ResourceKind::Exchange,
+        _ => return Err(ApiError::not_found()),
+    };
     listed(call, &vhost, |bound| is_between(call, kind, bound))
 }
 
@@ -199,7 +205,7 @@ fn found(call: &Call, vhost: &Vhost) -> Result<Bound, ApiError> {
     let is_meant = |bound: &Bound| {
         let key = bound.properties_key();
         key == props
-            || convert::percent_decode(&key, convert::Plus::IsPlus).as_deref() == Some(props)
+            || convert::percent_decode(&key, convert::Plus::IsSpace).as_deref() == Some(props)
     };
     all(vhost)
         .find(|bound| is_between(call, kind, bound) && is_meant(bound))

@@ -10,11 +10,22 @@ impl From<Error> for ApiError {
         let reason = error.to_string();
         match error.reply_code() {
             ReplyCode::NotFound => Self::missing(reason),
-            ReplyCode::AccessRefused => Self::not_authorised(format!("ACCESS_REFUSED - {reason}")),
+            ReplyCode::AccessRefused => Self::access_refused(),
             ReplyCode::InternalError => Self::storage(reason),
+            ReplyCode::NotImplemented => {
+                let code = ReplyCode::NotImplemented.number();
+                Self::bad_request(format!("{code} {reason}"))
+            }
+            ReplyCode::CommandInvalid => match error {
+                Error::UnknownExchangeType { kind } => {
+                    Self::bad_request(format!("invalid exchange type '{kind}'"))
+                }
+                _ => Self::bad_request(reason),
+            },
             _ => match error {
                 Error::VhostNotFound { .. } => Self::missing("vhost_not_found"),
-                Error::VhostAccessRefused { .. } => Self::not_authorised(reason),
+                Error::VhostAccessRefused { .. } => Self::access_refused(),
+                Error::VhostProtected { .. } => Self::precondition_failed(reason),
                 _ => Self::bad_request(reason),
             },
         }

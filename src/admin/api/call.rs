@@ -10,12 +10,9 @@ use base64::Engine as _;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::broker::{
-    AUDIT, Broker, Connection, LoginProtocol, Name, Origin, User, Vhost, Waker, Wakes,
-};
-use crate::server::slowly;
+use crate::broker::{Broker, Connection, Name, User, Vhost, Waker, Wakes};
 
-use super::super::logins::LoginPlace;
+use super::super::logins::{Logins, Refused};
 use super::error::ApiError;
 use super::{Api, Level, Names};
 
@@ -26,34 +23,34 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Checks name and password of basic authentication.
-    pub(super) fn log_in(
-        broker: &Broker,
+    /// Checks name and password of basic authentication, or a token.
+    pub(super) async fn log_in(
+        logins: &Logins,
         headers: &HeaderMap,
         from: SocketAddr,
     ) -> Result<Self, ApiError> {
         let Some((name, password)) = credentials_of(headers) else {
             return Err(ApiError::no_login());
         };
-        let origin = match from.ip().to_canonical().is_loopback() {
-            true => Origin::Loopback,
-            false => Origin::Remote,
-        };
-        let checked = slowly(|| {
-            let _place = LoginPlace::take()?;
-            Some(broker.users().authenticate(&name, &password, origin))
-        });
-        let result = checked.ok_or_else(ApiError::too_many_logins)?;
-        broker
-            .statistics()
-            .login_attempted(LoginProtocol::Http, &result);
-        match result {
+        Self::admit(logins.check(&name, &password, from).await)
+    }
+
+    /// Checks a name and a password that came another way.
+    pub(super) async fn check_login(
+        logins: &Logins,
+        name: &str,
+        password: &str,
+        from: SocketAddr,
+    ) -> Result<Self, ApiError> {
+        let checked = logins.check(name.as_bytes(), password.as_bytes(), from);
+        Self::admit(checked.await)
+    }
+
+    fn admit(checked: Result<Arc<User>, Refused>) -> Result<Self, ApiError> {
+        match checked {
             Ok(user) => Ok(Self { user }),
-            Err(error) => {
-                let user = String::from_utf8_lossy(&name);
-                tracing::warn!(target: AUDIT, %user, %from, %error, "HTTP login refused");
-                Err(ApiError::login_failed())
-            }
+            Err(Refused::Busy) => Err(ApiError::too_many_logins()),
+            Err(Refused::Wrong) => Err(ApiError::login_failed()),
         }
     }
 
@@ -119,6 +116,8 @@ pub(super) struct Call {
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
     pub(super) now: Instant,
+    /// Where it comes from.
+    pub(super) from: SocketAddr,
 }
 
 /// A connection in the caller's name that gets no deliveries.
@@ -169,10 +168,18 @@ impl Call {
         })
     }
 
-    /// Vhosts that the caller may look at: all for those who watch, else those it has a right in.
+    /// Vhosts into which the caller may look: all for administrators, else those it has a right in.
     pub(super) fn visible_vhosts(&self) -> Vec<Arc<Vhost>> {
         let vhosts = self.broker().vhosts().into_iter();
         vhosts.filter(|vhost| self.sees(vhost.name())).collect()
+    }
+
+    /// Vhosts that the caller may know of: all for those who watch, else those into which it may look.
+    pub(super) fn known_vhosts(&self) -> Vec<Arc<Vhost>> {
+        match self.may(Level::Monitoring) {
+            true => self.broker().vhosts(),
+            false => self.visible_vhosts(),
+        }
     }
 
     fn sees(&self, vhost: &Name) -> bool {
@@ -181,21 +188,23 @@ impl Call {
             call.user()
                 .is_ok_and(|user| users.authorize_vhost(user, vhost))
         };
-        self.may(Level::Monitoring) || has_right(self)
+        self.may(Level::Administrator) || has_right(self)
     }
 
     /// Refuses a route about a vhost that the caller may not look at.
     // req: MGMT-2
-    pub(super) fn check_vhost(&self) -> Result<(), ApiError> {
+    pub(super) fn check_vhost(&self, level: Level) -> Result<(), ApiError> {
         if self.caller.is_none() || !self.names.contains_key("vhost") {
             return Ok(());
         }
         let vhost = self.broker_name("vhost")?;
-        if self.may(Level::Administrator) || self.sees(&vhost) {
+        if self.sees(&vhost) {
             return Ok(());
         }
-        let reason = "User not authorised to access virtual host";
-        Err(ApiError::not_authorised(reason))
+        Err(ApiError::not_authorised(match level {
+            Level::Policymaker => "User not authorised to access object",
+            _ => "User not authorised to access virtual host",
+        }))
     }
 
     /// A connection to the path's vhost in the caller's name, for what AMQP has a call for.
@@ -258,9 +267,7 @@ pub(super) fn flag(object: &Map<String, Value>, key: &str) -> Result<bool, ApiEr
         Some(Value::Bool(flag)) => Ok(*flag),
         Some(Value::String(text)) if text == "true" => Ok(true),
         Some(Value::String(text)) if text == "false" => Ok(false),
-        Some(other) => Err(ApiError::bad_request(format!(
-            "{key} is not a boolean: {other}"
-        ))),
+        Some(other) => Err(ApiError::bad_term("not_boolean", other.clone())),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::session::ChannelView;
 use super::call::Call;
 use super::connections::{Seen, visible};
 use super::error::ApiError;
-use super::{Answer, Level, Route, json as convert, paging, slow_route};
+use super::{Answer, Level, Route, json as convert, paging, queues, slow_route};
 
 pub(super) const ROUTES: &[Route] = &[
     slow_route(Method::GET, "/channels", Level::Management, list),
@@ -58,6 +58,9 @@ fn describe(call: &Call, seen: &Seen, channel: &ChannelView) -> Value {
         "messages_unconfirmed": channel.unconfirmed_count,
         "messages_uncommitted": 0,
         "acks_uncommitted": 0,
+        "reductions": 0,
+        "reductions_details": { "rate": 0.0 },
+        "garbage_collection": queues::no_garbage(),
         "message_stats": publishes(&channel.published),
         "connection_details": {
             "name": entry.name(),
@@ -126,6 +129,8 @@ fn get(call: &Call) -> BoxFuture<'_, Answer> {
                 Some(consumer(call, &state, Some((seen, channel))))
             });
             object.insert("consumer_details".to_owned(), consumers.collect());
+            object.insert("deliveries".to_owned(), json!([]));
+            object.insert("publishes".to_owned(), json!([]));
         }
         paging::one(call, object)
     }
@@ -137,12 +142,24 @@ pub(super) fn is_single_active(state: &ConsumerState) -> bool {
     state.activity == Activity::SingleActive
 }
 
+/// A queue's consumers, each with its channel, as far as one of these connections has it.
+pub(super) fn consumers_at(call: &Call, states: &[ConsumerState], seen: &[Seen]) -> Value {
+    let mut places = HashMap::new();
+    for seen in seen {
+        for channel in &seen.1.channels {
+            let held = channel.consumers.iter().map(Arc::as_ptr);
+            places.extend(held.map(|held| (held, (seen, channel))));
+        }
+    }
+    let described = states.iter().map(|state| {
+        let of = places.get(&Arc::as_ptr(&state.consumer)).copied();
+        consumer(call, state, of)
+    });
+    described.collect()
+}
+
 /// A consumer as its queue sees it, with its channel where that is known.
-pub(super) fn consumer(
-    call: &Call,
-    state: &ConsumerState,
-    of: Option<(&Seen, &ChannelView)>,
-) -> Value {
+fn consumer(call: &Call, state: &ConsumerState, of: Option<(&Seen, &ChannelView)>) -> Value {
     let held = &state.consumer;
     let (activity, is_active) = match state.activity {
         Activity::SingleActive => ("single_active", true),

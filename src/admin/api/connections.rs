@@ -15,7 +15,7 @@ use crate::session::SessionView;
 
 use super::call::Call;
 use super::error::ApiError;
-use super::{Answer, Level, Reply, Route, channels, json as convert, paging, slow_route};
+use super::{Answer, Level, Reply, Route, channels, json as convert, paging, queues, slow_route};
 
 pub(super) const ROUTES: &[Route] = &[
     slow_route(Method::GET, "/connections", Level::Management, list),
@@ -114,6 +114,10 @@ fn describe(call: &Call, (entry, view): &Seen) -> Value {
         "send_oct_details": no_rate,
         "send_cnt": traffic.writes,
         "send_pend": 0,
+        "reductions": 0,
+        "reductions_details": no_rate,
+        "garbage_collection": queues::no_garbage(),
+        "user_provided_name": provided_name(view),
         "ssl": view.tls.is_some(),
         "ssl_cipher": tls.map(|tls| &tls.cipher),
         "ssl_hash": tls.map(|tls| &tls.hash),
@@ -123,6 +127,13 @@ fn describe(call: &Call, (entry, view): &Seen) -> Value {
         "peer_cert_subject": peer.map(|peer| &peer.subject),
         "peer_cert_validity": peer.map(|peer| &peer.validity),
     })
+}
+
+/// What the client calls the connection, if it does.
+fn provided_name(view: &SessionView) -> Value {
+    let name = view.client_properties.get("connection_name");
+    let name = name.as_ref().and_then(|name| name.as_str());
+    name.map_or(Value::Null, Value::from)
 }
 
 async fn listed(call: &Call, is_meant: impl Fn(&SessionView) -> bool) -> Answer {
@@ -154,10 +165,30 @@ fn list_of_vhost(call: &Call) -> BoxFuture<'_, Answer> {
 fn get(call: &Call) -> BoxFuture<'_, Answer> {
     async {
         let seen = find(call).await?;
-        paging::one(call, describe(call, &seen))
+        let mut object = describe(call, &seen);
+        // RabbitMQ has empty texts here and nulls in lists.
+        if let Value::Object(object) = &mut object {
+            for field in OF_TLS {
+                if let Some(value) = object.get_mut(field).filter(|value| value.is_null()) {
+                    *value = "".into();
+                }
+            }
+        }
+        paging::one(call, object)
     }
     .boxed()
 }
+
+/// What is known of a connection over TLS only.
+const OF_TLS: [&str; 7] = [
+    "ssl_cipher",
+    "ssl_hash",
+    "ssl_key_exchange",
+    "ssl_protocol",
+    "peer_cert_issuer",
+    "peer_cert_subject",
+    "peer_cert_validity",
+];
 
 fn channels_of(call: &Call) -> BoxFuture<'_, Answer> {
     async {

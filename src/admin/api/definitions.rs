@@ -11,6 +11,7 @@ use crate::broker::policy::PolicyKind;
 use crate::broker::{Durability, Exchange, Vhost};
 
 use super::call::Call;
+use super::error::ApiError;
 use super::{
     Answer, Level, Reply, Route, import, json as convert, overview, parameters, permissions,
     policies, queues, route, slow_route, users, vhosts,
@@ -27,7 +28,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(
         Method::GET,
         "/definitions/{vhost}",
-        Level::Policymaker,
+        Level::Administrator,
         export_vhost,
     ),
     slow_route(
@@ -40,7 +41,7 @@ pub(super) const ROUTES: &[Route] = &[
 
 /// Whether objects say which vhost they are of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Named {
+pub(super) enum Named {
     Yes,
     No,
 }
@@ -129,7 +130,7 @@ fn export_policies(vhost: &Vhost, named: Named) -> Vec<Value> {
 }
 
 /// Parameters, and what RabbitMQ keeps as parameters: operator policies and limits.
-fn export_parameters(call: &Call, vhost: &Vhost, named: Named) -> Vec<Value> {
+pub(super) fn export_parameters(call: &Call, vhost: &Vhost, named: Named) -> Vec<Value> {
     let all = call.broker().parameters().all();
     let own = all
         .iter()
@@ -215,12 +216,7 @@ fn export(call: &Call) -> Answer {
         "parameters",
         each(&|vhost| export_parameters(call, vhost, Named::Yes)),
     );
-    let all = broker.parameters().all();
-    let global = all.iter().filter(|parameter| parameter.vhost.is_none());
-    put(
-        "global_parameters",
-        global.map(parameters::describe).collect(),
-    );
+    put("global_parameters", parameters::global(call).into());
     put(
         "policies",
         each(&|vhost| export_policies(vhost, Named::Yes)),
@@ -238,7 +234,8 @@ fn export(call: &Call) -> Answer {
 }
 
 fn export_vhost(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
+    let vhost = call.vhost();
+    let vhost = vhost.map_err(|_| ApiError::bad_request("vhost_not_found"))?;
     let mut object = head(call);
     let mut put = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
     put("rabbitmq_definition_format", "single_virtual_host".into());
@@ -247,16 +244,22 @@ fn export_vhost(call: &Call) -> Answer {
         "parameters",
         export_parameters(call, &vhost, Named::No).into(),
     );
-    put("policies", export_policies(&vhost, Named::No).into());
+    // RabbitMQ names the vhost of policies here too.
+    put("policies", export_policies(&vhost, Named::Yes).into());
     put("queues", export_queues(&vhost, Named::No).into());
     put("exchanges", export_exchanges(&vhost, Named::No).into());
     put("bindings", export_bindings(&vhost, Named::No).into());
     tagged(object)
 }
 
+fn document(call: &Call) -> Result<Map<String, Value>, ApiError> {
+    let document = call.object();
+    document.map_err(|_| ApiError::bad_request("failed_to_parse_json"))
+}
+
 fn import_all(call: &Call) -> BoxFuture<'_, Answer> {
     async {
-        let document = call.object()?;
+        let document = document(call)?;
         import::import(call, None, &document)?;
         Ok(Reply::NoContent)
     }
@@ -266,7 +269,7 @@ fn import_all(call: &Call) -> BoxFuture<'_, Answer> {
 fn import_vhost(call: &Call) -> BoxFuture<'_, Answer> {
     async {
         let vhost = call.vhost()?;
-        let document = call.object()?;
+        let document = document(call)?;
         import::import(call, Some(&vhost), &document)?;
         Ok(Reply::NoContent)
     }

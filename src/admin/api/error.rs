@@ -1,5 +1,7 @@
 //! Answers that are errors: a code and RabbitMQ's `{"error":..., "reason":...}`.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::{Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -9,7 +11,10 @@ use serde_json::{Value, json};
 pub(super) struct ApiError {
     status: StatusCode,
     error: String,
-    reason: String,
+    /// A text; or a list, where RabbitMQ shows one of its terms.
+    reason: Value,
+    /// Methods that a path knows.
+    allow: Option<String>,
     /// Whether a browser is to ask for name and password.
     asks_for_login: bool,
     has_body: bool,
@@ -20,7 +25,8 @@ impl ApiError {
         Self {
             status,
             error: error.to_owned(),
-            reason: reason.into(),
+            reason: Value::String(reason.into()),
+            allow: None,
             asks_for_login: false,
             has_body: true,
         }
@@ -29,6 +35,14 @@ impl ApiError {
     /// 400
     pub(super) fn bad_request(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", reason)
+    }
+
+    /// 400 with a word and what it is about, which RabbitMQ shows as a list.
+    pub(super) fn bad_term(word: &str, about: impl Into<Value>) -> Self {
+        Self {
+            reason: json!([word, about.into()]),
+            ..Self::bad_request("")
+        }
     }
 
     /// 400 with an error word of its own.
@@ -61,6 +75,21 @@ impl ApiError {
         }
     }
 
+    /// 401 for what the broker refuses: another login would not help, so none is asked for.
+    pub(super) fn access_refused() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "not_authorised",
+            "Access refused.",
+        )
+    }
+
+    /// 403 for what a browser sends for a page of another site.
+    pub(super) fn of_another_site() -> Self {
+        let reason = "a page of another site asks for this";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", reason)
+    }
+
     /// 404 for what is not there.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "Object Not Found", "Not Found")
@@ -71,16 +100,25 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", reason)
     }
 
-    /// 405
-    pub(super) fn method_not_allowed() -> Self {
-        let reason = "this path does not know the method";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", reason)
+    /// 405, with the methods that the path knows.
+    pub(super) fn method_not_allowed(allow: String) -> Self {
+        Self {
+            has_body: false,
+            allow: Some(allow),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "")
+        }
     }
 
     /// 408
     pub(super) fn too_slow() -> Self {
         let reason = "the body did not come in time";
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", reason)
+    }
+
+    /// 412
+    pub(super) fn precondition_failed(reason: impl Into<String>) -> Self {
+        let status = StatusCode::PRECONDITION_FAILED;
+        Self::new(status, "precondition_failed", reason)
     }
 
     /// 413
@@ -104,6 +142,15 @@ impl ApiError {
         )
     }
 
+    /// 503 while an alarm is on, with the reason that publishers over AMQP are told.
+    pub(super) fn short_of(reason: &str) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "service_unavailable",
+            reason,
+        )
+    }
+
     pub(super) fn too_many_logins() -> Self {
         let reason = "too many passwords are being checked; ask again in a moment";
         Self::new(
@@ -114,8 +161,16 @@ impl ApiError {
     }
 
     /// Why, for whoever reports several.
-    pub(super) fn reason(&self) -> &str {
-        &self.reason
+    pub(super) fn reason(&self) -> Cow<'_, str> {
+        match &self.reason {
+            Value::String(reason) => Cow::Borrowed(reason),
+            term => Cow::Owned(term.to_string()),
+        }
+    }
+
+    /// Whether the reason is one of RabbitMQ's terms, which tools compare as a whole.
+    pub(super) fn is_term(&self) -> bool {
+        self.reason.is_array()
     }
 
     fn body(&self) -> Value {
@@ -130,6 +185,9 @@ impl ApiError {
             response
                 .headers_mut()
                 .insert(header::CONTENT_TYPE, super::JSON);
+        }
+        if let Some(allow) = self.allow.and_then(|allow| allow.parse().ok()) {
+            response.headers_mut().insert(header::ALLOW, allow);
         }
         if self.asks_for_login {
             response

@@ -3,7 +3,7 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::broker::{Durability, Exchange, ExchangeDeclare, ExchangeDelete, Vhost};
+use crate::broker::{Durability, Exchange, ExchangeCounts, ExchangeDeclare, ExchangeDelete, Vhost};
 
 use super::call::{Call, flag, text};
 use super::error::ApiError;
@@ -78,7 +78,26 @@ fn describe(vhost: &Vhost, exchange: &Exchange) -> Value {
         "internal": exchange.is_internal(),
         "arguments": convert::from_table(exchange.arguments()),
         "policy": policies::name_of(policy.policy.as_ref()),
-        "user_who_performed_action": "rmq-internal",
+        "user_who_performed_action": maker(exchange),
+        "message_stats": message_stats(&exchange.counts()),
+    })
+}
+
+/// Who made it is not kept; what is there without being declared nobody made.
+fn maker(exchange: &Exchange) -> &'static str {
+    let name = exchange.name().as_bytes();
+    match name.is_empty() || name.starts_with(b"amq.") {
+        true => "rmq-internal",
+        false => "unknown",
+    }
+}
+
+/// What came to the exchange and what went from it; no rates are kept of it.
+fn message_stats(counts: &ExchangeCounts) -> Value {
+    let no_rate = json!({ "rate": 0.0 });
+    json!({
+        "publish_in": counts.came, "publish_in_details": no_rate,
+        "publish_out": counts.went, "publish_out_details": no_rate,
     })
 }
 
@@ -144,11 +163,9 @@ fn to(call: &Call) -> Answer {
     bindings_of(call, bindings::End::Destination)
 }
 
+/// An exchange that is not there has none.
 fn bindings_of(call: &Call, end: bindings::End) -> Answer {
     let vhost = call.vhost()?;
     let name = call.exchange_name("name");
-    vhost
-        .exchange(name.as_bytes())
-        .ok_or_else(ApiError::not_found)?;
     bindings::list_of_exchange(call, &vhost, name, end)
 }

@@ -161,7 +161,7 @@ fn port_listener(call: &Call) -> Answer {
     let port: u16 = call
         .name("port")
         .parse()
-        .map_err(|_| ApiError::bad_request("invalid port"))?;
+        .map_err(|_| ApiError::bad_request("Invalid port"))?;
     let mut ports = call
         .api
         .facts
@@ -195,7 +195,7 @@ fn protocol_listener(call: &Call) -> Answer {
     };
     let listeners = &call.api.facts.listeners;
     if listeners.iter().any(|(protocol, _)| *protocol == known) {
-        return Ok(Reply::Json(json!({ "status": "ok", "protocol": wanted })));
+        return Ok(Reply::Json(json!({ "status": "ok", "protocol": known })));
     }
     let protocols: Vec<_> = listeners.iter().map(|(protocol, _)| *protocol).collect();
     Ok(Reply::Unhealthy(json!({
@@ -216,8 +216,9 @@ fn certificates(call: &Call) -> Answer {
         "years" => Some(365),
         _ => None,
     };
-    let (Ok(within), Some(days_each)) = (within, days_each) else {
-        let reason = "Time unit not recognised or invalid expiration";
+    let within = within.map_err(|_| ApiError::bad_request("Invalid expiration value."))?;
+    let Some(days_each) = days_each else {
+        let reason = "Time unit not recognised. Supported units: days, weeks, months, years.";
         return Err(ApiError::bad_request(reason));
     };
     let Some(tls) = &call.api.tls else {

@@ -15,7 +15,7 @@ use crate::broker::{BindingRequest, Connection, ExchangeDeclare, Parameter, Queu
 use super::call::{Call, flag, text, to_name};
 use super::error::ApiError;
 use super::limits::{self, Subject};
-use super::{json as convert, permissions, policies, users, vhosts};
+use super::{json as convert, parameters, permissions, policies, users, vhosts};
 
 type Object = Map<String, Value>;
 
@@ -47,6 +47,10 @@ pub(super) fn import(
             permissions::put_topic_permissions(call, &user, &vhost, entry).map(|_| ())
         })?;
         each(document, "global_parameters", |parameter| {
+            // What another cluster is called by its machines is not for this one.
+            if text(parameter, "name")? == parameters::CLUSTER_ID {
+                return Ok(());
+            }
             put_parameter(call, None, "", parameter)
         })?;
     }
@@ -55,7 +59,7 @@ pub(super) fn import(
         None => {
             let name = text(object, "vhost")?;
             let vhost = call.broker().vhost(name.as_bytes());
-            vhost.ok_or_else(|| ApiError::bad_request(format!("there is no vhost '{name}'")))
+            vhost.ok_or_else(|| ApiError::bad_term("no_such_vhost", name))
         }
     };
     each(document, "parameters", |parameter| {
@@ -129,6 +133,9 @@ fn each(
             )));
         };
         import(object).map_err(|error| {
+            if error.is_term() {
+                return error;
+            }
             let name = object.get("name").and_then(Value::as_str).unwrap_or("?");
             ApiError::bad_request(format!("{key}: '{name}': {}", error.reason()))
         })?;

@@ -29,16 +29,11 @@ pub(super) const ROUTES: &[Route] = &[
         Level::Administrator,
         delete_vhost,
     ),
-    route(
-        Method::GET,
-        "/user-limits",
-        Level::Administrator,
-        list_users,
-    ),
+    route(Method::GET, "/user-limits", Level::Management, list_users),
     route(
         Method::GET,
         "/user-limits/{user}",
-        Level::Administrator,
+        Level::Management,
         list_user,
     ),
     route(
@@ -85,9 +80,11 @@ pub(super) fn set(
     };
     let Some(number) = value.as_number().and_then(convert::integer) else {
         let term = convert::to_policy(value);
-        return Err(ApiError::bad_request(format!(
-            "Validation failed\n\n{name} should be a number, actually was {term}\n"
-        )));
+        let problem = format!("{name} should be a number, actually was {term}");
+        return Err(ApiError::bad_request(match subject {
+            Subject::Vhost => format!("Validation failed\n\n{problem}\n"),
+            Subject::User => problem,
+        }));
     };
     *place = u64::try_from(number).ok();
     Ok(())
@@ -129,7 +126,15 @@ fn put_vhost(call: &Call) -> Answer {
     change_vhost(call, &value(call)?)
 }
 
+/// A limit that there is not is none already.
+fn is_limit(call: &Call) -> bool {
+    ["max-connections", "max-queues", "max-channels"].contains(&call.name("limit"))
+}
+
 fn delete_vhost(call: &Call) -> Answer {
+    if !is_limit(call) {
+        return call.vhost().map(|_| Reply::NoContent);
+    }
     change_vhost(call, &Value::from(-1))
 }
 
@@ -154,7 +159,8 @@ fn list_user(call: &Call) -> Answer {
 fn change_user(call: &Call, value: &Value) -> Answer {
     let users = call.broker().users();
     let name = call.name("user").as_bytes();
-    let user = users.user(name).ok_or_else(ApiError::not_found)?;
+    let user = users.user(name);
+    let user = user.ok_or_else(|| ApiError::bad_term("no_such_user", call.name("user")))?;
     let mut limits = user.limits().clone();
     set(&mut limits, Subject::User, call.name("limit"), value)?;
     match users.put_user_limits(name, limits)? {
@@ -168,5 +174,8 @@ fn put_user(call: &Call) -> Answer {
 }
 
 fn delete_user(call: &Call) -> Answer {
+    if !is_limit(call) {
+        return Ok(Reply::NoContent);
+    }
     change_user(call, &Value::from(-1))
 }

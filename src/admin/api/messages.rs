@@ -3,22 +3,30 @@
 //! Bounds: [`MESSAGES_MAX`] messages of one answer, [`ANSWER_BYTES_MAX`] of their bodies. Content in the payload
 //! store shows as its id and size: nobody reads ten gigabytes in a page.
 
+use std::sync::Arc;
+
 use axum::http::Method;
 use base64::Engine as _;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
+use crate::amqp::field::ShortString;
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader};
+use crate::amqp::reply::ReplyCode;
 use crate::broker::{
-    AckMode, Body, BodyRef, Get, Message, Peek, Publish, PublishOutcome, Publisher, Settle,
+    AckMode, Body, BodyRef, Get, Message, Peek, Publish, PublishOutcome, Publisher, Settle, Vhost,
 };
+use crate::journal::Lsn;
+use crate::session::check_message;
 
 use super::call::{Call, text};
 use super::error::ApiError;
-use super::{Answer, Level, Reply, Route, json as convert, route};
+use super::{Answer, Level, Reply, Route, json as convert, route, slow_route};
 
 pub(super) const ROUTES: &[Route] = &[
-    route(
+    slow_route(
         Method::POST,
         "/exchanges/{vhost}/{name}/publish",
         Level::Management,
@@ -43,48 +51,58 @@ const MESSAGES_MAX: usize = 1_000;
 /// Bodies of one answer, in bytes; no more messages are taken beyond it.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
-fn publish(call: &Call) -> Answer {
+/// Publishes one message; the answer comes when a confirm would.
+// req: MGMT-10
+fn publish(call: &Call) -> BoxFuture<'_, Answer> {
+    async {
+        let (is_routed, wait_for) = publish_one(call)?;
+        if let Some(wait_for) = wait_for {
+            let mut durable = call.api.durable.clone();
+            let reached = durable.wait_for(|durable| durable.0 >= wait_for.0).await;
+            reached.map_err(|_| ApiError::stopping())?;
+        }
+        Ok(Reply::Json(json!({ "routed": is_routed })))
+    }
+    .boxed()
+}
+
+/// Publishes; gives whether a queue took it, and where the journal has it.
+fn publish_one(call: &Call) -> Result<(bool, Option<Lsn>), ApiError> {
     let keys = ["properties", "routing_key", "payload", "payload_encoding"];
     let object = call.object_with(&keys)?;
-    let vhost = call.vhost()?;
+    let vhost = vhost_or_refused(call)?;
     let properties = match object.get("properties") {
         Some(Value::Object(properties)) => convert::to_properties(properties)?,
         // As some clients write an empty object.
         Some(Value::Array(array)) if array.is_empty() => convert::to_properties(&Map::new())?,
         _ => return Err(ApiError::bad_request("properties are not an object")),
     };
-    let payload = text(&object, "payload")?;
+    let payload = object.get("payload").and_then(Value::as_str);
+    let payload = payload.ok_or_else(|| ApiError::bad_request("payload_not_string"))?;
     let body = match text(&object, "payload_encoding")? {
         "string" => Bytes::copy_from_slice(payload.as_bytes()),
         "base64" => {
             let decoded = base64::engine::general_purpose::STANDARD.decode(payload);
-            Bytes::from(decoded.map_err(|_| ApiError::bad_request("the payload is not base64"))?)
+            Bytes::from(decoded.map_err(|_| ApiError::bad_term("not_base64", payload))?)
         }
-        other => {
-            let reason = format!("unsupported encoding: {other}");
-            return Err(ApiError::bad_request(reason));
-        }
+        other => return Err(ApiError::bad_term("unsupported_encoding", other)),
     };
     let routing_key = text(&object, "routing_key")?;
     if routing_key.len() > crate::broker::limits::NAME_BYTES_MAX {
         return Err(ApiError::bad_request("a routing key may have 255 bytes"));
     }
-    let user = call.user()?;
-    if let Some(claimed) = &properties.user_id
-        && claimed.as_bytes() != user.name().as_bytes()
-        && !user.has_tag("impersonator")
-    {
-        return Err(ApiError::bad_request(format!(
-            "406 PRECONDITION_FAILED - user_id property set to '{claimed}' but authenticated user was '{}'",
-            user.name()
-        )));
-    }
-    let connection = call.connect()?;
     let content = ContentHeader {
         class_id: CLASS_ID_BASIC,
         body_bytes: body.len() as u64,
         raw: properties.encode(),
     };
+    // RabbitMQ lets these pass; here memory and disk stay within their bounds whatever clients do.
+    if let Some(reason) = call.broker().alarms().reason() {
+        return Err(ApiError::short_of(reason));
+    }
+    let checked = check_message(&content, call.user()?, &vhost, call.api.message_bytes_max());
+    checked.map_err(|(code, text)| refused_publish(code, &text))?;
+    let connection = call.connect()?;
     let properties = content
         .properties_ref()
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
@@ -100,20 +118,25 @@ fn publish(call: &Call) -> Answer {
         vhost.publish(&connection, publisher, publish, call.now, wakes)
     });
     match published {
-        Ok(published) => {
-            let routed = match published.outcome {
-                PublishOutcome::Routed { .. } => true,
-                PublishOutcome::Rejected | PublishOutcome::Unroutable => false,
-            };
-            Ok(Reply::Json(json!({ "routed": routed })))
-        }
-        // RabbitMQ shows what its channel was closed with.
+        Ok(published) => Ok(match published.outcome {
+            PublishOutcome::Routed { wait_for } => (true, wait_for),
+            PublishOutcome::Rejected | PublishOutcome::Unroutable => (false, None),
+        }),
         Err(error) => {
             let code = error.reply_code();
-            let reason = format!("{} {} - {error}", code.number(), code.name());
-            Err(ApiError::bad_request(reason))
+            Err(refused_publish(code, &code.text(&error)))
         }
     }
+}
+
+/// RabbitMQ opens the vhost before it looks at anything in it, and tells no more of one that is not there.
+fn vhost_or_refused(call: &Call) -> Result<Arc<Vhost>, ApiError> {
+    call.vhost().map_err(|_| ApiError::access_refused())
+}
+
+/// RabbitMQ shows what its channel was closed with.
+fn refused_publish(code: ReplyCode, text: &ShortString) -> ApiError {
+    ApiError::bad_request(format!("{} {text}", code.number()))
 }
 
 /// How bodies are to be shown.
@@ -127,9 +150,15 @@ impl Shown {
         let as_base64 = match text(object, "encoding")? {
             "auto" | "" => false,
             "base64" => true,
-            _ => return Err(ApiError::bad_request("encoding is not auto or base64")),
+            _ => {
+                let reason = "Unsupported encoding. Please use auto or base64.";
+                return Err(ApiError::bad_request(reason));
+            }
         };
-        let truncate = object.get("truncate").and_then(Value::as_u64);
+        let truncate = object.get("truncate").and_then(|bytes| match bytes {
+            Value::String(text) => text.parse().ok(),
+            bytes => bytes.as_u64(),
+        });
         let truncate = truncate.and_then(|bytes| usize::try_from(bytes).ok());
         Ok(Self {
             as_base64,
@@ -179,14 +208,24 @@ impl Shown {
     }
 }
 
+/// How many are asked for. RabbitMQ counts down to 0, so that below it there are as many as may be.
 fn count(object: &Map<String, Value>) -> Result<usize, ApiError> {
-    let count = object.get("count").and_then(|count| match count {
-        Value::Number(number) => number.as_u64(),
+    let asked = object.get("count").unwrap_or(&Value::Null);
+    let count = match asked {
+        Value::Number(number) => number.as_f64(),
         Value::String(text) => text.parse().ok(),
         _ => None,
-    });
-    let count = count.and_then(|count| usize::try_from(count).ok());
-    let count = count.ok_or_else(|| ApiError::bad_request("count is not a number"))?;
+    };
+    let count = count.ok_or_else(|| ApiError::bad_term("not_integer", asked.clone()))?;
+    if count < 0.0 {
+        return Ok(MESSAGES_MAX);
+    }
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not below 0, and beyond the largest it is the largest"
+    )]
+    let count = count.ceil() as usize;
     Ok(count.min(MESSAGES_MAX))
 }
 
@@ -203,9 +242,13 @@ fn get(call: &Call) -> Answer {
         other => return Err(ApiError::bad_request(format!("unknown ackmode {other}"))),
     };
     let (shown, count) = (Shown::of(&object)?, count(&object)?);
-    let vhost = call.vhost()?;
+    let vhost = vhost_or_refused(call)?;
     let name = call.name("name").as_bytes();
-    vhost.queue(name).ok_or_else(ApiError::not_found)?;
+    if vhost.queue(name).is_none() {
+        let (name, vhost) = (call.name("name"), vhost.name());
+        let reason = format!("NOT_FOUND - no queue '{name}' in vhost '{vhost}'");
+        return Err(ApiError::missing(reason));
+    }
     let connection = call.connect()?;
     let (mut messages, mut seqs) = (Vec::new(), Vec::new());
     let mut bytes = 0;

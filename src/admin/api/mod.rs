@@ -24,6 +24,7 @@ mod limits;
 mod log;
 mod messages;
 mod moving;
+mod node_counters;
 mod nodes;
 mod openapi;
 mod overview;
@@ -32,9 +33,11 @@ mod parameters;
 mod permissions;
 mod policies;
 mod queues;
+mod quorum;
 mod rates;
 mod swarm;
 mod system;
+mod time;
 mod users;
 mod vhosts;
 
@@ -48,12 +51,16 @@ use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+use super::logins::Logins;
 use super::observer::Observer;
 use crate::admin::LogControl;
 use crate::broker::{AUDIT, Broker};
 use crate::journal::Lsn;
 use crate::payload::Store;
+use crate::server::Inside;
+use crate::server::io_meter::IoMeter;
 use crate::server::registry::Registry;
 use crate::server::tls::Tls;
 
@@ -77,16 +84,24 @@ const DEFINITIONS_BYTES_MAX: usize = 64 << 20;
 pub(super) struct Api {
     pub(super) broker: Arc<Broker>,
     pub(super) registry: Arc<Registry>,
+    pub(super) meter: Arc<IoMeter>,
     pub(super) durable: watch::Receiver<Lsn>,
     pub(super) facts: Arc<Facts>,
     pub(super) rates: Arc<Rates>,
     /// Looks on at nodes and swarms.
     pub(super) observer: Arc<Observer>,
     pub(super) store: Store,
+    pub(super) logins: Arc<Logins>,
+    /// The server around it; none where a test has no sockets.
+    pub(super) inside: Option<Inside>,
     /// The TLS side, if there is any.
     pub(super) tls: Option<Arc<Tls>>,
     /// The process's log, if it lets itself be changed.
     pub(super) log: Option<Arc<dyn LogControl>>,
+    /// What the broker was set to, as far as whoever runs it says so.
+    pub(super) settings: Option<watch::Receiver<Value>>,
+    /// Asks whoever runs the broker to stop it.
+    pub(super) stop: Option<CancellationToken>,
 }
 
 /// What stays as it is while the process runs.
@@ -96,6 +111,10 @@ pub(super) struct Facts {
     /// RabbitMQ's name for a broker process, as in `rabbit@host`.
     pub(super) node: String,
     pub(super) cluster_name: String,
+    /// Stays over restarts, as RabbitMQ's `rabbitmq-cluster-id-...`.
+    pub(super) cluster_id: String,
+    /// Where everything is kept.
+    pub(super) data_dir: String,
     pub(super) version: String,
     pub(super) product: String,
     /// Longest wait for a request's body.
@@ -179,6 +198,8 @@ enum Reply {
     NoContent,
     /// 200 with JSON and an entity tag.
     Tagged(Value, String),
+    /// 200 with the methods that a path knows.
+    Allow(String),
     /// 503 with JSON: a health check that failed.
     Unhealthy(Value),
 }
@@ -213,6 +234,7 @@ fn routes() -> impl Iterator<Item = &'static Route> {
         permissions::ROUTES,
         policies::ROUTES,
         queues::ROUTES,
+        quorum::ROUTES,
         swarm::ROUTES,
         system::ROUTES,
         users::ROUTES,
@@ -243,6 +265,10 @@ impl Api {
             Method::HEAD => Method::GET,
             method => method,
         };
+        // req: MGMT-9
+        if ![Method::GET, Method::OPTIONS].contains(&method) && is_for_another_site(&head.headers) {
+            return Err(ApiError::of_another_site());
+        }
         let segments = segments(head.uri.path())?;
         let found: Vec<_> = routes()
             .filter_map(|route| Some((route, match_path(route.path, &segments)?)))
@@ -253,16 +279,18 @@ impl Api {
         // req: MGMT-1
         let caller = match level {
             Some(Level::Anyone) => None,
-            _ => Some(Caller::log_in(&self.broker, &head.headers, from)?),
+            _ => Some(Caller::log_in(&self.logins, &head.headers, from).await?),
         };
         let Some(index) = by_method else {
-            if method == Method::OPTIONS && !found.is_empty() {
-                return Ok(Reply::NoContent);
+            if found.is_empty() {
+                return Err(ApiError::not_found());
             }
-            return Err(match found.is_empty() {
-                true => ApiError::not_found(),
-                false => ApiError::method_not_allowed(),
-            });
+            let methods = found.iter().map(|(route, _)| &route.method);
+            let allow = allowed(methods.collect());
+            return match method == Method::OPTIONS {
+                true => Ok(Reply::Allow(allow)),
+                false => Err(ApiError::method_not_allowed(allow)),
+            };
         };
         let (route, names) = &found[index];
         let act = Act {
@@ -293,8 +321,9 @@ impl Api {
             headers: head.headers,
             body,
             now: self.broker.time(Instant::now()),
+            from,
         };
-        let checked = call.check_vhost();
+        let checked = call.check_vhost(route.level);
         checked.inspect_err(|error| act.refused(error))?;
         let result = match route.handler {
             Handler::Now(run) => run(&call),
@@ -311,6 +340,12 @@ impl Api {
         result
     }
 
+    /// Longest body of a message that is published from now on, in bytes.
+    fn message_bytes_max(&self) -> Option<u64> {
+        let settings = self.inside.as_ref()?.session_settings();
+        settings.connection.message_bytes_max
+    }
+
     /// Waits until all definitions so far are on disk.
     // req: MGMT-4
     async fn settle(&self) -> Result<(), ApiError> {
@@ -321,6 +356,35 @@ impl Api {
         let reached = durable.wait_for(|durable| durable.0 >= pending.0).await;
         reached.map(|_| ()).map_err(|_| ApiError::stopping())
     }
+}
+
+/// Methods as `Allow` has them, in RabbitMQ's order.
+fn allowed(known: Vec<&Method>) -> String {
+    let all = [
+        (Method::GET, "HEAD, GET"),
+        (Method::POST, "POST"),
+        (Method::PUT, "PUT"),
+        (Method::DELETE, "DELETE"),
+    ];
+    let names = all.iter().filter(|(method, _)| known.contains(&method));
+    let names = names.map(|(_, name)| *name).chain(["OPTIONS"]);
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Whether a browser sends a request for a page that is not this broker's own. Tools that are no browsers say nothing of
+/// it; a page of another site cannot make a browser lie, nor set `X-Forwarded-Host` without being asked first.
+fn is_for_another_site(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    if let Some(site) = text("sec-fetch-site") {
+        return !["same-origin", "none"].contains(&site);
+    }
+    let Some(origin) = text("origin") else {
+        return false;
+    };
+    let origin = origin.split_once("://").map(|(_, host)| host);
+    let hosts = [text("host"), text("x-forwarded-host")];
+    let mut hosts = hosts.into_iter().flatten();
+    !hosts.any(|host| origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host)))
 }
 
 /// What somebody asks for, as the audit trail has it: never a body, which may hold passwords.
@@ -345,7 +409,7 @@ impl Act<'_> {
             from = %self.from,
             method = %self.method,
             path = self.path,
-            reason = error.reason(),
+            reason = &*error.reason(),
             "access refused"
         );
     }
@@ -353,7 +417,7 @@ impl Act<'_> {
     /// It was tried.
     fn done(&self, result: &Answer) {
         let result = match result {
-            Ok(_) => "done",
+            Ok(_) => "done".into(),
             Err(error) => error.reason(),
         };
         tracing::info!(
@@ -362,7 +426,7 @@ impl Act<'_> {
             from = %self.from,
             method = %self.method,
             path = self.path,
-            result,
+            result = &*result,
             "administrative act"
         );
     }
@@ -387,6 +451,11 @@ fn respond(reply: Reply) -> Response<Body> {
         Reply::Unhealthy(value) => {
             json(&mut response, &value);
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        Reply::Allow(allow) => {
+            if let Ok(allow) = allow.parse() {
+                response.headers_mut().insert(header::ALLOW, allow);
+            }
         }
         Reply::Created(place) => {
             *response.status_mut() = StatusCode::CREATED;
@@ -456,15 +525,14 @@ pub(super) fn query_pairs(text: &str) -> impl Iterator<Item = (String, String)> 
 }
 
 /// Lets those in who may watch; everybody else gets this answer.
-#[allow(clippy::result_large_err, reason = "made once for each request")]
-pub(super) fn check_monitoring(
-    broker: &Broker,
+pub(super) async fn check_monitoring(
+    logins: &Logins,
     headers: &HeaderMap,
     from: SocketAddr,
-) -> Result<(), Response<Body>> {
-    let caller = Caller::log_in(broker, headers, from);
+) -> Result<(), Box<Response<Body>>> {
+    let caller = Caller::log_in(logins, headers, from).await;
     let checked = caller.and_then(|caller| caller.check(Level::Monitoring));
-    checked.map_err(ApiError::into_response)
+    checked.map_err(|error| Box::new(error.into_response()))
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 
 use crate::admin::process;
 use crate::broker::Alarm;
+use crate::server::io_meter::IoCount;
 
 use super::call::Call;
 use super::error::ApiError;
-use super::{Answer, Level, Reply, Route, paging, route};
+use super::{Answer, Level, Reply, Route, node_counters, paging, route};
 
 pub(super) const ROUTES: &[Route] = &[
     route(Method::GET, "/nodes", Level::Monitoring, list),
@@ -86,6 +87,7 @@ pub(super) fn contexts(call: &Call) -> Value {
             "ip": address.ip().to_string(),
             "port": address.port().to_string(),
             "ssl_opts": [],
+            "cowboy_opts": "[]",
         })
     });
     described.collect()
@@ -94,10 +96,9 @@ pub(super) fn contexts(call: &Call) -> Value {
 fn describe(call: &Call) -> Value {
     let facts = &call.api.facts;
     let alarms = call.broker().alarms();
-    let (memory, disk) = (alarms.memory(), alarms.disk());
     let uptime = call.now.saturating_duration_since(facts.started);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    json!({
+    let mut object = json!({
         "name": facts.node,
         "type": "disc",
         "running": true,
@@ -107,18 +108,13 @@ fn describe(call: &Call) -> Value {
         "uptime": u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
         "processors": processors,
         "run_queue": 0,
-        "fd_used": process::files_open(),
         "fd_total": process::files_max(),
-        "sockets_used": call.api.registry.len(),
         "sockets_total": process::files_max(),
-        "proc_used": 0,
         "proc_total": 1_048_576,
-        "mem_used": memory.used_bytes,
-        "mem_limit": memory.limit_bytes,
+        "mem_limit": alarms.memory().limit_bytes,
         "mem_alarm": alarms.is_on(Alarm::Memory),
         "mem_calculation_strategy": "rss",
-        "disk_free": disk.free_bytes,
-        "disk_free_limit": disk.limit_bytes,
+        "disk_free_limit": alarms.disk().limit_bytes,
         "disk_free_alarm": alarms.is_on(Alarm::Disk) || alarms.is_on(Alarm::JournalSpace),
         "rates_mode": "basic",
         "exchange_types": exchange_types(),
@@ -132,12 +128,36 @@ fn describe(call: &Call) -> Value {
         "enabled_plugins": ["rabbitmq_management"],
         "config_files": [],
         "log_files": [],
-        "db_dir": "",
+        "db_dir": facts.data_dir,
         "contexts": contexts(call),
         "cluster_links": [],
-        "metrics_gc_queue_length": {},
+        "metrics_gc_queue_length": {
+            "connection_closed": 0, "channel_closed": 0, "consumer_deleted": 0, "exchange_deleted": 0,
+            "queue_deleted": 0, "vhost_deleted": 0, "node_node_deleted": 0, "channel_consumer_deleted": 0,
+        },
+        "ra_open_file_metrics": { "ra_log_wal": 0, "ra_log_segment_writer": 0 },
         "net_ticktime": 60,
-    })
+    });
+    if let Value::Object(object) = &mut object {
+        let io = node_counters::disk(&call.api.meter);
+        for (name, count) in [
+            ("io_read_avg_time", io.reads),
+            ("io_write_avg_time", io.writes),
+            ("io_sync_avg_time", io.syncs),
+            ("io_seek_avg_time", IoCount::default()),
+        ] {
+            let average = node_counters::average_ms(count.calls, count.time);
+            object.insert(name.to_owned(), average.into());
+            object.insert(format!("{name}_details"), json!({ "rate": 0.0 }));
+        }
+        let counters = node_counters::read(call.broker(), &call.api.registry, &call.api.meter);
+        for (name, count) in counters {
+            object.insert(name.to_owned(), count.into());
+            let rate = call.api.rates.node(name);
+            object.insert(format!("{name}_details"), json!({ "rate": rate }));
+        }
+    }
+    object
 }
 
 fn list(call: &Call) -> Answer {

@@ -92,20 +92,22 @@ fn message_stats(call: &Call, statistics: &Statistics) -> Value {
 
 fn churn(call: &Call) -> Value {
     let (opened, closed) = call.api.registry.churn();
-    let (opened_rate, closed_rate) = call.api.rates.churn();
-    let no_rate = json!({ "rate": 0.0 });
     let churn = call.broker().statistics().churn();
-    json!({
-        "connection_created": opened,
-        "connection_created_details": { "rate": opened_rate },
-        "connection_closed": closed,
-        "connection_closed_details": { "rate": closed_rate },
-        "channel_created": churn.channels_opened, "channel_created_details": no_rate,
-        "channel_closed": churn.channels_closed, "channel_closed_details": no_rate,
-        "queue_created": churn.queues_created, "queue_created_details": no_rate,
-        "queue_declared": churn.queues_declared, "queue_declared_details": no_rate,
-        "queue_deleted": churn.queues_deleted, "queue_deleted_details": no_rate,
-    })
+    let mut object = Map::new();
+    for (name, count) in [
+        ("connection_created", opened),
+        ("connection_closed", closed),
+        ("channel_created", churn.channels_opened),
+        ("channel_closed", churn.channels_closed),
+        ("queue_created", churn.queues_created),
+        ("queue_declared", churn.queues_declared),
+        ("queue_deleted", churn.queues_deleted),
+    ] {
+        object.insert(name.to_owned(), count.into());
+        let rate = call.api.rates.node(name);
+        object.insert(format!("{name}_details"), json!({ "rate": rate }));
+    }
+    Value::Object(object)
 }
 
 fn extensions(_: &Call) -> Answer {

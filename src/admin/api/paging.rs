@@ -57,10 +57,10 @@ pub(super) fn list_by<T>(
     let total_count = items.len();
     if let Some(name) = query("name") {
         let pattern = match query("use_regex") {
-            Some("true") => Some(
-                Pattern::new(name)
-                    .map_err(|error| ApiError::bad_request(format!("use_regex: {error}")))?,
-            ),
+            Some("true") => {
+                let invalid = |_| ApiError::bad_request("Pagination parameters are invalid");
+                Some(Pattern::new(name).map_err(invalid)?)
+            }
             Some(_) | None => None,
         };
         items.retain(|item| {
@@ -90,19 +90,20 @@ pub(super) fn list_by<T>(
             None => item,
         }
     };
-    let Some(page) = query("page").filter(|_| query("pagination") != Some("false")) else {
+    let Some(page) = query("page") else {
         return Ok(Reply::Json(items.into_iter().map(cut).collect()));
     };
     let invalid = || ApiError::bad_request("Pagination parameters are invalid");
-    let page: usize = page.parse().map_err(|_| invalid())?;
-    let page_size: usize = match query("page_size") {
-        Some(size) => size.parse().map_err(|_| invalid())?,
-        None => PAGE_SIZE_DEFAULT,
-    };
+    let number = |text: &str| text.parse::<i64>().map_err(|_| invalid());
+    let said_page = number(page)?;
+    let said_size = query("page_size").map(number).transpose()?;
+    let page = usize::try_from(said_page).unwrap_or(0);
+    let page_size = said_size.map_or(PAGE_SIZE_DEFAULT, |size| usize::try_from(size).unwrap_or(0));
     if page == 0 || page_size == 0 || page_size > PAGE_SIZE_MAX {
+        let size = said_size.map_or_else(|| "undefined".to_owned(), |size| size.to_string());
         return Err(ApiError::invalid(
             "invalid_pagination_parameters",
-            format!("Invalid pagination parameters: page number {page}, page size {page_size}"),
+            format!("Invalid pagination parameters: page number {said_page}, page size {size}"),
         ));
     }
     let filtered_count = items.len();
@@ -145,28 +146,33 @@ pub(super) fn field<'a>(item: &'a Value, path: &str) -> Option<&'a Value> {
         .try_fold(item, |value, part| value.get(part))
 }
 
-/// The same object with these fields only.
+/// The same object with these fields only, also within the entries of lists.
 fn only(item: &Value, columns: &[&str]) -> Value {
+    let object = match item {
+        Value::Object(object) => object,
+        Value::Array(entries) => return entries.iter().map(|entry| only(entry, columns)).collect(),
+        other => return other.clone(),
+    };
     let mut cut = Map::new();
     for column in columns {
-        let Some(value) = field(item, column) else {
+        let (name, is_whole) = match column.split_once('.') {
+            Some((name, _)) => (name, false),
+            None => (*column, true),
+        };
+        let Some(value) = object.get(name).filter(|_| !cut.contains_key(name)) else {
             continue;
         };
-        let mut place = &mut cut;
-        let (parents, last) = match column.rsplit_once('.') {
-            Some((parents, last)) => (parents.split('.').collect(), last),
-            None => (Vec::new(), *column),
-        };
-        for parent in parents {
-            let inner = place
-                .entry(parent)
-                .or_insert_with(|| Value::Object(Map::new()));
-            let Value::Object(inner) = inner else {
-                return Value::Object(cut);
-            };
-            place = inner;
+        let inner: Vec<&str> = columns
+            .iter()
+            .filter_map(|column| column.strip_prefix(name)?.strip_prefix('.'))
+            .collect();
+        match (is_whole, value) {
+            (true, value) => drop(cut.insert(name.to_owned(), value.clone())),
+            (false, Value::Object(_) | Value::Array(_)) => {
+                drop(cut.insert(name.to_owned(), only(value, &inner)));
+            }
+            (false, _) => {}
         }
-        place.insert(last.to_owned(), value.clone());
     }
     Value::Object(cut)
 }
@@ -205,6 +211,11 @@ mod tests {
         assert_eq!(
             only(&item, &["a", "b.d.e", "b.c", "x", "f.g"]),
             json!({"a": 1, "b": {"c": 2, "d": {"e": 3}}})
+        );
+        let item = json!({"a": [{"b": 1, "c": 2}, {"b": 3}], "d": []});
+        assert_eq!(
+            only(&item, &["a.b", "d.e"]),
+            json!({"a": [{"b": 1}, {"b": 3}], "d": []})
         );
     }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::broker::{Broker, Name, Parameter};
 
 use super::call::Call;
+use super::definitions::{self, Named};
 use super::error::ApiError;
 use super::{Answer, Level, Reply, Route, paging, route};
 
@@ -56,13 +57,13 @@ pub(super) const ROUTES: &[Route] = &[
     route(
         Method::PUT,
         "/global-parameters/{name}",
-        Level::Administrator,
+        Level::Policymaker,
         put_global,
     ),
     route(
         Method::DELETE,
         "/global-parameters/{name}",
-        Level::Administrator,
+        Level::Policymaker,
         delete_global,
     ),
     route(
@@ -100,30 +101,21 @@ pub(super) fn describe(parameter: &Parameter) -> Value {
     }
 }
 
-fn is_visible(call: &Call, parameter: &Parameter) -> bool {
-    let vhost = parameter.vhost.as_ref();
-    vhost.is_some_and(|vhost| {
-        call.visible_vhosts()
-            .iter()
-            .any(|seen| seen.name() == vhost)
-    })
-}
-
+/// Of vhosts that the caller may look into; also what RabbitMQ keeps as parameters: operator policies and limits.
 fn list(call: &Call) -> Answer {
-    if call.names.contains_key("vhost") {
-        call.vhost()?;
-    }
-    let is_meant = |parameter: &Parameter| {
-        let component = call.name("component");
-        let vhost = call.name("vhost");
-        is_visible(call, parameter)
-            && (component.is_empty() || parameter.component == component)
-            && (vhost.is_empty()
-                || parameter.vhost.as_ref().map(Name::as_bytes) == Some(vhost.as_bytes()))
+    let vhosts = match call.names.contains_key("vhost") {
+        true => vec![call.vhost()?],
+        false => call.visible_vhosts(),
     };
-    let all = call.broker().parameters().all();
-    let meant = all.iter().filter(|parameter| is_meant(parameter));
-    paging::list(call, meant.map(describe).collect())
+    let component = call.name("component");
+    let all = vhosts
+        .iter()
+        .flat_map(|vhost| definitions::export_parameters(call, vhost, Named::Yes));
+    let is_meant = |parameter: &Value| {
+        component.is_empty()
+            || parameter.get("component").and_then(Value::as_str) == Some(component)
+    };
+    paging::list(call, all.filter(is_meant).collect())
 }
 
 fn find(call: &Call, vhost: Option<Name>) -> Result<Parameter, ApiError> {
@@ -141,11 +133,20 @@ fn find(call: &Call, vhost: Option<Name>) -> Result<Parameter, ApiError> {
 }
 
 fn get(call: &Call) -> Answer {
-    let vhost = call.vhost()?.name().clone();
-    paging::one(call, describe(&find(call, Some(vhost))?))
+    let vhost = call.vhost()?;
+    let all = definitions::export_parameters(call, &vhost, Named::Yes);
+    let is = |parameter: &Value, field: &str| {
+        parameter.get(field).and_then(Value::as_str) == Some(call.name(field))
+    };
+    let mut all = all.into_iter();
+    let found = all.find(|parameter| is(parameter, "component") && is(parameter, "name"));
+    paging::one(call, found.ok_or_else(ApiError::not_found)?)
 }
 
 fn get_global(call: &Call) -> Answer {
+    if call.name("name") == CLUSTER_ID {
+        return paging::one(call, cluster_id(call));
+    }
     paging::one(call, describe(&find(call, None)?))
 }
 
@@ -161,8 +162,17 @@ fn put_value(call: &Call, vhost: Option<Name>) -> Answer {
     Ok(Reply::put(put))
 }
 
+/// Components whose values tools keep here; of RabbitMQ's own, policies and limits have paths of their own.
+const COMPONENTS: [&str; 3] = ["shovel", "federation-upstream", "federation-upstream-set"];
+
 fn put(call: &Call) -> Answer {
     let vhost = call.vhost()?.name().clone();
+    call.object_with(&["value"])?;
+    let component = call.name("component");
+    if !COMPONENTS.contains(&component) {
+        let reason = format!("Validation failed\n\ncomponent {component} not found\n");
+        return Err(ApiError::bad_request(reason));
+    }
     put_value(call, Some(vhost))
 }
 
@@ -189,10 +199,22 @@ fn delete_global(call: &Call) -> Answer {
 }
 
 fn list_global(call: &Call) -> Answer {
-    let all = call.broker().parameters().all();
-    let global = all.iter().filter(|parameter| parameter.vhost.is_none());
-    paging::list(call, global.map(describe).collect())
+    paging::list(call, global(call))
 }
+
+/// Those that were set, and the cluster's own.
+pub(super) fn global(call: &Call) -> Vec<Value> {
+    let all = call.broker().parameters().all();
+    let set = all.iter().filter(|parameter| parameter.vhost.is_none());
+    set.map(describe).chain([cluster_id(call)]).collect()
+}
+
+fn cluster_id(call: &Call) -> Value {
+    json!({ "name": CLUSTER_ID, "value": call.api.facts.cluster_id })
+}
+
+/// The global parameter that tells clusters apart; it is computed and cannot be set.
+pub(super) const CLUSTER_ID: &str = "internal_cluster_id";
 
 /// The name that was set, or the one that the settings give.
 pub(super) fn cluster_name_of(call: &Call) -> Value {

@@ -138,9 +138,8 @@ pub(super) fn put_topic_permissions(
     let permissions = TopicPermissions::new(write, read, &user.to_string(), &vhost.to_string())
         .map_err(|error| invalid(&error))?;
     let users = call.broker().users();
-    let is_same = |entry: &TopicPermissionEntry| {
-        entry.user == *user && entry.vhost == *vhost && entry.exchange == exchange
-    };
+    // As RabbitMQ answers, those for another exchange count too.
+    let is_same = |entry: &TopicPermissionEntry| entry.user == *user && entry.vhost == *vhost;
     let before = users.topic_permissions().iter().any(is_same);
     users.put_topic_permissions(user, vhost, &exchange, permissions)?;
     Ok(match before {
@@ -211,8 +210,9 @@ fn get(call: &Call) -> Answer {
 }
 
 fn put(call: &Call) -> Answer {
-    let object = call.object_with(&["configure", "write", "read"])?;
     let (user, vhost) = (call.broker_name("user")?, call.broker_name("vhost")?);
+    check_ends(call, &user, &vhost)?;
+    let object = call.object_with(&["configure", "write", "read"])?;
     put_permissions(call, &user, &vhost, &object).map(Reply::put)
 }
 

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use axum::http::Method;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
+use crate::broker::limits::NAME_BYTES_MAX;
 use crate::broker::{
     ConsumerState, Durability, Queue, QueueDeclare, QueueDelete, QueueDepth, QueueKind, Vhost,
 };
 
-use super::call::{Call, flag};
+use super::call::{Call, flag, text};
 use super::error::ApiError;
 use super::paging::Fields;
+use super::rates::Statistics;
 use super::{
     Answer, Level, Reply, Route, bindings, channels, json as convert, paging, policies, route,
+    slow_route, time,
 };
 
 pub(super) const ROUTES: &[Route] = &[
@@ -25,7 +30,7 @@ pub(super) const ROUTES: &[Route] = &[
         Level::Management,
         list_in_vhost,
     ),
-    route(
+    slow_route(
         Method::GET,
         "/queues/{vhost}/{name}",
         Level::Management,
@@ -125,19 +130,25 @@ fn field(call: &Call, (vhost, queue): &Place, path: &str) -> Option<Value> {
     }
 }
 
-fn get(call: &Call) -> Answer {
-    let vhost = call.vhost()?;
-    let queue = vhost.queue(call.name("name").as_bytes());
-    let queue = queue.ok_or_else(ApiError::not_found)?;
-    let mut object = describe(call, &vhost, &queue);
-    let consumers = queue.consumer_states();
-    let consumers = consumers
-        .iter()
-        .map(|state| channels::consumer(call, state, None));
-    object.insert("consumer_details".to_owned(), consumers.collect());
-    object.insert("deliveries".to_owned(), json!([]));
-    object.insert("incoming".to_owned(), json!([]));
-    paging::one(call, Value::Object(object))
+fn get(call: &Call) -> BoxFuture<'_, Answer> {
+    async {
+        let vhost = call.vhost()?;
+        let queue = vhost.queue(call.name("name").as_bytes());
+        let queue = queue.ok_or_else(ApiError::not_found)?;
+        let mut object = describe(call, &vhost, &queue);
+        let states = queue.consumer_states();
+        // Sessions are asked only if there is something to ask.
+        let seen = match states.is_empty() {
+            true => Vec::new(),
+            false => call.api.registry.views().await,
+        };
+        let consumers = channels::consumers_at(call, &states, &seen);
+        object.insert("consumer_details".to_owned(), consumers);
+        object.insert("deliveries".to_owned(), json!([]));
+        object.insert("incoming".to_owned(), json!([]));
+        paging::one(call, Value::Object(object))
+    }
+    .boxed()
 }
 
 /// The type as `x-queue-type` names it.
@@ -190,23 +201,85 @@ fn describe(call: &Call, vhost: &Vhost, queue: &Queue) -> Map<String, Value> {
     let is_drained = !consumers.is_empty() && depth.ready_count == 0;
     put("consumer_capacity", u8::from(is_drained).into());
     put("consumer_utilisation", u8::from(is_drained).into());
-    put(
-        "message_bytes",
-        (depth.ready_bytes + depth.unacked_bytes).into(),
+    let (count, bytes) = (
+        depth.ready_count + depth.unacked_count,
+        depth.ready_bytes + depth.unacked_bytes,
     );
-    put("message_bytes_ready", depth.ready_bytes.into());
-    put("message_bytes_unacknowledged", depth.unacked_bytes.into());
+    let is_durable = queue.durability() == Durability::Durable;
+    // Which of a durable queue's messages are persistent is not counted.
+    let (kept_count, kept_bytes) = if is_durable { (count, bytes) } else { (0, 0) };
+    for (name, number) in [
+        ("messages_ram", count as u64),
+        ("messages_ready_ram", depth.ready_count as u64),
+        ("messages_unacknowledged_ram", depth.unacked_count as u64),
+        ("messages_persistent", kept_count as u64),
+        ("messages_paged_out", 0),
+        ("message_bytes", bytes),
+        ("message_bytes_ready", depth.ready_bytes),
+        ("message_bytes_unacknowledged", depth.unacked_bytes),
+        ("message_bytes_ram", bytes),
+        ("message_bytes_persistent", kept_bytes),
+        ("message_bytes_paged_out", 0),
+        ("memory", 0),
+        ("reductions", 0),
+    ] {
+        put(name, number.into());
+    }
+    put("reductions_details", json!({ "rate": 0.0 }));
     put("message_stats", statistics.message_stats());
-    put("memory", 0.into());
     put("head_message_timestamp", Value::Null);
+    if let Some(since) = call.api.rates.idle_since(queue) {
+        put("idle_since", time::of_unix_ms(since).into());
+    }
+    put("garbage_collection", no_garbage());
+    if queue.kind() == QueueKind::Classic {
+        put("backing_queue_status", backing_queue(&depth, &statistics));
+        put("recoverable_slaves", Value::Null);
+    }
     if queue.kind() != QueueKind::Classic {
         let node = &call.api.facts.node;
         put("leader", node.clone().into());
         put("members", json!([node]));
         put("online", json!([node]));
+        match queue.kind() {
+            QueueKind::Quorum => {
+                put("open_files", json!({ node.as_str(): 0 }));
+                put("messages_dlx", 0.into());
+                put("message_bytes_dlx", 0.into());
+                put("single_active_consumer_ctag", Value::Null);
+            }
+            QueueKind::Classic | QueueKind::Stream => {
+                put("readers", json!({ node.as_str(): 0 }));
+            }
+        }
     }
     statistics.put_depth(&mut object);
     object
+}
+
+/// What RabbitMQ says of the inside of a classic queue, as far as there is something like it here.
+fn backing_queue(depth: &QueueDepth, statistics: &Statistics) -> Value {
+    let published = statistics.published_count();
+    json!({
+        "mode": "default",
+        "version": 1,
+        "q1": 0, "q2": 0, "delta": ["delta", "undefined", 0, 0, "undefined"], "q3": 0,
+        "q4": depth.ready_count,
+        "len": depth.ready_count,
+        "target_ram_count": "infinity",
+        "next_seq_id": published,
+        "next_deliver_seq_id": published,
+        "avg_ingress_rate": 0.0, "avg_egress_rate": 0.0,
+        "avg_ack_ingress_rate": 0.0, "avg_ack_egress_rate": 0.0,
+    })
+}
+
+/// What RabbitMQ says of an Erlang process' memory; there are none here.
+pub(super) fn no_garbage() -> Value {
+    json!({
+        "fullsweep_after": 0, "max_heap_size": 0, "min_bin_vheap_size": 0, "min_heap_size": 0,
+        "minor_gcs": 0,
+    })
 }
 
 fn tag_of(consumers: &[ConsumerState], is_it: impl Fn(&ConsumerState) -> bool) -> Value {
@@ -218,7 +291,17 @@ fn put(call: &Call) -> Answer {
     let object = call.object()?;
     let arguments = convert::to_table(object.get("arguments"))?;
     let vhost = call.vhost()?;
+    if call.name("name").len() > NAME_BYTES_MAX {
+        let bytes = call.name("name").len();
+        let reason = format!("queue should be less than 255 bytes, actually was {bytes}\n");
+        return Err(ApiError::bad_request(reason));
+    }
     let name = call.broker_name("name")?;
+    let node = text(&object, "node")?;
+    if !node.is_empty() && node != call.api.facts.node {
+        let reason = format!("Node {node} could not be contacted");
+        return Err(ApiError::bad_request(reason));
+    }
     let connection = call.connect()?;
     let is_new = vhost.queue(name.as_bytes()).is_none();
     let declare = QueueDeclare {
@@ -269,7 +352,10 @@ fn act(call: &Call) -> Answer {
     let object = call.object_with(&["action"])?;
     match object.get("action").and_then(Value::as_str) {
         Some("sync" | "cancel_sync") => Ok(Reply::NoContent),
-        _ => Err(ApiError::bad_request("action is not sync or cancel_sync")),
+        _ => Err(ApiError::bad_term(
+            "unknown",
+            object.get("action").cloned().unwrap_or_default(),
+        )),
     }
 }
 

@@ -11,8 +11,11 @@ use parking_lot::RwLock;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Queue, QueueCounts, QueueDepth};
+use crate::broker::{Broker, Name, Queue, QueueCounts, QueueDepth, Vhost};
+use crate::server::io_meter::IoMeter;
 use crate::server::registry::Registry;
+
+use super::{Api, node_counters};
 
 /// Time between two looks, as RabbitMQ's statistics have it.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -36,14 +39,37 @@ struct Looks {
 #[derive(Debug, Default)]
 struct Look {
     at: Option<Instant>,
+    at_unix_ms: u64,
     queues: HashMap<u64, Sample>,
+    vhosts: HashMap<Name, Sample>,
+    /// Since when queues have been as they are, in milliseconds since 1970: those in which nothing happened between
+    /// two looks.
+    idle: HashMap<u64, u64>,
     total: Sample,
-    opened_count: u64,
-    closed_count: u64,
+    node: HashMap<&'static str, u64>,
+}
+
+/// What is looked at.
+#[derive(Clone, Debug)]
+pub(in crate::admin) struct Sampled {
+    broker: Arc<Broker>,
+    registry: Arc<Registry>,
+    meter: Arc<IoMeter>,
+}
+
+impl Api {
+    /// What its rates are of.
+    pub(in crate::admin) fn sampled(&self) -> Sampled {
+        Sampled {
+            broker: Arc::clone(&self.broker),
+            registry: Arc::clone(&self.registry),
+            meter: Arc::clone(&self.meter),
+        }
+    }
 }
 
 /// Counters at one moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Sample {
     counts: QueueCounts,
     depth: QueueDepth,
@@ -52,8 +78,7 @@ pub(super) struct Sample {
 /// Looks until the broker stops.
 pub(in crate::admin) async fn sample(
     rates: Arc<Rates>,
-    broker: Arc<Broker>,
-    registry: Arc<Registry>,
+    sampled: Sampled,
     stopping: CancellationToken,
 ) {
     let mut interval = tokio::time::interval(INTERVAL);
@@ -63,32 +88,37 @@ pub(in crate::admin) async fn sample(
             _ = interval.tick() => {}
             () = stopping.cancelled() => return,
         }
-        let (broker, registry) = (Arc::clone(&broker), Arc::clone(&registry));
+        let sampled = sampled.clone();
         // Many queues take a while.
-        let Ok(look) = tokio::task::spawn_blocking(move || look(&broker, &registry)).await else {
+        let Ok(look) = tokio::task::spawn_blocking(move || look(&sampled)).await else {
             return;
         };
-        let mut looks = rates.looks.write();
-        looks.keep(unix_ms(), look.total);
-        looks.before = std::mem::replace(&mut looks.last, look);
+        rates.looks.write().add(look);
     }
 }
 
-fn look(broker: &Broker, registry: &Registry) -> Look {
-    let (opened_count, closed_count) = registry.churn();
+fn look(sampled: &Sampled) -> Look {
+    let Sampled {
+        broker,
+        registry,
+        meter,
+    } = sampled;
+    let node = node_counters::read(broker, registry, meter);
     let mut look = Look {
         at: Some(Instant::now()),
-        opened_count,
-        closed_count,
+        at_unix_ms: unix_ms(),
+        node: node.into_iter().collect(),
         ..Look::default()
     };
     for vhost in broker.vhosts() {
-        look.total.counts.add(&vhost.counts());
+        let mut all = Sample::of_gone(&vhost);
         for queue in vhost.queues() {
             let sample = Sample::of(&queue);
-            look.total.depth = add(look.total.depth, sample.depth);
+            all.add(&sample);
             look.queues.insert(queue.id().0, sample);
         }
+        look.total.add(&all);
+        look.vhosts.insert(vhost.name().clone(), all);
     }
     look
 }
@@ -100,9 +130,36 @@ impl Sample {
             depth: queue.depth(),
         }
     }
+
+    /// What happened in queues of a vhost that are gone.
+    fn of_gone(vhost: &Vhost) -> Self {
+        let mut sample = Self::default();
+        for (_, counts) in vhost.counts_of_gone().iter() {
+            sample.counts.add(counts);
+        }
+        sample
+    }
+
+    fn of_vhost(vhost: &Vhost) -> Self {
+        let mut sample = Self::of_gone(vhost);
+        for queue in vhost.queues() {
+            sample.add(&Self::of(&queue));
+        }
+        sample
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.counts.add(&other.counts);
+        self.depth = add(self.depth, other.depth);
+    }
 }
 
 impl Rates {
+    /// Begins anew.
+    pub(super) fn forget(&self) {
+        *self.looks.write() = Looks::default();
+    }
+
     /// A queue's statistics, with rates once it was looked at twice.
     pub(super) fn queue(&self, queue: &Queue) -> Statistics {
         let looks = self.looks.read();
@@ -116,14 +173,31 @@ impl Rates {
         }
     }
 
+    /// Since when nothing has happened in a queue, in milliseconds since 1970; none while something does.
+    pub(super) fn idle_since(&self, queue: &Queue) -> Option<u64> {
+        let looks = self.looks.read();
+        let id = queue.id().0;
+        let is_same = looks.last.queues.get(&id) == Some(&Sample::of(queue));
+        looks.last.idle.get(&id).copied().filter(|_| is_same)
+    }
+
+    /// Statistics of a vhost.
+    pub(super) fn vhost(&self, vhost: &Vhost) -> Statistics {
+        let looks = self.looks.read();
+        let at = |look: &Look| look.vhosts.get(vhost.name()).copied();
+        Statistics {
+            history: Vec::new(),
+            now: Sample::of_vhost(vhost),
+            between: at(&looks.last).zip(at(&looks.before)),
+            seconds: looks.seconds(),
+        }
+    }
+
     /// Statistics of everything.
     pub(super) fn total(&self, broker: &Broker) -> Statistics {
         let mut now = Sample::default();
         for vhost in broker.vhosts() {
-            now.counts.add(&vhost.counts());
-            for queue in vhost.queues() {
-                now.depth = add(now.depth, queue.depth());
-            }
+            now.add(&Sample::of_vhost(&vhost));
         }
         let looks = self.looks.read();
         Statistics {
@@ -134,14 +208,11 @@ impl Rates {
         }
     }
 
-    /// Connections opened and closed for each second.
-    pub(super) fn churn(&self) -> (f64, f64) {
+    /// The rate of one of the node's counters.
+    pub(super) fn node(&self, name: &str) -> f64 {
         let looks = self.looks.read();
-        let seconds = looks.seconds();
-        (
-            rate(looks.last.opened_count, looks.before.opened_count, seconds),
-            rate(looks.last.closed_count, looks.before.closed_count, seconds),
-        )
+        let count = |look: &Look| look.node.get(name).copied().unwrap_or_default();
+        rate(count(&looks.last), count(&looks.before), looks.seconds())
     }
 }
 
@@ -154,6 +225,17 @@ fn unix_ms() -> u64 {
 }
 
 impl Looks {
+    fn add(&mut self, mut look: Look) {
+        self.keep(look.at_unix_ms, look.total);
+        for (id, sample) in &look.queues {
+            if self.last.queues.get(id) == Some(sample) {
+                let since = self.last.idle.get(id).copied();
+                look.idle.insert(*id, since.unwrap_or(self.last.at_unix_ms));
+            }
+        }
+        self.before = std::mem::replace(&mut self.last, look);
+    }
+
     fn keep(&mut self, at_unix_ms: u64, total: Sample) {
         if self.history.len() >= HISTORY_COUNT_MAX {
             self.history.pop_front();
@@ -201,6 +283,11 @@ const COUNTERS: [Counter; 9] = [
 impl Statistics {
     pub(super) fn depth(&self) -> QueueDepth {
         self.now.depth
+    }
+
+    /// Messages that came since the queue was declared.
+    pub(super) fn published_count(&self) -> u64 {
+        self.now.counts.published
     }
 
     /// `message_stats`: each counter, and its rate.

@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use super::*;
 use crate::disk::OsDisk;
 use crate::payload::StoreSettings;
+use crate::server::failed_logins::FailedLogins;
 use crate::server::peer::{Swarm, SwarmHandle, SwarmSettings};
 
 fn parts(path: &str) -> Vec<String> {
@@ -50,7 +51,12 @@ fn no_route_hides_another() {
 fn every_route_asks_for_what_it_should() {
     for route in routes() {
         let name = format!("{} {}", route.method, route.path);
-        let is_open = ["/auth", "/health/checks/reached-target-cluster-size"].contains(&route.path);
+        let open = [
+            "/auth",
+            "/health/checks/reached-target-cluster-size",
+            "/login",
+        ];
+        let is_open = open.contains(&route.path);
         assert_eq!(route.level == Level::Anyone, is_open, "{name}");
         let of_administrators = [
             "/users",
@@ -119,15 +125,25 @@ fn api() -> Api {
     Api {
         observer: Observer::new(Arc::clone(&broker), swarm.clone()),
         store: store.clone(),
+        logins: Arc::new(Logins::new(
+            Arc::clone(&broker),
+            Arc::new(FailedLogins::new(10)),
+        )),
         broker,
         registry: Arc::default(),
+        meter: Arc::default(),
         durable,
         log: None,
+        settings: None,
+        stop: None,
+        inside: None,
         facts: Arc::new(Facts {
             body_wait: Duration::from_secs(60),
             started: now,
             node: "warren@test".to_owned(),
             cluster_name: "test".to_owned(),
+            cluster_id: "rabbitmq-cluster-id-test".to_owned(),
+            data_dir: String::new(),
             version: "0".to_owned(),
             product: "Warren".to_owned(),
             listeners: Vec::new(),
@@ -170,6 +186,8 @@ async fn every_route_refuses_who_may_not_use_it() {
                 name => Some(format!("{name}:secret")),
             };
             let may = match (route.level, tag) {
+                // It looks at a login in its body, and there is none.
+                (Level::Anyone, _) if route.path == "/login" => false,
                 (Level::Anyone, _) => true,
                 (_, None | Some("")) => false,
                 (Level::Management, _) | (_, Some("administrator")) => true,
@@ -202,7 +220,7 @@ async fn every_route_refuses_who_may_not_use_it() {
     assert_eq!(wrong, StatusCode::METHOD_NOT_ALLOWED);
 }
 
-/// A vhost in which the caller has no right is closed to it, unless it watches all.
+/// A vhost in which the caller has no right is closed to it, unless it is an administrator.
 // req: MGMT-2
 #[tokio::test]
 async fn a_vhost_without_a_right_is_closed() {
@@ -213,7 +231,7 @@ async fn a_vhost_without_a_right_is_closed() {
     for (login, expected) in [
         ("manager:secret", StatusCode::UNAUTHORIZED),
         ("maker:secret", StatusCode::UNAUTHORIZED),
-        ("watcher:secret", StatusCode::OK),
+        ("watcher:secret", StatusCode::UNAUTHORIZED),
         ("admin:secret", StatusCode::OK),
     ] {
         let path = "/api/queues/other";
@@ -223,13 +241,64 @@ async fn a_vhost_without_a_right_is_closed() {
             "{login}"
         );
     }
-    // Watching is not changing: the administrator has no right in it either.
+    // Looking is not changing: an administrator has no right in it either.
     let put = status(
         &api,
         &Method::PUT,
         "/api/queues/other/q",
-        Some("watcher:secret"),
+        Some("admin:secret"),
     )
     .await;
     assert_eq!(put, StatusCode::UNAUTHORIZED);
+}
+
+/// What changes something is refused if a browser sends it for another site's page, also to who may; what only looks
+/// is not, since the page does not get to see it.
+// req: MGMT-9
+#[tokio::test]
+async fn pages_of_other_sites_change_nothing() {
+    let refused = async |method: &Method, said: &[(&str, &str)]| {
+        let mut request = Request::builder().method(method).uri("/api/queues/%2F/q");
+        request = request.header("host", "warren.example:15672");
+        request = request.header(header::AUTHORIZATION, "Basic YWRtaW46c2VjcmV0");
+        for (name, value) in said {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        api().answer(request, from).await.status() == StatusCode::FORBIDDEN
+    };
+    let foreign = [
+        &[("sec-fetch-site", "cross-site")][..],
+        &[("sec-fetch-site", "same-site")],
+        &[
+            ("sec-fetch-site", "cross-site"),
+            ("origin", "http://warren.example:15672"),
+        ],
+        &[("origin", "https://evil.example")],
+        &[("origin", "http://warren.example:8080")],
+        &[("origin", "null")],
+    ];
+    let own = [
+        &[][..],
+        &[
+            ("sec-fetch-site", "same-origin"),
+            ("origin", "http://warren.example:15672"),
+        ],
+        &[("sec-fetch-site", "none")],
+        &[("origin", "http://Warren.example:15672")],
+        &[
+            ("origin", "https://front.example"),
+            ("x-forwarded-host", "front.example"),
+        ],
+    ];
+    for method in [&Method::PUT, &Method::DELETE, &Method::POST] {
+        for said in foreign {
+            assert!(refused(method, said).await, "{method} {said:?}");
+        }
+        for said in own {
+            assert!(!refused(method, said).await, "{method} {said:?}");
+        }
+    }
+    assert!(!refused(&Method::GET, foreign[0]).await);
 }

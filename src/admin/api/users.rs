@@ -151,7 +151,7 @@ fn password(call: &Call, object: &Map<String, Value>) -> Result<Password, ApiErr
     let engine = base64::engine::general_purpose::STANDARD;
     let bytes = engine
         .decode(encoded)
-        .map_err(|_| ApiError::bad_request("password_hash is not base64"))?;
+        .map_err(|_| ApiError::bad_term("not_base64", encoded))?;
     let algorithm = match object.get("hashing_algorithm").and_then(Value::as_str) {
         // RabbitMQ takes it for one of its own; ours is told by its length.
         None => match PasswordHash::from_bytes(&bytes).algorithm() {
@@ -227,7 +227,9 @@ fn bulk_delete(call: &Call) -> Answer {
         let name = user
             .as_str()
             .ok_or_else(|| ApiError::bad_request("a user is not a string"))?;
-        delete_user(call, &to_name(name)?)?;
+        if !delete_user(call, &to_name(name)?)? {
+            return Err(ApiError::bad_term("no_such_user", name));
+        }
     }
     Ok(Reply::NoContent)
 }

@@ -25,32 +25,43 @@ pub(super) const ROUTES: &[Route] = &[
         Level::Administrator,
         start,
     ),
+    route(
+        Method::POST,
+        "/vhosts/{vhost}/deletion/protection",
+        Level::Administrator,
+        protect,
+    ),
+    route(
+        Method::DELETE,
+        "/vhosts/{vhost}/deletion/protection",
+        Level::Administrator,
+        unprotect,
+    ),
 ];
 
 fn describe(call: &Call, vhost: &Vhost) -> Value {
     let details = vhost.details();
-    let (mut ready, mut unacked) = (0, 0);
-    for queue in vhost.queues() {
-        let depth = queue.depth();
-        ready += depth.ready_count;
-        unacked += depth.unacked_count;
-    }
-    let no_rate = json!({ "rate": 0.0 });
-    json!({
-        "name": vhost.name().to_string(),
-        "description": details.description,
-        "tags": details.tags,
-        "default_queue_type": details.default_queue_type.as_deref().unwrap_or("undefined"),
-        "metadata": metadata(vhost),
-        "tracing": details.tracing,
-        "cluster_state": { call.api.facts.node.as_str(): "running" },
-        "messages": ready + unacked,
-        "messages_details": no_rate,
-        "messages_ready": ready,
-        "messages_ready_details": no_rate,
-        "messages_unacknowledged": unacked,
-        "messages_unacknowledged_details": no_rate,
-    })
+    let statistics = call.api.rates.vhost(vhost);
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| drop(object.insert(name.to_owned(), value));
+    put("name", vhost.name().to_string().into());
+    put("description", details.description.clone().into());
+    put("tags", details.tags.clone().into());
+    let kind = details.default_queue_type.as_deref();
+    put("default_queue_type", kind.unwrap_or("undefined").into());
+    put("metadata", metadata(vhost));
+    put("tracing", details.tracing.into());
+    put(
+        "protected_from_deletion",
+        details.protected_from_deletion.into(),
+    );
+    put(
+        "cluster_state",
+        json!({ call.api.facts.node.as_str(): "running" }),
+    );
+    put("message_stats", statistics.message_stats());
+    statistics.put_depth(&mut object);
+    Value::Object(object)
 }
 
 fn metadata(vhost: &Vhost) -> Value {
@@ -60,6 +71,9 @@ fn metadata(vhost: &Vhost) -> Value {
     metadata.insert("tags".to_owned(), details.tags.clone().into());
     if let Some(kind) = &details.default_queue_type {
         metadata.insert("default_queue_type".to_owned(), kind.clone().into());
+    }
+    if details.protected_from_deletion {
+        metadata.insert(PROTECTED.to_owned(), true.into());
     }
     Value::Object(metadata)
 }
@@ -78,7 +92,7 @@ pub(super) fn export(vhost: &Vhost) -> Value {
 }
 
 fn list(call: &Call) -> Answer {
-    let vhosts = call.visible_vhosts();
+    let vhosts = call.known_vhosts();
     paging::list(
         call,
         vhosts.iter().map(|vhost| describe(call, vhost)).collect(),
@@ -124,6 +138,13 @@ pub(super) fn put_vhost(
         true => Some(flag(object, "tracing")?),
         false => None,
     };
+    let says_protected = |object: &&Map<String, Value>| object.contains_key(PROTECTED);
+    let is_protected = [Some(object), metadata].into_iter().flatten();
+    let is_protected = is_protected
+        .filter(says_protected)
+        .map(|object| flag(object, PROTECTED))
+        .next()
+        .transpose()?;
     let broker = call.broker();
     let before = broker.vhost(name.as_bytes());
     let vhost = broker.create_vhost(name)?;
@@ -132,6 +153,7 @@ pub(super) fn put_vhost(
         details.tags = tags.unwrap_or_default();
         details.default_queue_type = queue_type;
         details.tracing = tracing.unwrap_or(details.tracing);
+        details.protected_from_deletion = is_protected.unwrap_or(details.protected_from_deletion);
     })?;
     if before.is_none() {
         let user = call.user()?.name();
@@ -160,8 +182,32 @@ fn delete(call: &Call) -> Answer {
     }
 }
 
+/// Nobody can delete it until somebody says otherwise.
+// req: VHOST-1
+fn protect(call: &Call) -> Answer {
+    set_protected(call, true)
+}
+
+fn unprotect(call: &Call) -> Answer {
+    set_protected(call, false)
+}
+
+fn set_protected(call: &Call, is_protected: bool) -> Answer {
+    let vhost = call.vhost()?;
+    vhost.change_details(|details| details.protected_from_deletion = is_protected)?;
+    Ok(Reply::NoContent)
+}
+
+/// What RabbitMQ calls it.
+const PROTECTED: &str = "protected_from_deletion";
+
 /// A vhost that exists runs.
 fn start(call: &Call) -> Answer {
     call.vhost()?;
+    let node = call.name("node");
+    if node != call.api.facts.node {
+        let reason = format!("Request to node {node} failed with nodedown");
+        return Err(ApiError::bad_request(reason));
+    }
     Ok(Reply::NoContent)
 }

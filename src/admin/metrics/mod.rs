@@ -27,6 +27,7 @@ use axum::routing::get;
 pub(super) use gather::Sources;
 
 use super::api;
+use super::logins::Logins;
 use gather::{Clients, Form, Objects};
 use write::Wanted;
 
@@ -40,6 +41,7 @@ pub(super) struct Metrics {
     pub(super) per_object: bool,
     /// Only who may watch sees them.
     pub(super) authentication: bool,
+    pub(super) logins: Arc<Logins>,
 }
 
 /// The three pages.
@@ -94,9 +96,9 @@ async fn answer(
     wanted: Wanted,
 ) -> Response {
     if metrics.authentication
-        && let Err(refused) = api::check_monitoring(&metrics.sources.broker, headers, from)
+        && let Err(refused) = api::check_monitoring(&metrics.logins, headers, from).await
     {
-        return refused;
+        return *refused;
     }
     let clients = match wanted.names_clients() {
         true => Clients::gather(&metrics.sources.registry).await,

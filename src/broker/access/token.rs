@@ -21,8 +21,8 @@ const PATTERN_BYTES_MAX: usize = 1_024;
 /// Whoever can say whether a token is good.
 pub trait TokenAuthority: fmt::Debug + Send + Sync {
     /// Looks at what came in the place of a password. `None` if it does not look like a token at all.
-    /// `given` is the name that came with it. May take its time.
-    fn verify(&self, token: &[u8], given: &[u8]) -> Option<Result<Token, TokenError>>;
+    /// May take its time.
+    fn verify(&self, token: &[u8]) -> Option<Result<Token, TokenError>>;
 }
 
 /// Why a token is refused; for the log, since the client hears what all hear.

@@ -23,6 +23,8 @@ pub struct VhostDetails {
     pub tracing: bool,
     /// How many connections and queues it may have.
     pub limits: Limits,
+    /// It cannot be deleted. The last field: records of earlier versions end before it.
+    pub protected_from_deletion: bool,
 }
 
 impl Vhost {

@@ -338,6 +338,7 @@ impl Vhost {
         let Some(persistence) = messages.first().map(|first| first.traits().persistence) else {
             return result;
         };
+        route.count(outcome.count);
         let mut dead = Vec::new();
         let last = route.queues.len().saturating_sub(1);
         for (at, queue) in route.queues.iter().enumerate() {
@@ -471,6 +472,7 @@ impl Vhost {
             duplicate_of: sifted.duplicate_of,
             ..Spread::default()
         };
+        route.count(1);
         let route = sifted.route(route);
         for asker in &route.replies {
             asker.answer(message, wakes);

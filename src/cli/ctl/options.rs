@@ -37,13 +37,16 @@ pub(super) enum Formatter {
 }
 
 /// Flags with a value that mean nothing here.
-const IGNORED_WITH_VALUE: [&str; 10] = [
+const IGNORED_WITH_VALUE: [&str; 13] = [
     "-n",
     "--node",
     "-t",
     "--timeout",
     "--erlang-cookie",
     "--script-name",
+    "--unit",
+    "-d",
+    "--duration",
     "--dry-run-value",
     "--rabbitmq-home",
     "--mnesia-dir",
@@ -122,7 +125,7 @@ impl Options {
                         _ => Formatter::Table,
                     }
                 }
-                "--limit" => {
+                "--limit" | "-N" | "--number" => {
                     let limit = value()?.parse();
                     options.limit =
                         Some(limit.map_err(|_| Failure::usage("--limit needs a number"))?);

@@ -246,13 +246,13 @@ const STARTUP_WAIT: Duration = Duration::from_secs(300);
 /// Time between two looks whether it has.
 const STARTUP_PAUSE: Duration = Duration::from_millis(200);
 
-fn node(context: &Context) -> Result<Value, Failure> {
+pub(super) fn node(context: &Context) -> Result<Value, Failure> {
     let nodes = context.get("nodes")?;
     let node = nodes.get(0).cloned();
     node.ok_or_else(|| Failure::new(UNAVAILABLE, "the broker names no node"))
 }
 
-fn field<'a>(object: &'a Value, name: &str) -> &'a Value {
+pub(super) fn field<'a>(object: &'a Value, name: &str) -> &'a Value {
     object.get(name).unwrap_or(&Value::Null)
 }
 

@@ -3,7 +3,7 @@
 //! Owns: which tokens are good: their signature, whom they are for, their time; and what their claims are to the broker,
 //! which alone decides what scopes allow. Keys are `keys.rs`' business.
 //! Bounds: [`TOKEN_BYTES_MAX`].
-//! Spec: RabbitMQ's OAuth 2 plugin; RFC 7519, RFC 7517; `spec/management.md` OAUTH-1 to OAUTH-5.
+//! Spec: RabbitMQ's OAuth 2 plugin; RFC 7519, RFC 7517; `spec/management.md` OAUTH-1 to OAUTH-7.
 
 mod fetch;
 mod keys;
@@ -61,7 +61,7 @@ impl OAuth {
     }
 
     // req: OAUTH-1
-    fn check(&self, token: &[u8], given: &[u8], unix_s: u64) -> Result<Token, String> {
+    fn check(&self, token: &[u8], unix_s: u64) -> Result<Token, String> {
         let header = jsonwebtoken::decode_header(token).map_err(|error| error.to_string())?;
         let is_taken = self.algorithms.is_empty() || self.algorithms.contains(&header.alg);
         if !is_taken {
@@ -84,15 +84,10 @@ impl OAuth {
         validation.validate_aud = false;
         let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &key, &validation);
         let claims = decoded.map_err(|error| error.to_string())?.claims;
-        self.read(&claims, given, unix_s)
+        self.read(&claims, unix_s)
     }
 
-    fn read(
-        &self,
-        claims: &Map<String, Value>,
-        given: &[u8],
-        unix_s: u64,
-    ) -> Result<Token, String> {
+    fn read(&self, claims: &Map<String, Value>, unix_s: u64) -> Result<Token, String> {
         let expires_unix_s = time(claims, "exp")?;
         if expires_unix_s.is_some_and(|at| at <= unix_s) {
             return Err("it has expired".to_owned());
@@ -116,27 +111,27 @@ impl OAuth {
         let scopes = words(claims.get("scope")).into_iter().chain(words(more));
         let scopes = scopes.filter_map(|scope| scope.strip_prefix(self.scope_prefix.as_str()));
         Ok(Token {
-            user: self.user(claims, given),
+            user: self.user(claims)?,
             scopes: scopes.map(str::to_owned).collect(),
             expires_unix_s,
         })
     }
 
-    /// Who it speaks for: by its claims, or who the client said it was.
-    fn user(&self, claims: &Map<String, Value>, given: &[u8]) -> String {
+    /// Who it speaks for, by its claims: a name that the client could choose would let it pass for another in limits,
+    /// logs and `user-id`.
+    // req: OAUTH-7
+    fn user(&self, claims: &Map<String, Value>) -> Result<String, String> {
         let preferred = self.settings.username_claims.iter().map(String::as_str);
         let names = preferred.chain(["sub", "client_id"]);
         let mut found = names.filter_map(|name| claims.get(name)?.as_str());
         let name = found.find(|name| !name.is_empty());
-        name.map_or_else(
-            || String::from_utf8_lossy(given).into_owned(),
-            str::to_owned,
-        )
+        name.map(str::to_owned)
+            .ok_or_else(|| "it does not say whose it is (sub, client_id)".to_owned())
     }
 }
 
 impl TokenAuthority for OAuth {
-    fn verify(&self, token: &[u8], given: &[u8]) -> Option<Result<Token, TokenError>> {
+    fn verify(&self, token: &[u8]) -> Option<Result<Token, TokenError>> {
         let dots = token.iter().filter(|octet| **octet == b'.').count();
         // Every header begins so: it is an object.
         if dots != 2 || !token.starts_with(b"eyJ") {
@@ -146,7 +141,7 @@ impl TokenAuthority for OAuth {
             return Some(Err(TokenError("it is too long".to_owned())));
         }
         let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        let checked = self.check(token, given, since.as_secs());
+        let checked = self.check(token, since.as_secs());
         Some(checked.map_err(TokenError))
     }
 }

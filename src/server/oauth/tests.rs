@@ -46,6 +46,7 @@ fn header(kid: Option<&str>) -> Header {
 
 /// Each claim that does not hold refuses the token, and says so for the log.
 // req: OAUTH-1
+// req: OAUTH-7
 #[test]
 fn claims_must_hold() {
     let (oauth, _dir) = authority(|_| {});
@@ -56,7 +57,7 @@ fn claims_must_hold() {
     let with = |key: &str, value: Value| {
         let mut claims = good.clone();
         claims[key] = value;
-        oauth.check(&token(&header(Some("k")), &claims), b"given", NOW)
+        oauth.check(&token(&header(Some("k")), &claims), NOW)
     };
     let read = with("x", Value::Null).expect("all of it holds");
     assert_eq!(read.user, "alice");
@@ -65,13 +66,15 @@ fn claims_must_hold() {
     assert!(with("aud", json!("x rabbitmq")).is_ok());
     assert!(with("exp", Value::Null).is_ok_and(|token| token.expires_unix_s.is_none()));
     assert!(with("exp", json!(NOW + 1)).is_ok());
-    assert!(with("sub", Value::Null).is_ok_and(|token| token.user == "given"));
+    assert!(with("client_id", json!("service")).is_ok_and(|token| token.user == "alice"));
     for (key, value, reason) in [
         ("aud", json!("rabbitmq-other"), "others"),
         ("aud", Value::Null, "others"),
         ("exp", json!(NOW), "expired"),
         ("exp", json!("soon"), "no time"),
         ("nbf", json!(NOW + 61), "not come"),
+        ("sub", Value::Null, "whose"),
+        ("sub", json!(""), "whose"),
     ] {
         let error = with(key, value).expect_err(key);
         assert!(error.contains(reason), "{key}: {error}");
@@ -85,7 +88,7 @@ fn claims_must_hold() {
 fn signatures_must_hold() {
     let (oauth, _dir) = authority(|_| {});
     let claims = json!({ "aud": "rabbitmq", "sub": "a" });
-    let check = |token: &[u8]| oauth.check(token, b"", NOW);
+    let check = |token: &[u8]| oauth.check(token, NOW);
     assert!(check(&token(&header(Some("k")), &claims)).is_ok());
     assert!(
         check(&token(&header(None), &claims)).is_ok(),
@@ -104,13 +107,13 @@ fn signatures_must_hold() {
     let (strict, _dir) = authority(|settings| settings.algorithms = vec!["RS256".to_owned()]);
     assert!(
         strict
-            .check(&token(&header(Some("k")), &claims), b"", NOW)
+            .check(&token(&header(Some("k")), &claims), NOW)
             .is_err()
     );
-    assert!(oauth.verify(b"guest", b"guest").is_none(), "a password");
+    assert!(oauth.verify(b"guest").is_none(), "a password");
     assert!(
         oauth
-            .verify(b"eyJ.x.y", b"")
+            .verify(b"eyJ.x.y")
             .is_some_and(|result| result.is_err())
     );
     let unknown = OAuthSettings {
@@ -133,7 +136,7 @@ fn settings_say_where_names_and_scopes_stand() {
     let claims = json!({
         "email": "a@b", "sub": "x", "scope": ["read:*/*"], "roles": { "rabbitmq": "write:*/q" },
     });
-    let read = oauth.check(&token(&header(None), &claims), b"", NOW);
+    let read = oauth.check(&token(&header(None), &claims), NOW);
     let read = read.expect("it holds");
     assert_eq!((read.user.as_str(), read.scopes.len()), ("a@b", 2));
 }
