@@ -158,6 +158,8 @@ pub struct Engine {
     rotated: Instant,
     /// Whether peers are choked because the upload quota is used.
     is_quota_spent: bool,
+    /// Payloads of which a peer says that a piece from here was bad.
+    accused: BTreeSet<TransferId>,
 }
 
 impl Engine {
@@ -188,6 +190,7 @@ impl Engine {
             ticked: now,
             rotated: now,
             is_quota_spent: false,
+            accused: BTreeSet::new(),
         };
         engine.fit_slots(now);
         engine
@@ -482,6 +485,13 @@ impl Engine {
             }
         }
         action
+    }
+
+    /// A payload of which a peer says that a piece from here did not verify: what is held of it is to be hashed
+    /// again before it is served. `None` when there is no more.
+    pub fn poll_accused(&mut self) -> Option<TransferId> {
+        // req: SWARM-38
+        self.accused.pop_first()
     }
 
     /// When [`Engine::handle_timeout`] is to be called next.

@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 enum Refuses {
     Reads,
     Writes,
+    /// Reads give other bytes than were written, without a word.
+    Truth,
 }
 
 /// The system's disk, but for the files of one payload.
@@ -46,6 +48,7 @@ impl BadDisk {
                 Err(match what {
                     Refuses::Reads => io::Error::other("a bad sector"),
                     Refuses::Writes => io::ErrorKind::StorageFull.into(),
+                    Refuses::Truth => io::Error::other("it lies"),
                 })
             }
             _ => Ok(()),
@@ -91,7 +94,13 @@ struct BadFile {
 impl DiskFile for BadFile {
     fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize> {
         self.disk.check(&self.path, Refuses::Reads)?;
-        self.file.read_at(buffer, offset_bytes)
+        let count = self.file.read_at(buffer, offset_bytes)?;
+        if self.disk.check(&self.path, Refuses::Truth).is_err()
+            && let Some(first) = buffer.first_mut()
+        {
+            *first ^= 1;
+        }
+        Ok(count)
     }
     fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
         self.disk.check(&self.path, Refuses::Writes)?;
@@ -227,7 +236,49 @@ async fn unreadable_payload_is_given_up_alone() {
     source.swarm.shutdown().await;
 }
 
+/// A seed whose disk begins to lie serves a bad piece once: the peer that got it says so, the seed hashes what it
+/// serves again, finds it wrong and gives that payload up, and the next peer is sent nothing bad; the other payload
+/// goes on.
+// req: SWARM-38
+// req: STORE-24
+// req: SWARM-15
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accused_seed_looks_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let long = Duration::from_secs(600);
+    let disk = BadDisk::default();
+    let source = node(&folder.path().join("source"), disk.clone(), long).await;
+    let (one, two) = (content(1, 3_000_000), content(2, 3_000_000));
+    let (first, served) = serve(&source, ScopeId::NODE, 1, &one).await;
+    let (second, _also) = serve(&source, ScopeId::NODE, 2, &two).await;
+    // The seed's own memory of what is right ends a moment after it began.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    disk.refuse(first.id(), Refuses::Truth);
+    let victim = node(&folder.path().join("victim"), OsDisk, long).await;
+    let fetching = fetch(&victim, &first).await;
+    let began = Instant::now();
+    while fetching.stats().expect("known").counts.bad_pieces == 0 {
+        assert!(began.elapsed() < PATIENCE, "no bad piece came");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let next = node(&folder.path().join("next"), OsDisk, long).await;
+    let hopeless = fetch(&next, &first).await;
+    let working = fetch(&next, &second).await;
+    completes(&next, &working, second.id(), &two).await;
+    while served.stats().expect("known").state != TransferState::Failed {
+        assert!(began.elapsed() < PATIENCE, "the seed does not look again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let counts = hopeless.stats().expect("known").counts;
+    assert_eq!((counts.bad_pieces, counts.pieces_fetched), (0, 0));
+    for node in [source, victim, next] {
+        node.swarm.shutdown().await;
+    }
+}
+
 /// Stores sweep all the time, with nothing to keep but what is being served and fetched; it is kept.
+// req: STORE-12
+// req: STORE-14
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sweep_is_safe_while_serving() {
     let folder = tempfile::tempdir().expect("a folder");

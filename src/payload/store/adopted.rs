@@ -140,6 +140,11 @@ impl AdoptedFile {
         }
     }
 
+    /// Nothing of it is trusted any more.
+    pub(super) fn doubt(&self) {
+        self.trust.lock().checked = Bitfield::empty(self.manifest.geometry());
+    }
+
     /// Fills `buffer` from `offset_bytes`; pieces not checked since the last change are hashed first.
     pub(super) fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> Result<(), StoreError> {
         // req: STORE-13

@@ -83,6 +83,11 @@ impl CheckedFile {
         &self.file
     }
 
+    /// Nothing of it is known to be right any more.
+    pub(super) fn doubt(&self) {
+        self.trust.lock().checked = Bitfield::empty(&self.geometry);
+    }
+
     /// Fills `buffer`; hashes pieces of the range that are in doubt, and refuses a wrong one.
     pub(super) fn read_at(
         &self,

@@ -429,6 +429,11 @@ impl PartialShared {
         self.progress.lock().held.clone()
     }
 
+    /// Nothing of what is held is known to be right any more.
+    pub(super) fn doubt(&self) {
+        self.progress.lock().checked = Bitfield::empty(self.geometry());
+    }
+
     fn geometry(&self) -> &Geometry {
         self.manifest.geometry()
     }

@@ -126,6 +126,19 @@ impl PayloadReader {
         self.reference.scope()
     }
 
+    /// Trusts no byte any more: each piece is hashed again before it is next given out.
+    pub fn doubt(&self) {
+        // req: STORE-24
+        match &self.source {
+            Source::Adopted(file) => file.doubt(),
+            Source::Complete(file) => {
+                file.doubt();
+                self.reference.inner.none_checked(self.reference.key);
+            }
+            Source::Partial(partial) => partial.doubt(),
+        }
+    }
+
     /// Fills `buffer` with the payload's bytes from `offset_bytes` on. Blocks on the file.
     ///
     /// Fails if the range ends after the payload, has a piece that is not held, or the file does not
@@ -191,6 +204,17 @@ fn open_complete(inner: &Inner, key: Key) -> Result<Arc<CheckedFile>, StoreError
 }
 
 impl Inner {
+    /// Nothing of a complete payload is known to be right any more.
+    fn none_checked(&self, key: Key) {
+        if let Some(Entry {
+            content: Content::Complete { checked_at, .. },
+            ..
+        }) = self.state.lock().entries.get_mut(&key)
+        {
+            *checked_at = None;
+        }
+    }
+
     /// All bytes of a complete payload were read and were right, in a file modified last `at`.
     fn all_checked(&self, key: Key, at: Duration) {
         if let Some(Entry {

@@ -117,6 +117,11 @@ pub(super) fn with<T>(shared: &Arc<Shared>, work: impl FnOnce(&mut Core, Instant
     while let Some(action) = core.engine.poll_action() {
         jobs.extend(act(shared, &mut core, action));
     }
+    while let Some(id) = core.engine.poll_accused() {
+        if let Some(io) = core.transfers.get(&id) {
+            io.accused(now);
+        }
+    }
     let next = core.engine.poll_timeout();
     if let Some(next) = next
         && core.armed.is_none_or(|armed| next < armed)

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,6 +17,11 @@ use crate::payload::{
     Bitfield, BlockRange, Geometry, PieceHash, PieceIndex, StoreError, StoredPayload,
 };
 use crate::swarm::{TransferId, TransferStats};
+
+/// What was verified so long ago is hashed again before it is served (RELIABILITY section 5).
+const TRUSTED_TIME: Duration = Duration::from_secs(24 * 3600);
+/// Accusations make a node hash what it serves again at most so often; the first counts from when it began.
+const ACCUSED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a payload was not fetched.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -75,6 +80,8 @@ pub(super) struct TransferIo {
     error: Mutex<Option<Arc<StoreError>>>,
     /// Whether a thread syncs what was written.
     is_syncing: AtomicBool,
+    /// When what is held was last to be hashed again.
+    doubted: Mutex<Instant>,
 }
 
 impl TransferIo {
@@ -99,11 +106,38 @@ impl TransferIo {
             end: watch::Sender::new(End::Running),
             error: Mutex::new(None),
             is_syncing: AtomicBool::new(false),
+            doubted: Mutex::new(Instant::now()),
         };
         (io, receiver)
     }
 
+    /// A peer says that a piece from here is bad.
+    // req: SWARM-38
+    pub(super) fn accused(&self, now: Instant) {
+        self.doubt_if_older(ACCUSED_INTERVAL, now);
+    }
+
+    /// Has everything hashed again before it is served, if that was not done for so long.
+    fn doubt_if_older(&self, age: Duration, now: Instant) {
+        {
+            let mut doubted = self.doubted.lock();
+            if now.saturating_duration_since(*doubted) < age {
+                return;
+            }
+            *doubted = now;
+        }
+        match &self.source {
+            Source::Whole(reader) | Source::Stored(reader, _) | Source::Partial(reader, _) => {
+                reader.doubt();
+            }
+            // They are hours old at most, and what they are will be decided by a manifest.
+            Source::Early(_) | Source::Growing(_) => {}
+        }
+    }
+
     pub(super) fn read(&self, block: BlockRange, buffer: &mut [u8]) -> Result<(), StoreError> {
+        // req: SWARM-38
+        self.doubt_if_older(TRUSTED_TIME, Instant::now());
         self.read_bytes(self.geometry.block_bytes(block).start, buffer)
     }
 

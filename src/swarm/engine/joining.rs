@@ -362,6 +362,9 @@ impl Engine {
             return Ok(());
         };
         if let Some(Join::Member { slot, .. }) = peer.joins.remove(&id) {
+            if reason == Reason::BadPiece {
+                self.accused.insert(id);
+            }
             self.remove_member(id, conn, now);
             self.shared.send(conn, Message::Leave { slot, reason });
         }
