@@ -34,9 +34,10 @@ pub(super) struct Work {
     pub(super) record: Record,
 }
 
-/// A file that is wanted and how to get it.
+/// How to get a payload, and a file that is wanted of it.
 struct Order {
-    work: Work,
+    /// None while the file's message is still being journaled.
+    work: Option<Work>,
     manifest: Manifest,
 }
 
@@ -75,9 +76,19 @@ pub(super) fn take_up_unfinished(shared: &Arc<Shared>) -> Result<(), StateError>
 
 /// Has the payload fetched for this work, by the task that it has or by a new one.
 pub(super) fn start(shared: &Arc<Shared>, manifest: Manifest, work: Work) {
-    let id = manifest.id();
+    let work = Some(work);
+    send(shared, Order { work, manifest });
+}
+
+/// Has the payload fetched for work that follows, so that its pieces need not wait for the journal.
+pub(super) fn begin(shared: &Arc<Shared>, manifest: Manifest) {
+    let work = None;
+    send(shared, Order { work, manifest });
+}
+
+fn send(shared: &Arc<Shared>, order: Order) {
+    let id = order.manifest.id();
     let mut running = shared.fetches.running.lock();
-    let order = Order { work, manifest };
     let order = match running.get(&id) {
         // The task removes itself under this lock, so a send that works is received.
         Some(sender) => match sender.send(order) {
@@ -113,14 +124,17 @@ async fn fetch_and_serve(
             return;
         };
         let mut manifest = order.manifest;
-        waiting.push(order.work);
+        waiting.extend(order.work);
         let outcome = fetch(shared, &mut manifest, orders, &mut waiting).await;
         drop(turn);
         let reason = match outcome {
             Ok(transfer) => {
                 match place_all(shared, id, &mut waiting).await {
                     // What lay in the store was changed by somebody: it is fetched anew.
-                    Some(work) => first = Some(Order { work, manifest }),
+                    Some(work) => {
+                        let work = Some(work);
+                        first = Some(Order { work, manifest });
+                    }
                     None => first = serve(shared, id, orders).await,
                 }
                 drop(transfer);
@@ -130,7 +144,7 @@ async fn fetch_and_serve(
         };
         close(shared, id, orders);
         while let Ok(order) = orders.try_recv() {
-            waiting.push(order.work);
+            waiting.extend(order.work);
         }
         for work in waiting.drain(..) {
             fail(shared, work, &reason);
@@ -201,7 +215,7 @@ async fn fetch_under(
                 break;
             }
             Some(Order { work, manifest: other }) = orders.recv() => {
-                waiting.push(work);
+                waiting.extend(work);
                 told = None;
                 if other.key() != manifest.key() {
                     return Ok(Fetched::OtherKey(Box::new(other)));
@@ -219,7 +233,7 @@ async fn fetch_under(
         }
     }
     while let Ok(order) = orders.try_recv() {
-        waiting.push(order.work);
+        waiting.extend(order.work);
     }
     say_end(&transfer, manifest.id(), first, started);
     Ok(Fetched::Complete(transfer))
@@ -283,7 +297,9 @@ async fn serve(
                 orders.try_recv().ok()?
             }
         };
+        let Some(work) = work else { continue };
         if let Some(work) = place(shared, id, work).await {
+            let work = Some(work);
             return Some(Order { work, manifest });
         }
     }

@@ -137,6 +137,8 @@ async fn handle_manifest(
             fetch::fail(&shared, Work { key, record }, &reason);
             return;
         }
+        // Pieces may come while the disk is at work; the file is placed, and the message acknowledged, after it.
+        fetch::begin(&shared, manifest.clone());
         let message = JournaledMessage { properties, body };
         if let Err(error) = shared.state.put(key, &record, Some(&message)) {
             fetch::fail(&shared, Work { key, record }, &error.to_string());

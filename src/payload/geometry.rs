@@ -14,6 +14,10 @@ pub const PIECE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 pub const PIECE_COUNT_MAX: u32 = 65_536;
 /// Pieces that the rule for choosing a piece size aims to stay at or below.
 pub const PIECE_COUNT_AIM: u64 = 1_024;
+/// Payloads that are small, in bytes: what each piece costs counts more for them than when the first one is whole.
+const SMALL_PAYLOADS: Range<u64> = 1024 * 1024..4 * 1024 * 1024;
+/// The size of their pieces, in bytes.
+const SMALL_PAYLOAD_PIECE_BYTES: u32 = 64 * 1024;
 /// Greatest payload, in bytes (1 TiB): as many pieces as may be, each as large as may be.
 pub const PAYLOAD_BYTES_MAX: u64 = PIECE_COUNT_MAX as u64 * PIECE_BYTES_MAX as u64;
 /// Greatest block: what one request on the wire asks for, in bytes.
@@ -90,9 +94,13 @@ impl PieceBytes {
 
     /// The piece size that Warren gives to a payload of this size. Spec: PIECE-3.
     ///
-    /// The least power of two from 16 KiB that makes at most 1,024 pieces, but never over 16 MiB.
+    /// The least power of two from 16 KiB that makes at most 1,024 pieces, but never over 16 MiB; 64 KiB for the small
+    /// ones that are over in a moment.
     pub fn for_payload(size_bytes: u64) -> Self {
         // req: PIECE-3
+        if SMALL_PAYLOADS.contains(&size_bytes) {
+            return Self(SMALL_PAYLOAD_PIECE_BYTES);
+        }
         let least = size_bytes
             .div_ceil(PIECE_COUNT_AIM)
             .min(u64::from(PIECE_BYTES_MAX));
@@ -300,7 +308,10 @@ mod tests {
     fn chosen_piece_size_follows_the_table() {
         for (size_bytes, piece_bytes) in [
             (0, 16 * KIB),
-            (MIB, 16 * KIB),
+            (MIB - 1, 16 * KIB),
+            (MIB, 64 * KIB),
+            (4 * MIB - 1, 64 * KIB),
+            (4 * MIB, 16 * KIB),
             (16 * MIB, 16 * KIB),
             (16 * MIB + 1, 32 * KIB),
             (100_000_000, 128 * KIB),
