@@ -154,7 +154,17 @@ impl Bitfield {
 
     /// The pieces of `geometry` that are held, in order.
     pub fn held<'a>(&'a self, geometry: &Geometry) -> impl Iterator<Item = PieceIndex> + use<'a> {
-        geometry.pieces().filter(|piece| self.has(*piece))
+        pieces(*geometry, self.words.iter().copied())
+    }
+
+    /// The pieces of `geometry` that both hold, in order. Costs a step for each 64 pieces and one for each answer.
+    pub fn held_by_both<'a>(
+        &'a self,
+        other: &'a Self,
+        geometry: &Geometry,
+    ) -> impl Iterator<Item = PieceIndex> + use<'a> {
+        let words = self.words.iter().zip(&other.words);
+        pieces(*geometry, words.map(|(mine, theirs)| mine & theirs))
     }
 
     /// The pieces of `geometry` that are not held, in order.
@@ -177,6 +187,23 @@ impl Bitfield {
         let word_index = (piece.get() / WORD_BITS) as usize;
         (word_index, 1 << (WORD_BITS - 1 - piece.get() % WORD_BITS))
     }
+}
+
+/// The pieces whose bits are set in `words`, in order.
+fn pieces(
+    geometry: Geometry,
+    words: impl Iterator<Item = u64>,
+) -> impl Iterator<Item = PieceIndex> {
+    let firsts = (0..).step_by(WORD_BITS as usize);
+    firsts.zip(words).flat_map(move |(first, word)| {
+        let mut rest = word;
+        std::iter::from_fn(move || {
+            let place = rest.leading_zeros();
+            // Of a word without a bit left there are as many leading zeros as bits.
+            rest &= !(1_u64 << (WORD_BITS - 1)).checked_shr(place)?;
+            geometry.piece_index(first + place)
+        })
+    })
 }
 
 #[cfg(test)]
@@ -241,6 +268,14 @@ mod tests {
             let count = held.iter().filter(|held| **held).count();
             prop_assert_eq!(bitfield.held_count() as usize, count);
             prop_assert_eq!(bitfield.held(&geometry).count(), count);
+            let one_by_one = geometry.pieces().filter(|piece| bitfield.has(*piece));
+            prop_assert!(bitfield.held(&geometry).eq(one_by_one));
+            let mut even = Bitfield::empty(&geometry);
+            for piece in geometry.pieces().step_by(2) {
+                even.set(piece);
+            }
+            let both = bitfield.held(&geometry).filter(|piece| even.has(*piece));
+            prop_assert!(bitfield.held_by_both(&even, &geometry).eq(both));
             prop_assert_eq!(bitfield.missing(&geometry).count(), held.len() - count);
             prop_assert_eq!(Bitfield::full(&geometry).has_any_not_in(&bitfield), count < held.len());
         }

@@ -9,8 +9,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::swarm::limits::{
-    ADDRESSES_PER_PAYLOAD_MAX, DIAL_PAUSE_FIRST, DIAL_PAUSE_MAX, HINT_FAILURES_MAX,
+    ADDRESSES_PER_PAYLOAD_MAX, DIAL_PAUSE_FIRST, DIAL_PAUSE_MAX, DIAL_PAUSE_SHORT, DIALS_SHORT,
+    HINT_FAILURES_MAX,
 };
+use crate::swarm::proof::mix;
 
 /// Who told of an address.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -41,9 +43,19 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct AddressBook {
     entries: BTreeMap<SocketAddr, Entry>,
+    /// So that nodes which failed together do not try again together.
+    salt: u64,
 }
 
 impl AddressBook {
+    /// Nothing known; `salt` is this node's own.
+    pub(crate) fn new(salt: u64) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            salt,
+        }
+    }
+
     /// Notes an address; ignored when it is known or the book is full.
     pub(crate) fn learn(&mut self, address: SocketAddr, source: Source, now: Instant) {
         let useless =
@@ -79,12 +91,7 @@ impl AddressBook {
             .iter()
             .filter(|(_, entry)| entry.state == State::Idle && entry.not_before <= now)
             .enumerate()
-            .min_by_key(|(number, (_, entry))| {
-                (
-                    entry.failures,
-                    crate::swarm::proof::mix(salt ^ *number as u64),
-                )
-            })
+            .min_by_key(|(number, (_, entry))| (entry.failures, mix(salt ^ *number as u64)))
             .map(|(_, (address, _))| *address)
     }
 
@@ -121,7 +128,11 @@ impl AddressBook {
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.state = State::Idle;
             entry.failures = entry.failures.saturating_add(1);
-            entry.not_before = now + pause(entry.failures);
+            let most = pause(entry.failures);
+            let salt = mix(self.salt ^ u64::from(entry.failures) ^ u64::from(address.port()));
+            // Between half of it and all.
+            let part = most.as_secs_f64() * (salt >> 11) as f64 / (1_u64 << 53) as f64;
+            entry.not_before = now + most / 2 + Duration::from_secs_f64(part / 2.0);
         }
     }
 
@@ -144,7 +155,11 @@ impl AddressBook {
 
 fn pause(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(10);
-    (DIAL_PAUSE_FIRST * 2_u32.pow(doublings)).min(DIAL_PAUSE_MAX)
+    let most = match failures {
+        0..=DIALS_SHORT => DIAL_PAUSE_SHORT,
+        _ => DIAL_PAUSE_MAX,
+    };
+    (DIAL_PAUSE_FIRST * 2_u32.pow(doublings)).min(most)
 }
 
 #[cfg(test)]

@@ -524,10 +524,13 @@ impl Engine {
         loop {
             self.heed_quota(now);
             let transfers = &self.transfers;
-            let settings = self.shared.settings.clone();
-            let next = self.shared.uploads.next(&settings, now, |id, conn, piece| {
+            let Shared {
+                settings, uploads, ..
+            } = &mut self.shared;
+            let zone = settings.zone.as_ref();
+            let next = uploads.next(settings, now, |id, conn, piece| {
                 let transfer = transfers.get(&id);
-                transfer.map_or_else(Rank::default, |transfer| transfer.rank(conn, piece))
+                transfer.map_or_else(Rank::default, |transfer| transfer.rank(conn, piece, zone))
             });
             let Some(upload) = next else { return };
             let Some(transfer) = self.transfers.get_mut(&upload.transfer) else {
@@ -661,6 +664,9 @@ impl Engine {
         let Some(peer) = self.peers.remove(&conn) else {
             return false;
         };
+        for transfer in self.transfers.values_mut() {
+            transfer.parked.retain(|parked| *parked != conn);
+        }
         for (id, join) in &peer.joins {
             match join {
                 Join::Asked { .. } => self.join_ended(*id, peer.dialled, now),

@@ -65,6 +65,9 @@ pub const HAVE_DELAY_MAX: Duration = Duration::from_millis(80);
 pub const HAVE_DELAY_HELD: Duration = Duration::from_millis(250);
 /// Pieces that are gathered into one `Have` if they come fast enough.
 pub const HAVE_PIECES_AIM: u32 = 4;
+/// A request that nothing came for is taken back in favour of an idle peer when it is older than that peer's last
+/// answer took by this much.
+pub const MOVE_AFTER: Duration = Duration::from_millis(50);
 /// How often the longest served peer makes room, when more peers want than there are slots.
 pub const CHOKE_INTERVAL: Duration = Duration::from_secs(10);
 /// In the endgame, the least age of a request before a second peer is asked for the same piece.
@@ -83,20 +86,30 @@ pub const BLAMED_NODES_MAX: usize = 4096;
 pub const ADDRESSES_PER_PAYLOAD_MAX: usize = 64;
 /// First pause after a failed dial or a refusal; doubles up to [`DIAL_PAUSE_MAX`].
 pub const DIAL_PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// Longest pause after the first [`DIALS_SHORT`] failures: who found a swarm too busy to answer is not to wait for
+/// longer than that takes.
+pub const DIAL_PAUSE_SHORT: Duration = Duration::from_secs(2);
+/// Failures in a row up to which the pause stays short.
+pub const DIALS_SHORT: u32 = 12;
 /// Longest pause between two dials of one address.
 pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Peers that found no place in a swarm and whose connections are kept, to name them to those who come after them.
+pub const PARKED_MAX: usize = 64;
 /// Failed dials after which a hint is forgotten; addresses of the manifest are kept.
 pub const HINT_FAILURES_MAX: u32 = 3;
 /// Two complete peers part after this long, so that others find a place.
 pub const DONE_LINGER: Duration = Duration::from_secs(2);
 /// Peers of other zones that count as neighbours when more are looked for.
 pub const FAR_NEIGHBOURS: usize = 3;
-/// A piece that nobody near holds may be asked of a far peer by one more node after each of these.
-pub const IMPORT_TURN: Duration = Duration::from_secs(2);
-/// And by anyone after this long.
+/// A piece that nobody near holds may be asked of a far peer by one more node after each turn: twice as long as
+/// imports took of late and an announcement, within these bounds.
+pub const IMPORT_TURN_MIN: Duration = Duration::from_millis(250);
+/// The other bound.
+pub const IMPORT_TURN_MAX: Duration = Duration::from_secs(2);
+/// And by anyone, also if somebody near holds it, after this long.
 pub const IMPORT_FREE: Duration = Duration::from_secs(6);
 /// Pieces looked at for one decision about a far peer.
-pub const IMPORT_SCAN_MAX: u32 = 1024;
+pub const IMPORT_SCAN_MAX: usize = 256;
 /// Period of the housekeeping that looks for stalls, idle connections and missing neighbours.
 pub const TICK: Duration = Duration::from_millis(250);
 

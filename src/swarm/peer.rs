@@ -60,6 +60,9 @@ pub enum PeerError {
     /// It says that it is another node than its key proves.
     #[error("is not the node that its key says")]
     NodeIdentity,
+    /// It found no place in the only swarm that it came for, and was told of others.
+    #[error("found no place")]
+    NoPlace,
     /// A piece number outside the payload.
     #[error("named a piece outside the payload")]
     PieceRange,
@@ -127,6 +130,8 @@ pub(crate) struct Peer {
     pub(crate) refused_count: u32,
     /// It is a server of ranges in this process's own words.
     pub(crate) is_web_seed: bool,
+    /// It found no place in a swarm and is not among those who are kept: nothing but another payload keeps it.
+    pub(crate) is_turned_away: bool,
     /// Payloads that we refused because they were unknown here, to be joined if they become known.
     pub(crate) refused: Vec<PayloadId>,
     /// What this side says of TLS.
@@ -157,6 +162,7 @@ impl Peer {
             joins: BTreeMap::new(),
             refused_count: 0,
             is_web_seed: false,
+            is_turned_away: false,
             refused: Vec::new(),
             takes_tls: false,
             binding,

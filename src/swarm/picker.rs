@@ -34,9 +34,7 @@ pub fn pick(
     salt: u64,
 ) -> Option<PieceIndex> {
     // req: SWARM-3
-    let mut useful = geometry
-        .pieces()
-        .filter(|piece| wanted.has(*piece) && held.has(*piece));
+    let mut useful = wanted.held_by_both(held, geometry);
     match order {
         Order::InOrder => useful.next(),
         Order::RarestFirst => useful.min_by_key(|piece| {

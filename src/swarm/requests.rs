@@ -63,6 +63,7 @@ pub(crate) struct Pacing {
     /// Bytes that should be unanswered at a time.
     target_bytes: u64,
     least_trip: Option<Duration>,
+    last_trip: Option<Duration>,
     progress: Instant,
     window_began: Instant,
     window_bytes: u64,
@@ -76,6 +77,7 @@ impl Pacing {
             outstanding_bytes: 0,
             target_bytes: 1,
             least_trip: None,
+            last_trip: None,
             progress: now,
             window_began: now,
             window_bytes: 0,
@@ -97,6 +99,11 @@ impl Pacing {
 
     pub(crate) fn outstanding_bytes(&self) -> u64 {
         self.outstanding_bytes
+    }
+
+    /// How long the last answer took; nothing before the first.
+    pub(crate) fn last_trip(&self) -> Duration {
+        self.last_trip.unwrap_or_default()
     }
 
     pub(crate) fn target_bytes(&self) -> u64 {
@@ -179,6 +186,7 @@ impl Pacing {
         // req: SWARM-5
         let least = self.least_trip.map_or(trip, |least| least.min(trip));
         self.least_trip = Some(least);
+        self.last_trip = Some(trip);
         let queued = trip.saturating_sub(least);
         if queued <= QUEUE_TIME {
             let most = u64::from(BLOCK_BYTES_MAX) * 64;
@@ -229,6 +237,8 @@ pub(crate) struct Attempt {
     pub(crate) conn: ConnId,
     pub(crate) node: NodeId,
     pub(crate) since: Instant,
+    /// It is to go to another peer that has nothing to do, if this one has not begun with it.
+    pub(crate) moves_to: Option<ConnId>,
     blocks: Vec<Option<Bytes>>,
     next_block: usize,
     missing_count: usize,
@@ -248,6 +258,7 @@ impl Attempt {
             conn,
             node,
             since: now,
+            moves_to: None,
             blocks: vec![None; count],
             next_block: 0,
             missing_count: count,
@@ -272,6 +283,11 @@ impl Attempt {
 
     pub(crate) fn is_receiving(&self) -> bool {
         self.state == AttemptState::Receiving
+    }
+
+    /// Whether it is one block of which nothing has come, and that is not moving yet.
+    pub(crate) fn may_move(&self) -> bool {
+        self.blocks.len() == 1 && self.is_receiving() && self.moves_to.is_none()
     }
 
     /// Bytes received so far.

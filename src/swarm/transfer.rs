@@ -19,7 +19,7 @@ use crate::swarm::addresses::AddressBook;
 use crate::swarm::availability::Availability;
 use crate::swarm::engine::{Action, Want};
 use crate::swarm::flow::Flow;
-use crate::swarm::limits::{FAR_NEIGHBOURS, Settings};
+use crate::swarm::limits::{FAR_NEIGHBOURS, PARKED_MAX, Settings};
 use crate::swarm::peer::{Member, PeerCounts};
 use crate::swarm::picker::{Giver, Order};
 use crate::swarm::proof::Random;
@@ -99,6 +99,10 @@ pub(crate) struct Transfer {
     pub(crate) giver: Option<Giver>,
     pub(crate) members: BTreeMap<ConnId, Member>,
     pub(crate) book: AddressBook,
+    /// Of those who found no place here, some whose connections are kept.
+    pub(crate) parked: Vec<ConnId>,
+    /// How many found none.
+    turned_away_count: u64,
     /// Nodes that sent a bad piece of this payload, or stalled twice: they do not come back.
     pub(crate) excluded: BTreeSet<NodeId>,
     pub(crate) counts: TransferCounts,
@@ -150,7 +154,9 @@ impl Transfer {
             availability: Availability::new(&geometry),
             giver: gives.then(|| Giver::new(&geometry)),
             members: BTreeMap::new(),
-            book: AddressBook::default(),
+            book: AddressBook::new(salt),
+            parked: Vec::new(),
+            turned_away_count: 0,
             excluded: BTreeSet::new(),
             counts: TransferCounts::default(),
             past: BTreeMap::new(),
@@ -248,6 +254,22 @@ impl Transfer {
         least.map(|(conn, _)| *conn)
     }
 
+    /// A proven peer finds no place: whether to keep its connection, and whose to end for that. All who came, early or
+    /// late, are as likely to be among the kept.
+    pub(crate) fn park(&mut self, conn: ConnId, salt: u64) -> Option<ConnId> {
+        // req: SWARM-9
+        self.turned_away_count += 1;
+        if self.parked.len() < PARKED_MAX {
+            self.parked.push(conn);
+            return None;
+        }
+        let place = usize::try_from(salt % self.turned_away_count).unwrap_or(usize::MAX);
+        match self.parked.get_mut(place) {
+            Some(parked) => Some(std::mem::replace(parked, conn)),
+            None => Some(conn),
+        }
+    }
+
     /// A node that does not take part in this swarm any more.
     pub(crate) fn exclude(&mut self, node: NodeId) {
         if self.excluded.len() >= EXCLUDED_MAX {
@@ -264,6 +286,7 @@ impl Transfer {
         shared: &mut Shared,
         now: Instant,
     ) {
+        self.parked.retain(|parked| *parked != conn);
         member.choked = !shared.slots.join((self.id, conn), now);
         let giving = self.giver.is_some();
         let bits = if giving {

@@ -45,6 +45,8 @@ pub(crate) struct Upload {
 /// What decides between two requests that both can be served now.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Rank {
+    /// Not of another zone: who asks from there asks for all of its zone, and goes first.
+    pub(crate) is_near: bool,
     /// Pieces that the asking peer holds: who has least goes first, so that all finish together.
     pub(crate) held: u32,
     /// Holders of the piece asked for: the rarest goes first.

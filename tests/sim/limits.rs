@@ -6,7 +6,8 @@ use std::time::Duration;
 use warren::payload::{Geometry, PayloadId, PieceBytes, Priority};
 use warren::swarm::{Limits, TransferId, UploadQuota};
 
-use crate::network::{Conduct, Network};
+use crate::hostile::Conduct;
+use crate::network::Network;
 
 const MBIT: f64 = 1_000_000.0 / 8.0;
 const FAST: f64 = 100.0 * MBIT;

@@ -3,7 +3,9 @@
 //! A failure prints the seed that repeats it; `WARREN_SEED` sets it. Spec: RELIABILITY, "Test plan".
 #![allow(clippy::disallowed_methods)]
 
+mod churn;
 mod crash;
+mod hostile;
 mod joint;
 mod journal_model;
 mod limits;
@@ -15,4 +17,5 @@ mod reach;
 mod sabotage;
 mod stale;
 mod swarm;
+mod trace;
 mod zones;

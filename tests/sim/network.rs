@@ -3,55 +3,28 @@
 //! Blocks leave a node one after another at its upload rate, reach the other after the latency, and
 //! enter one after another at its download rate. Messages of one connection keep their order.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use warren::payload::{AccessKey, Bitfield, Geometry, PayloadId, PieceIndex, Priority};
-use warren::swarm::wire::{RawBlock, Slot};
 use warren::swarm::{
     Action, ChannelBinding, ConnId, Engine, Limits, Message, NodeId, Order, Role, Settings,
     TransferId, TransferState, Want,
 };
 
+use crate::hostile::Conduct;
+use crate::trace::Trace;
+
+/// A host that has so many connections takes no more, as `server::peer` does.
+const CONNECTIONS_MAX: usize = 256;
 /// A block that is longer than this on its way takes no place in the downlink of whom it goes to.
 const SLOW_SENDER: Duration = Duration::from_secs(1);
 
 static GOOD: [u8; 256 * 1024] = [0; 256 * 1024];
-static BAD: [u8; 256 * 1024] = [1; 256 * 1024];
-
-/// How a node behaves.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Conduct {
-    /// As the protocol wants it.
-    Honest,
-    /// Every block it sends is wrong.
-    WrongBytes,
-    /// It takes requests and never answers.
-    Stalls,
-    /// It claims to hold everything.
-    Lies,
-    /// It has another key.
-    WrongKey,
-    /// It has another key, and shows proofs that it heard from others.
-    Replays,
-    /// It claims to hold everything and sends a block every few seconds.
-    Trickles,
-    /// It hangs up when it is asked for something.
-    Vanishes,
-    /// It repeats what it says a hundred times and asks for all blocks at once.
-    Floods,
-    /// It sends blocks that nobody asked for.
-    Unasked,
-    /// Its bitfield is too long.
-    Oversized,
-    /// It names pieces that there are not, offers what it has not, and says everything out of turn.
-    Garbage,
-    /// It tells of addresses where nobody is, and of victims outside the swarm.
-    Poisons,
-}
+pub(crate) static BAD: [u8; 256 * 1024] = [1; 256 * 1024];
 
 /// One host.
 pub(crate) struct Host {
@@ -62,7 +35,11 @@ pub(crate) struct Host {
     pub(crate) transfer: Option<TransferId>,
     /// Pieces that passed verification, as the disk has them.
     pub(crate) held: Bitfield,
+    /// Messages that it sent, blocks not counted, and all that it heard.
     pub(crate) control_messages: u64,
+    pub(crate) heard_messages: u64,
+    /// The most connections that it had at a time.
+    pub(crate) links_most: usize,
     /// It has no listener.
     pub(crate) outbound_only: bool,
     /// Its zone's number, and bytes that came to it from other zones.
@@ -73,6 +50,7 @@ pub(crate) struct Host {
     up_free: Instant,
     down_free: Instant,
     timer: Option<Instant>,
+    links: BTreeMap<ConnId, Link>,
 }
 
 enum Event {
@@ -104,6 +82,33 @@ enum Event {
     },
 }
 
+/// An event in the queue of all: the earliest is the greatest, of equal ones the one that was scheduled first.
+struct Scheduled {
+    at: Instant,
+    number: u64,
+    event: Event,
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Scheduled {}
+
 struct Link {
     other: usize,
     other_conn: ConnId,
@@ -120,15 +125,19 @@ pub(crate) struct Network {
     pub(crate) steps: u64,
     /// Check an engine's invariants after every so many of its steps.
     pub(crate) check_every: u64,
+    /// What is said waits behind the blocks that were handed to sockets before it.
+    pub(crate) messages_wait: bool,
+    /// How busy uplinks were, if that is asked for.
+    pub(crate) trace: Option<Trace>,
     latency: Duration,
-    links: BTreeMap<(usize, ConnId), Link>,
-    queue: BinaryHeap<Reverse<(Instant, u64)>>,
-    events: BTreeMap<u64, Event>,
+    queue: BinaryHeap<Scheduled>,
     next_event: u64,
     next_conn: u64,
+    /// No host has completed or died since this was set.
+    is_settled: bool,
     random: u64,
     /// Proofs that hostile hosts heard.
-    heard_proofs: Vec<[u8; 32]>,
+    pub(crate) heard_proofs: Vec<[u8; 32]>,
     /// Dials of addresses where nobody is, for each host.
     pub(crate) vain_dials: BTreeMap<usize, u64>,
 }
@@ -160,12 +169,13 @@ impl Network {
             geometry,
             steps: 0,
             check_every: 1,
+            messages_wait: false,
+            trace: None,
             latency,
-            links: BTreeMap::new(),
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
             next_event: 0,
             next_conn: 0,
+            is_settled: false,
             random: seed,
             heard_proofs: Vec::new(),
             vain_dials: BTreeMap::new(),
@@ -226,6 +236,9 @@ impl Network {
             transfer: None,
             held: Bitfield::empty(&self.geometry),
             control_messages: 0,
+            heard_messages: 0,
+            links_most: 0,
+            links: BTreeMap::new(),
             outbound_only: false,
             zone: None,
             imported_bytes: 0,
@@ -298,11 +311,8 @@ impl Network {
     /// The host dies at once, without a word; what it verified stays on its disk.
     pub(crate) fn kill(&mut self, host: usize) {
         self.hosts[host].alive = false;
-        let conns: Vec<ConnId> = self
-            .links
-            .range((host, ConnId(0))..=(host, ConnId(u64::MAX)))
-            .map(|((_, conn), _)| *conn)
-            .collect();
+        self.is_settled = false;
+        let conns: Vec<ConnId> = self.hosts[host].links.keys().copied().collect();
         for conn in conns {
             self.unlink(host, conn);
         }
@@ -325,8 +335,7 @@ impl Network {
     fn schedule(&mut self, at: Instant, event: Event) {
         let number = self.next_event;
         self.next_event += 1;
-        self.queue.push(Reverse((at, number)));
-        self.events.insert(number, event);
+        self.queue.push(Scheduled { at, number, event });
     }
 
     fn link(&mut self, dialler: usize, listener: usize) {
@@ -342,7 +351,9 @@ impl Network {
                 other_conn,
                 arrival,
             };
-            self.links.insert((host, conn), link);
+            let it = &mut self.hosts[host];
+            it.links.insert(conn, link);
+            it.links_most = it.links_most.max(it.links.len());
         }
         let now = self.now;
         let plain = ChannelBinding::default();
@@ -359,7 +370,7 @@ impl Network {
     }
 
     fn unlink(&mut self, host: usize, conn: ConnId) {
-        let Some(link) = self.links.remove(&(host, conn)) else {
+        let Some(link) = self.hosts[host].links.remove(&conn) else {
             return;
         };
         let at = (self.now + self.latency).max(link.arrival);
@@ -372,26 +383,35 @@ impl Network {
 
     /// Does one thing; answers whether there was one before `until`.
     pub(crate) fn step(&mut self, until: Instant) -> bool {
-        let Some(Reverse((at, number))) = self.queue.peek().copied() else {
+        let Some(next) = self.queue.peek() else {
             return false;
         };
-        if at > until {
+        if next.at > until {
             self.now = until;
             return false;
         }
-        self.queue.pop();
+        let Some(Scheduled { at, event, .. }) = self.queue.pop() else {
+            return false;
+        };
         self.now = at;
         self.steps += 1;
-        let event = self.events.remove(&number).expect("scheduled");
         let now = self.now;
+        if let Some(trace) = &mut self.trace
+            && trace.is_open(at - self.began)
+        {
+            let held = self.hosts[1..].iter().map(|host| host.held.held_count());
+            trace.held(at - self.began, held);
+        }
         let host = match event {
             Event::Message {
                 host,
                 conn,
                 message,
             } => {
-                if self.links.contains_key(&(host, conn)) {
-                    self.hosts[host].engine.handle_message(conn, message, now);
+                let it = &mut self.hosts[host];
+                if it.links.contains_key(&conn) {
+                    it.heard_messages += 1;
+                    it.engine.handle_message(conn, message, now);
                 }
                 host
             }
@@ -400,17 +420,16 @@ impl Network {
                 host
             }
             Event::Gone { host, conn } => {
-                if self.links.remove(&(host, conn)).is_some() {
+                if self.hosts[host].links.remove(&conn).is_some() {
                     self.hosts[host].engine.handle_disconnected(conn, now);
                 }
                 host
             }
             Event::Dialled { host, address } => {
                 let other = host_at(address);
-                let there = self
-                    .hosts
-                    .get(other)
-                    .is_some_and(|other| other.alive && !other.outbound_only);
+                let there = self.hosts.get(other).is_some_and(|other| {
+                    other.alive && !other.outbound_only && other.links.len() < CONNECTIONS_MAX
+                });
                 if !self.hosts[host].alive {
                 } else if there {
                     self.link(host, other);
@@ -441,6 +460,10 @@ impl Network {
             }
             Event::Timer { host } => {
                 let it = &mut self.hosts[host];
+                if it.timer != Some(at) {
+                    // It was set anew since.
+                    return true;
+                }
                 it.timer = None;
                 it.engine.handle_timeout(now);
                 host
@@ -481,8 +504,12 @@ impl Network {
             }
             Action::Send { conn, message } => {
                 self.hosts[host].control_messages += 1;
+                let leaves = match self.messages_wait {
+                    true => self.hosts[host].up_free.max(now),
+                    false => now,
+                };
                 for message in self.distort(host, message) {
-                    self.deliver(host, conn, message, now + self.latency);
+                    self.deliver(host, conn, message, leaves + self.latency);
                 }
             }
             Action::SendBlock {
@@ -509,6 +536,9 @@ impl Network {
                 let sent =
                     it.up_free.max(now) + Duration::from_secs_f64(len / it.up_bytes_per_second);
                 it.up_free = sent;
+                if let Some(trace) = &mut self.trace {
+                    trace.busy(host, sent - self.began, len / it.up_bytes_per_second);
+                }
                 self.schedule(sent, Event::Sent { host, conn });
                 let message = Message::Block {
                     slot,
@@ -516,11 +546,12 @@ impl Network {
                     offset_bytes: block.offset_bytes(),
                     bytes: Bytes::from_static(bytes),
                 };
-                let Some(link) = self.links.get(&(host, conn)) else {
+                let it = &self.hosts[host];
+                let Some(other) = it.links.get(&conn).map(|link| link.other) else {
                     return;
                 };
-                let zone = self.hosts[host].zone;
-                let other = &mut self.hosts[link.other];
+                let zone = it.zone;
+                let other = &mut self.hosts[other];
                 if zone.is_some() && other.zone.is_some() && zone != other.zone {
                     other.imported_bytes += u64::from(block.len_bytes());
                 }
@@ -556,136 +587,27 @@ impl Network {
                 let it = &mut self.hosts[host];
                 assert!(it.held.is_full(), "completed with pieces missing");
                 it.completed = Some(now);
+                self.is_settled = false;
             }
             Action::Banned { .. } => {}
         }
     }
 
-    /// What a host really sends where its engine means `message`.
-    fn distort(&mut self, host: usize, message: Message) -> Vec<Message> {
-        let full = Bytes::from(Bitfield::full(&self.geometry).to_bytes());
-        let all = |slot| Message::Bitfield {
-            slot,
-            giving: false,
-            choked: false,
-            bits: full.clone(),
-        };
-        match (self.hosts[host].conduct, message) {
-            (
-                Conduct::Lies
-                | Conduct::WrongBytes
-                | Conduct::Stalls
-                | Conduct::Trickles
-                | Conduct::Vanishes,
-                Message::Bitfield { slot, .. },
-            ) => vec![all(slot)],
-            (
-                Conduct::Replays,
-                Message::Join {
-                    slot,
-                    payload,
-                    proof,
-                },
-            ) => {
-                let pick = self.random() as usize;
-                let heard = self.heard_proofs.get(pick % self.heard_proofs.len().max(1));
-                let proof = heard.copied().unwrap_or(proof);
-                vec![Message::Join {
-                    slot,
-                    payload,
-                    proof,
-                }]
-            }
-            (Conduct::Floods, Message::Bitfield { slot, .. }) => {
-                let requests = self.geometry.pieces().take(100).map(|piece| {
-                    let block = self.geometry.blocks(piece).next().expect("a block");
-                    let block = RawBlock {
-                        piece: piece.get(),
-                        offset_bytes: 0,
-                        len_bytes: block.len_bytes(),
-                    };
-                    Message::Request { slot, block }
-                });
-                let haves = (0..100).map(|_| Message::Have {
-                    slot,
-                    pieces: (0..self.geometry.piece_count()).collect(),
-                });
-                [all(slot)]
-                    .into_iter()
-                    .chain(haves)
-                    .chain(requests)
-                    .collect()
-            }
-            (Conduct::Floods, message) => vec![message, Message::Ping, Message::Ping],
-            (Conduct::Unasked, Message::Bitfield { slot, .. }) => vec![
-                all(slot),
-                Message::Block {
-                    slot,
-                    piece: 0,
-                    offset_bytes: 0,
-                    bytes: Bytes::from_static(&BAD[..16 * 1024]),
-                },
-            ],
-            (Conduct::Oversized, Message::Bitfield { slot, .. }) => vec![Message::Bitfield {
-                slot,
-                giving: false,
-                choked: false,
-                bits: Bytes::from(vec![0xff; 8192]),
-            }],
-            (Conduct::Garbage, Message::Bitfield { slot, .. }) => {
-                let beyond = vec![self.geometry.piece_count() + 7];
-                match self.random() % 4 {
-                    0 => vec![Message::Have {
-                        slot,
-                        pieces: vec![0],
-                    }],
-                    1 => vec![
-                        all(slot),
-                        Message::Offer {
-                            slot,
-                            pieces: beyond,
-                        },
-                    ],
-                    2 => vec![all(slot), all(slot)],
-                    _ => vec![
-                        all(slot),
-                        Message::Have {
-                            slot: Slot(4_711),
-                            pieces: beyond,
-                        },
-                    ],
-                }
-            }
-            (Conduct::Poisons, Message::Bitfield { slot, .. }) => {
-                let mut addresses = Vec::new();
-                for number in 0..16 {
-                    let nobody = 2_000 + (self.random() % 60_000) as usize;
-                    addresses.push(address(nobody + number));
-                }
-                let told = |slot| Message::Peers {
-                    slot,
-                    addresses: addresses.clone(),
-                };
-                vec![all(slot), told(slot), told(slot)]
-            }
-            (_, message) => vec![message],
-        }
-    }
-
     fn deliver(&mut self, host: usize, conn: ConnId, message: Message, at: Instant) {
-        let Some(link) = self.links.get_mut(&(host, conn)) else {
+        let Some(link) = self.hosts[host].links.get_mut(&conn) else {
             return;
         };
         let at = at.max(link.arrival);
         link.arrival = at;
+        let (other, other_conn) = (link.other, link.other_conn);
         if let Message::Join { proof, .. } = &message
-            && self.hosts[link.other].conduct == Conduct::Replays
+            && self.hosts[other].conduct == Conduct::Replays
         {
             self.heard_proofs.push(*proof);
         }
         let event = Event::Message {
-            host: link.other,
-            conn: link.other_conn,
+            host: other,
+            conn: other_conn,
             message,
         };
         self.schedule(at, event);
@@ -703,8 +625,12 @@ impl Network {
     pub(crate) fn run(&mut self, limit: Duration) -> Option<Duration> {
         let until = self.began + limit;
         while !self.all_complete() {
-            if !self.step(until) {
-                return None;
+            // Only what changes this is worth looking at every host.
+            self.is_settled = true;
+            while self.is_settled {
+                if !self.step(until) {
+                    return None;
+                }
             }
         }
         Some(self.now - self.began)

@@ -5,7 +5,8 @@ use std::time::Duration;
 use warren::payload::{Geometry, PieceBytes};
 use warren::swarm::Order;
 
-use crate::network::{Conduct, Network, address};
+use crate::hostile::Conduct;
+use crate::network::{Network, address};
 
 const MBIT: f64 = 1_000_000.0 / 8.0;
 

@@ -176,7 +176,7 @@ impl Engine {
             // req: SWARM-37
             Some(far) => self.leave(id, far, Reason::Full, now),
             None if full => {
-                self.turn_away(id, conn, ours, slot);
+                self.turn_away(id, conn, ours, slot, now);
                 return Ok(());
             }
             None => {}
@@ -190,9 +190,9 @@ impl Engine {
         Ok(())
     }
 
-    /// A proven peer for which there is no place: it gets addresses and goes.
-    fn turn_away(&mut self, id: TransferId, conn: ConnId, ours: Slot, theirs: Slot) {
-        let now = self.ticked;
+    /// A proven peer for which there is no place: it gets addresses and goes. Some are kept at hand, so that those who
+    /// come next can be told of them: they have places to give, and the members here may have none left.
+    fn turn_away(&mut self, id: TransferId, conn: ConnId, ours: Slot, theirs: Slot, now: Instant) {
         let addresses = self.addresses(id, conn, PEERS_ADDRESSES_MAX);
         if !addresses.is_empty() {
             let slot = ours;
@@ -206,6 +206,18 @@ impl Engine {
             peer.set_their_slot(theirs, TheirSlot::Leaving);
             let dialled = peer.dialled;
             self.join_ended(id, dialled, now);
+        }
+        let salt = self.shared.random.next();
+        let transfer = self.transfers.get_mut(&id);
+        let Some(out) = transfer.and_then(|transfer| transfer.park(conn, salt)) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(&out) {
+            peer.is_turned_away = true;
+            // Who has yet to read what it was told says goodbye first.
+            if out != conn && peer.joins.is_empty() {
+                self.close(out, PeerError::NoPlace, now);
+            }
         }
     }
 
@@ -221,11 +233,19 @@ impl Engine {
         let own = peer.and_then(Peer::dialable);
         let hello = peer.and_then(Peer::their_hello);
         let zone = hello.and_then(|hello| hello.zone.as_ref());
-        let mut addresses: Vec<(bool, u64, SocketAddr)> = transfer
-            .members
-            .iter()
+        let members = transfer.members.iter();
+        let members = members
             .filter(|(other, _)| **other != conn)
-            .filter_map(|(_, member)| Some((member.is_far(zone), member.address?)))
+            .filter_map(|(_, member)| Some((member.is_far(zone), member.address?)));
+        let parked = transfer.parked.iter().filter(|other| **other != conn);
+        let parked = parked.filter_map(|other| {
+            let other = self.peers.get(other)?;
+            let theirs = other.their_hello()?.zone.as_ref();
+            let is_far = zone.is_some() && theirs.is_some() && zone != theirs;
+            Some((is_far, other.dialable()?))
+        });
+        let mut addresses: Vec<(bool, u64, SocketAddr)> = members
+            .chain(parked)
             .filter(|(_, address)| Some(*address) != own)
             .filter(|(_, address)| told.is_none_or(|told| !told.contains(address)))
             .map(|(is_far, address)| {
@@ -359,7 +379,13 @@ impl Engine {
         let meaning = peer.meaning(slot)?;
         peer.free_their_slot(slot);
         let TheirSlot::Member(id) = meaning else {
-            return Ok(());
+            // req: SWARM-9
+            let is_idle = peer.is_turned_away && peer.joins.is_empty();
+            return if is_idle {
+                Err(PeerError::NoPlace)
+            } else {
+                Ok(())
+            };
         };
         if let Some(Join::Member { slot, .. }) = peer.joins.remove(&id) {
             if reason == Reason::BadPiece {

@@ -84,7 +84,7 @@ impl Engine {
                     return Ok(());
                 };
                 if let Some(transfer) = self.transfers.get_mut(&id) {
-                    transfer.reject(conn, block, &mut self.shared)?;
+                    transfer.reject(conn, block, &mut self.shared, now)?;
                     transfer.fill_all(&mut self.shared, now);
                 }
                 Ok(())

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{Shared, Transfer, TransferState};
 use crate::payload::{Bitfield, BlockRange, PieceIndex};
 use crate::swarm::engine::Action;
-use crate::swarm::limits::{ENDGAME_AGE_MIN, IMPORT_TURN};
+use crate::swarm::limits::{ENDGAME_AGE_MIN, IMPORT_TURN_MAX, MOVE_AFTER};
 use crate::swarm::peer::PeerError;
 use crate::swarm::picker::{Order, pick};
 use crate::swarm::requests::{Attempt, ConnId, Match, raw};
@@ -165,7 +165,11 @@ impl Transfer {
         }
         let piece = self
             .new_piece(conn, shared, now)
-            .or_else(|| self.second_source(conn, shared, now))?;
+            .or_else(|| self.second_source(conn, shared, now));
+        let Some(piece) = piece else {
+            self.call_back(conn, shared, now);
+            return None;
+        };
         let member = self.members.get_mut(&conn)?;
         member.attempting.push(piece);
         self.wanted.clear(piece);
@@ -228,7 +232,7 @@ impl Transfer {
         }
         let have = member.have.as_ref()?;
         let age_min = if member.is_far(shared.settings.zone.as_ref()) {
-            IMPORT_TURN
+            IMPORT_TURN_MAX
         } else {
             ENDGAME_AGE_MIN
         };
@@ -252,6 +256,48 @@ impl Transfer {
         }
         self.duplicate_asked_bytes += len_bytes;
         Some(piece)
+    }
+
+    /// For a peer that has nothing to do, takes back a request that waits elsewhere: if it still waits there, it comes
+    /// to this peer; if not, its block comes and nothing is lost.
+    fn call_back(&mut self, conn: ConnId, shared: &mut Shared, now: Instant) {
+        // req: SWARM-38
+        let zone = shared.settings.zone.as_ref();
+        let Some(idle) = self.members.get(&conn) else {
+            return;
+        };
+        let Some(have) = idle.have.as_ref().filter(|_| !idle.giving) else {
+            return;
+        };
+        if idle.pacing.outstanding_count() > 0 || idle.is_far(zone) {
+            return;
+        }
+        let age_min = idle.pacing.last_trip() + MOVE_AFTER;
+        let waiting = self.attempts.iter_mut().filter_map(|(piece, attempts)| {
+            let [only] = attempts.as_mut_slice() else {
+                return None;
+            };
+            let is_old = now.saturating_duration_since(only.since) >= age_min;
+            (is_old && only.may_move() && have.has(*piece)).then_some((*piece, only))
+        });
+        // Of the peer that is asked for most, what it was asked for last.
+        let found = waiting
+            .filter_map(|(piece, only)| {
+                let other = self.members.get(&only.conn)?;
+                let asked = other.pacing.outstanding_count();
+                let is_busy = asked >= 2 && !other.giving && !other.is_far(zone);
+                is_busy.then_some((asked, only.since, piece, only))
+            })
+            .max_by_key(|(asked, since, piece, _)| (*asked, *since, *piece));
+        let Some((_, _, piece, only)) = found else {
+            return;
+        };
+        only.moves_to = Some(conn);
+        let (from, block) = (only.conn, self.geometry.blocks(piece).next());
+        if let (Some(other), Some(block)) = (self.members.get(&from), block) {
+            let (slot, block) = (other.slot, raw(block));
+            shared.send(from, Message::Cancel { slot, block });
+        }
     }
 
     /// Whether no cancelled request for `piece` is still unanswered at `conn`.
@@ -369,6 +415,7 @@ impl Transfer {
         conn: ConnId,
         block: RawBlock,
         shared: &mut Shared,
+        now: Instant,
     ) -> Result<(), PeerError> {
         let Some(member) = self.members.get_mut(&conn) else {
             return Ok(());
@@ -385,6 +432,13 @@ impl Transfer {
         let Some(piece) = self.geometry.piece_index(block.piece) else {
             return Ok(());
         };
+        let attempts = self.attempts.get(&piece).into_iter().flatten();
+        let own = attempts.into_iter().find(|attempt| attempt.conn == conn);
+        if let Some(idle) = own.and_then(|own| own.moves_to) {
+            self.abandon(piece, conn, shared);
+            self.fill(idle, shared, now);
+            return Ok(());
+        }
         member.offered.remove(&piece);
         // It does not serve what it said it holds: unless it is for the choke, do not ask it again.
         let lost = !member.chokes_us && member.have.as_mut().is_some_and(|have| have.clear(piece));
@@ -409,6 +463,9 @@ impl Transfer {
         self.counts.pieces_fetched += 1;
         if let Some(member) = self.members.get_mut(&attempt.conn) {
             member.counts.pieces += 1;
+            if member.is_far(shared.settings.zone.as_ref()) {
+                self.imported(now.saturating_duration_since(attempt.since));
+            }
         }
         self.have.set(piece);
         let delay = self.news_delay(now);

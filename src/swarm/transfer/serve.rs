@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Shared, Transfer, TransferState};
+use crate::config::Zone;
 use crate::payload::{Bitfield, PieceIndex};
 use crate::swarm::limits::{
     GIVE_AHEAD_TIME, HAVE_DELAY_MAX, HAVE_DELAY_MIN, HAVE_PIECES_AIM, HAVE_PIECES_MAX,
@@ -169,15 +170,18 @@ impl Transfer {
     /// How soon a request is served: the peer that holds least first, then the rarest piece.
     ///
     /// A peer that announces nothing is taken to hold at least what it was sent, so silence gains nothing.
-    pub(crate) fn rank(&self, conn: ConnId, piece: PieceIndex) -> Rank {
+    pub(crate) fn rank(&self, conn: ConnId, piece: PieceIndex, zone: Option<&Zone>) -> Rank {
         // req: SWARM-6
-        let held = self.members.get(&conn).map_or(0, |member| {
+        let member = self.members.get(&conn);
+        let is_near = member.is_none_or(|member| !member.is_far(zone));
+        let held = member.map_or(0, |member| {
             let announced = member.have.as_ref().map_or(0, Bitfield::held_count);
             let piece_bytes = u64::from(self.geometry.piece_bytes().get());
             let sent = member.counts.up_bytes / piece_bytes;
             announced.max(u32::try_from(sent).unwrap_or(u32::MAX))
         });
         Rank {
+            is_near,
             held,
             holders: self.availability.holders(piece),
         }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use super::Transfer;
 use crate::config::Zone;
 use crate::payload::PieceIndex;
-use crate::swarm::limits::{IMPORT_FREE, IMPORT_SCAN_MAX, IMPORT_TURN};
+use crate::swarm::limits::{
+    HAVE_DELAY_MAX, IMPORT_FREE, IMPORT_SCAN_MAX, IMPORT_TURN_MAX, IMPORT_TURN_MIN,
+};
 use crate::swarm::peer::Member;
 use crate::swarm::proof::mix;
 use crate::swarm::requests::ConnId;
@@ -23,6 +25,8 @@ pub(super) struct Imports {
     seen: Vec<u32>,
     /// Where the last look ended.
     next: u32,
+    /// How long it took of late from asking for a piece far away to holding it.
+    took: Duration,
 }
 
 impl Imports {
@@ -31,7 +35,14 @@ impl Imports {
             began: now,
             seen: vec![0; piece_count as usize],
             next: 0,
+            took: IMPORT_TURN_MIN / 2,
         }
+    }
+
+    /// After this long without a sign of a piece near by, the next node in order may import it: who was to may have
+    /// been asking and hearing of it for as long as that, and its announcement takes its time.
+    fn turn(&self) -> Duration {
+        (self.took * 2 + HAVE_DELAY_MAX).clamp(IMPORT_TURN_MIN, IMPORT_TURN_MAX)
     }
 
     fn age(&mut self, piece: PieceIndex, now: Instant) -> Duration {
@@ -67,15 +78,14 @@ impl Transfer {
             .filter(|member| member.have.is_some() && !member.is_far(zone))
             .collect();
         let imports = self.imports.get_or_insert_with(|| Imports::new(now, count));
-        let scanned = count.min(IMPORT_SCAN_MAX);
-        for step in 0..scanned {
-            let number = (imports.next + step) % count;
-            let Some(piece) = self.geometry.piece_index(number) else {
-                continue;
-            };
-            if !self.wanted.has(piece) || !held.has(piece) {
-                continue;
-            }
+        let turn = imports.turn();
+        let from = imports.next;
+        // Going round: what lies behind the last look first.
+        let candidates = || self.wanted.held_by_both(held, &self.geometry);
+        let behind = candidates().skip_while(|piece| piece.get() < from);
+        let before = candidates().take_while(|piece| piece.get() < from);
+        for piece in behind.chain(before).take(IMPORT_SCAN_MAX) {
+            imports.next = piece.get() + 1;
             let age = imports.age(piece, now);
             let is_near = near
                 .iter()
@@ -86,14 +96,19 @@ impl Transfer {
                 claims.filter(|claim| *claim > own).count()
             };
             let is_turn =
-                !is_near && u32::try_from(before()).is_ok_and(|before| age >= IMPORT_TURN * before);
+                !is_near && u32::try_from(before()).is_ok_and(|before| age >= turn * before);
             if is_turn || age >= IMPORT_FREE {
-                imports.next = (number + 1) % count;
                 return Some(piece);
             }
         }
-        imports.next = (imports.next + scanned) % count.max(1);
         None
+    }
+
+    /// A piece came from another zone, this long after it was asked for.
+    pub(super) fn imported(&mut self, took: Duration) {
+        if let Some(imports) = &mut self.imports {
+            imports.took = (imports.took * 3 + took) / 4;
+        }
     }
 }
 

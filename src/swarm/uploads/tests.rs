@@ -22,6 +22,7 @@ fn settings() -> Settings {
 
 fn rarity(piece: PieceIndex) -> Rank {
     Rank {
+        is_near: true,
         held: 0,
         holders: piece.get() as u16,
     }
