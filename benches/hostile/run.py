@@ -120,12 +120,21 @@ def slow(ports, streams, stopping):
         time.sleep(0.5)
 
 
+def show(name, process, ports):
+    """Measures, and prints it with what the broker holds."""
+    memory = resident_mib(process)
+    times = measure(ports["AMQP"])
+    memory = max(memory, resident_mib(process)) if name.startswith("beside") else memory
+    print(f"{name:32}" + "".join(f"{value:7.2f} ms" for value in times) + f"{memory:8.1f} MiB", flush=True)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         process, ports = start(folder)
         try:
+            print(f"{'':32}{'median':>10}{'p99':>10}{'longest':>10}{'resident':>12}", flush=True)
             measure(ports["AMQP"])
-            alone, before = measure(ports["AMQP"]), resident_mib(process)
+            show("honest client alone", process, ports)
             streams, stopping = [None] * SLOW, threading.Event()
             slow_one = threading.Thread(target=slow, args=(ports, streams, stopping))
             slow_one.start()
@@ -140,7 +149,7 @@ def main():
                     malformed(ports["AMQP"], MALFORMED // 2)
                     os._exit(0)
                 children.append(child)
-            beside, during = measure(ports["AMQP"]), resident_mib(process)
+            show("beside hostile ones", process, ports)
             for child in children:
                 os.waitpid(child, 0)
             seconds = time.time() - begin
@@ -149,11 +158,7 @@ def main():
             for stream in filter(None, streams):
                 stream.close()
             time.sleep(15)
-            after = resident_mib(process)
-            print(f"{'':32}{'median':>10}{'p99':>10}{'longest':>10}{'resident':>12}")
-            for name, times, memory in [("honest client alone", alone, before), ("beside hostile ones", beside, during),
-                                        ("when they are gone", measure(ports["AMQP"]), after)]:
-                print(f"{name:32}" + "".join(f"{value:7.2f} ms" for value in times) + f"{memory:8.1f} MiB")
+            show("when they are gone", process, ports)
             print(f"{MALFORMED} malformed connections took {seconds:.0f} s beside {SLOW} slow ones")
         finally:
             process.terminate()

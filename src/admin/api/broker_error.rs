@@ -12,16 +12,6 @@ impl From<Error> for ApiError {
             ReplyCode::NotFound => Self::missing(reason),
             ReplyCode::AccessRefused => Self::access_refused(),
             ReplyCode::InternalError => Self::storage(reason),
-            ReplyCode::NotImplemented => {
-                let code = ReplyCode::NotImplemented.number();
-                Self::bad_request(format!("{code} {reason}"))
-            }
-            ReplyCode::CommandInvalid => match error {
-                Error::UnknownExchangeType { kind } => {
-                    Self::bad_request(format!("invalid exchange type '{kind}'"))
-                }
-                _ => Self::bad_request(reason),
-            },
             _ => match error {
                 Error::VhostNotFound { .. } => Self::missing("vhost_not_found"),
                 Error::VhostAccessRefused { .. } => Self::access_refused(),

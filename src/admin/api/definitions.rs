@@ -242,9 +242,9 @@ fn export_vhost(call: &Call) -> Answer {
     put("original_vhost_name", vhost.name().to_string().into());
     put(
         "parameters",
-        export_parameters(call, &vhost, Named::No).into(),
+        export_parameters(call, &vhost, Named::Yes).into(),
     );
-    // RabbitMQ names the vhost of policies here too.
+    // RabbitMQ names the vhost of parameters and policies here too.
     put("policies", export_policies(&vhost, Named::Yes).into());
     put("queues", export_queues(&vhost, Named::No).into());
     put("exchanges", export_exchanges(&vhost, Named::No).into());

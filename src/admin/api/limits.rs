@@ -91,7 +91,7 @@ pub(super) fn set(
 }
 
 fn list_vhosts(call: &Call) -> Answer {
-    let vhosts = call.visible_vhosts().into_iter();
+    let vhosts = call.known_vhosts().into_iter();
     let limited = vhosts.filter(|vhost| !vhost.details().limits.is_empty());
     let described = limited.map(|vhost| {
         let limits = users::describe_limits(&vhost.details().limits);

@@ -118,10 +118,14 @@ fn publish_one(call: &Call) -> Result<(bool, Option<Lsn>), ApiError> {
         vhost.publish(&connection, publisher, publish, call.now, wakes)
     });
     match published {
-        Ok(published) => Ok(match published.outcome {
-            PublishOutcome::Routed { wait_for } => (true, wait_for),
-            PublishOutcome::Rejected | PublishOutcome::Unroutable => (false, None),
-        }),
+        Ok(published) => match published.outcome {
+            PublishOutcome::Routed { wait_for } => Ok((true, wait_for)),
+            PublishOutcome::Unroutable => Ok((false, None)),
+            PublishOutcome::Rejected => {
+                let reason = "rejected Unable to publish message. Check queue limits.";
+                Err(ApiError::bad_request(reason))
+            }
+        },
         Err(error) => {
             let code = error.reply_code();
             Err(refused_publish(code, &code.text(&error)))
@@ -257,8 +261,15 @@ fn get(call: &Call) -> Answer {
             queue: name,
             ack_mode,
         };
-        let (_, got) = call.waking(|wakes| vhost.get(&connection, get, call.now, wakes))?;
-        let Some(got) = got else { break };
+        let got = call.waking(|wakes| vhost.get(&connection, get, call.now, wakes));
+        // RabbitMQ shows the code of what its connection was closed with.
+        let got = got.map_err(|error| match error.reply_code() {
+            code @ ReplyCode::NotImplemented => {
+                ApiError::bad_request(format!("{} {error}", code.number()))
+            }
+            _ => error.into(),
+        });
+        let (_, Some(got)) = got? else { break };
         seqs.push(got.seq);
         if let BodyRef::Inline(body) = got.message.body() {
             bytes += body.len() as u64;

@@ -67,7 +67,9 @@ pub(super) fn listeners(call: &Call) -> Value {
             "protocol": protocol,
             "ip_address": address.ip().to_string(),
             "port": address.port(),
-            "socket_opts": { "backlog": 1024, "nodelay": true },
+            "socket_opts": {
+                "backlog": 1024, "nodelay": true, "linger": [true, 0], "exit_on_close": false,
+            },
         })
     });
     described.collect()
