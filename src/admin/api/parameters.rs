@@ -199,14 +199,15 @@ fn delete_global(call: &Call) -> Answer {
 }
 
 fn list_global(call: &Call) -> Answer {
-    paging::list(call, global(call))
+    let all = global(call).into_iter().chain([cluster_id(call)]);
+    paging::list(call, all.collect())
 }
 
-/// Those that were set, and the cluster's own.
+/// Those that were set: what a definitions file takes to other brokers.
 pub(super) fn global(call: &Call) -> Vec<Value> {
     let all = call.broker().parameters().all();
     let set = all.iter().filter(|parameter| parameter.vhost.is_none());
-    set.map(describe).chain([cluster_id(call)]).collect()
+    set.map(describe).collect()
 }
 
 fn cluster_id(call: &Call) -> Value {
