@@ -217,6 +217,8 @@ pub struct PayloadSettings {
     pub threshold_bytes: u64,
     /// Large bodies are delivered with their content id in the header `x-payload-id`.
     pub tells_content_ids: bool,
+    /// Nodes are told of a large body while it is still being published, and fetch its pieces.
+    pub is_early: bool,
     /// How long a payload that nothing refers to any more is kept.
     pub retention: Duration,
     /// Most bytes that the payload store may hold; `None` leaves it to the disk.
@@ -228,6 +230,7 @@ impl Default for PayloadSettings {
         Self {
             threshold_bytes: PAYLOAD_THRESHOLD_BYTES_DEFAULT,
             tells_content_ids: true,
+            is_early: true,
             retention: Duration::from_secs(600),
             quota_bytes: None,
         }

@@ -80,6 +80,8 @@ pub(super) struct Payloads {
     retention: Duration,
     seeds: Mutex<HashMap<(ScopeId, PayloadId), Seed>>,
     broker: Arc<Broker>,
+    /// Whether nodes are told of bodies that are being published.
+    is_early: bool,
     /// What was given out before there was a manifest, and until when it is at least.
     early: Mutex<Vec<(SwarmTransfer, Instant)>>,
     quiet: Arc<Quiet>,
@@ -180,6 +182,7 @@ impl Payloads {
             retention: settings.retention,
             seeds: Mutex::default(),
             broker,
+            is_early: settings.is_early,
             early: Mutex::default(),
         })
     }
@@ -323,9 +326,11 @@ impl Payloads {
         let (sender, parts) = mpsc::channel(UPLOAD_PARTS_MAX);
         let payloads = Arc::clone(self);
         tokio::spawn(async move {
-            let now = Instant::now();
-            let announcement =
-                Announcement::new(&payloads.broker, scope, audience, size_bytes, now);
+            let audience = Some(audience).filter(|_| payloads.is_early);
+            let announcement = audience.and_then(|audience| {
+                let now = Instant::now();
+                Announcement::new(&payloads.broker, scope, audience, size_bytes, now)
+            });
             let stored = payloads.upload(scope, size_bytes, parts, announcement);
             let Some(stored) = stored.await else {
                 return;

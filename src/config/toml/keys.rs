@@ -211,6 +211,7 @@ pub const KEYS: &[Key] = &[
         payload.tells_content_ids,
         YesOrNo
     ),
+    key!("payload.early", Start, payload.is_early, YesOrNo),
     key!("payload.retention", Start, payload.retention, Span),
     key!("payload.quota", Start, payload.quota_bytes, Maybe(Size)),
     key!(
