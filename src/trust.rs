@@ -81,8 +81,9 @@ pub fn authorities(file: Option<&Path>) -> Result<RootCertStore, PemError> {
     let named = std::env::var("SSL_CERT_FILE").ok();
     let bundles = named.iter().map(String::as_str).chain(SYSTEM_BUNDLES);
     for bundle in bundles {
-        if let Ok(found) = certificates(Path::new(bundle)) {
-            // A system's bundle may hold some that are too odd to use.
+        if let Ok(octets) = read(Path::new(bundle)) {
+            // A system's bundle may hold some that are broken, or too odd to use.
+            let found = CertificateDer::pem_slice_iter(&octets).filter_map(Result::ok);
             roots.add_parsable_certificates(found);
             break;
         }

@@ -141,7 +141,7 @@ impl Observer {
     /// transfers of this process have changed.
     // req: CONTROL-28
     pub(super) fn tune(&self, tune: &Tune, now: Instant) -> usize {
-        let changed = tune.apply(OWN_NAME, &self.swarm);
+        let changed = tune.apply(OWN_NAME, &self.swarm, None);
         for vhost in self.broker.vhosts() {
             if vhost.exchange(CONTROL_EXCHANGE.as_bytes()).is_none() {
                 continue;
@@ -339,7 +339,8 @@ impl Observer {
             if let Some(tune) = decode::<Tune>(&properties, &body) {
                 // Its own were heeded before they were told.
                 if properties.app_id != Some(OWN_MARK) {
-                    tune.apply(OWN_NAME, &self.swarm);
+                    // Who may publish in one vhost has no say in another's.
+                    tune.apply(OWN_NAME, &self.swarm, Some(attached.vhost.scope()));
                 }
                 continue;
             }

@@ -82,6 +82,9 @@ async fn swarms(broker: &AmqpUri) -> anyhow::Result<Vec<Value>> {
         } else {
             REPORTS_WAIT_MAX
         };
+        if began.elapsed() >= wait {
+            break;
+        }
         match timeout_at((began + wait).into(), look.listen()).await {
             Ok(heard) => heard?,
             Err(_) => break,

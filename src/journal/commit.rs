@@ -155,7 +155,8 @@ impl Committer {
     // req: JOURNAL-42
     pub(super) fn lead(&mut self) -> Result<bool, StorageFailure> {
         let turn = self.commit()?;
-        Ok(turn == Turn::NoSpace || self.cleaning_due || self.is_space_low)
+        let wants_spares = self.files.spare_count() < self.spares_wanted();
+        Ok(turn == Turn::NoSpace || self.cleaning_due || self.is_space_low || wants_spares)
     }
 
     /// How long to sleep when there is nothing to do.
@@ -275,8 +276,15 @@ impl Committer {
             return Ok(true);
         };
         let path = self.files.dir.segment_path(plan.segment);
-        let open = self.files.dir.disk.open(&path, OpenMode::ReadWrite);
-        let file = open.map_err(failure("open", &path))?;
+        let file = match self.files.dir.disk.open(&path, OpenMode::ReadWrite) {
+            Ok(file) => file,
+            Err(error) => {
+                // It only saves memory and time, and nothing was written yet.
+                tracing::warn!(%error, segment = plan.segment, "a footer has to wait");
+                self.footers_due.push_back(plan);
+                return Ok(false);
+            }
+        };
         if let Some(written) = Files::write_footer(&*file, &path, &frozen, &plan)? {
             file.sync_data().map_err(failure("sync", &path))?;
             self.footer_is_written(plan.segment, written);

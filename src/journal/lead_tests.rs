@@ -2,7 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -15,10 +16,14 @@ const QUEUE: QueueId = QueueId(1);
 const LONG: Duration = Duration::from_secs(60);
 
 fn open(disk: &SimDisk, start: u8) -> Journal {
+    open_with(disk, start, Duration::from_millis(1))
+}
+
+fn open_with(disk: &SimDisk, start: u8, closing_mark_after: Duration) -> Journal {
     let settings = JournalSettings {
         segment_bytes: 16 << 10,
         free_bytes_min: 0,
-        closing_mark_after: Duration::from_millis(1),
+        closing_mark_after,
         seed: [start; 32],
         ..JournalSettings::default()
     };
@@ -132,10 +137,11 @@ fn many_threads_may_commit() {
 #[test]
 fn failure_of_a_commit_here_ends_the_journal() {
     let disk = SimDisk::new();
-    let journal = open(&disk, 1);
-    let has_failed = Arc::new(AtomicBool::new(false));
-    let hears = Arc::clone(&has_failed);
-    journal.set_failure_listener(Box::new(move |_| hears.store(true, Ordering::Release)));
+    let journal = open_with(&disk, 1, LONG);
+    let (tell, failures) = mpsc::channel();
+    journal.set_failure_listener(Box::new(move |_| {
+        let _ = tell.send(());
+    }));
     append(&journal, b"before");
     assert!(journal.wait_all_durable(LONG));
     disk.power_off_at(disk.op_count());
@@ -146,7 +152,7 @@ fn failure_of_a_commit_here_ends_the_journal() {
         journal.wait_durable(lsn),
         Err(JournalError::Failed(_))
     ));
-    assert!(has_failed.load(Ordering::Acquire));
+    failures.recv_timeout(LONG).expect("the listener was told");
     assert!(!journal.durable_lsn().covers(lsn));
     assert!(matches!(journal.close(), Err(JournalError::Failed(_))));
 }

@@ -250,7 +250,9 @@ impl Shared {
             state.was_led = false;
             match timeout {
                 Some(timeout) => loop {
-                    is_quiet = self.work.wait_for(&mut state, timeout).timed_out();
+                    let has_waited = self.work.wait_for(&mut state, timeout).timed_out();
+                    // Whoever has something for this thread takes `sleeping`, also if its call came after the time.
+                    is_quiet = has_waited && state.sleeping;
                     // It was not quiet for so long yet if another thread has committed meanwhile.
                     if !is_quiet || !std::mem::take(&mut state.was_led) {
                         break;

@@ -103,7 +103,7 @@ impl<'a> Announcer<'a> {
         if let Some(watch) = decode::<Watch>(&properties, &body) {
             self.reporting.watch(watch, Instant::now());
         } else if let Some(tune) = decode::<Tune>(&properties, &body) {
-            tune.apply(self.shared.settings.name.as_str(), &self.shared.swarm);
+            tune.apply(self.shared.settings.name.as_str(), &self.shared.swarm, None);
         } else if let Some(retry) = decode::<Retry>(&properties, &body) {
             let shared = Arc::clone(self.shared);
             let retrying = spawn_blocking(move || super::retry::retry(&shared, &retry));

@@ -144,7 +144,7 @@ async fn run(
                 if let Some(watch) = decode::<Watch>(&properties, &body) {
                     reporting.watch(watch, Instant::now());
                 } else if let Some(tune) = decode::<Tune>(&properties, &body) {
-                    tune.apply(machine.name.as_str(), swarm);
+                    tune.apply(machine.name.as_str(), swarm, None);
                 }
                 consumer.channel().ack(tag).await?;
             }

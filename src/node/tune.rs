@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::message::{ControlMessage, NodeName};
 use crate::amqp::field::ShortString;
 use crate::config::RATE_BYTES_MIN;
-use crate::payload::{PayloadId, Priority};
+use crate::payload::{PayloadId, Priority, ScopeId};
 use crate::server::peer::{LimitsChange, SwarmHandle};
 
 /// Routing key of changed limits.
@@ -121,15 +121,16 @@ impl Tune {
         self.machines.is_empty() || self.machines.iter().any(|name| name.as_str() == machine)
     }
 
-    /// Heeds it, if it is for `machine`; answers how many transfers have changed.
+    /// Heeds it, if it is for `machine`, for payloads of `scope` only if one is given; answers how many transfers have
+    /// changed.
     // req: CONTROL-28
-    pub fn apply(&self, machine: &str, swarm: &SwarmHandle) -> usize {
+    pub fn apply(&self, machine: &str, swarm: &SwarmHandle, scope: Option<ScopeId>) -> usize {
         if !self.is_for(machine) {
             return 0;
         }
         match self.checked() {
             Ok((payload, change)) => {
-                let changed = swarm.change_limits(payload, &change);
+                let changed = swarm.change_limits(scope, payload, &change);
                 if changed > 0 {
                     tracing::info!(payload = %format_args!("{payload:.10}"), ?change, "limits changed");
                 }

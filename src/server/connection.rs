@@ -577,6 +577,7 @@ impl Connection {
                 file: Arc::clone(file),
                 offset_bytes: range.start,
                 length_bytes: usize::try_from(range.end - range.start).unwrap_or(usize::MAX),
+                _content: Some(part.body.clone()),
             });
         });
         self.output.push(last);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 
 use super::socket::Socket;
+use crate::broker::PayloadBody;
 use crate::disk::DiskFile;
 
 /// Most parts of one vectored write.
@@ -35,6 +36,8 @@ pub(super) struct FileRange {
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) offset_bytes: u64,
     pub(super) length_bytes: usize,
+    /// Keeps the content, and so its place in the system's cache, until it is written.
+    pub(super) _content: Option<PayloadBody>,
 }
 
 impl Output {
@@ -156,6 +159,7 @@ mod tests {
                 file: Arc::clone(&file),
                 offset_bytes: offset as u64,
                 length_bytes: length,
+                _content: None,
             });
             expected.extend_from_slice(text.as_bytes());
             expected.extend_from_slice(&content[offset..offset + length]);
@@ -183,6 +187,7 @@ mod tests {
             file,
             offset_bytes: content.len() as u64,
             length_bytes: 1,
+            _content: None,
         });
         let ended = past.write_to(&mut Socket::Tcp(stream.expect("a listener")));
         let kind = ended.expect_err("nothing is there").kind();

@@ -6,7 +6,7 @@ use super::core;
 use super::transfer::SwarmTransfer;
 use super::{SwarmHandle, SwarmSettings};
 use crate::config::TrafficSettings;
-use crate::payload::{PayloadId, Priority};
+use crate::payload::{PayloadId, Priority, ScopeId};
 use crate::swarm::{Limits, QuotaUse, UploadQuota};
 
 impl From<&TrafficSettings> for Limits {
@@ -51,12 +51,26 @@ pub struct LimitsChange {
 }
 
 impl SwarmHandle {
-    /// Gives every transfer of a payload other limits of its own, or another share, from now on; answers how many
-    /// there are.
-    pub fn change_limits(&self, payload: PayloadId, change: &LimitsChange) -> usize {
+    /// Gives every transfer of a payload other limits of its own, or another share, from now on, or only that of the
+    /// payload in `scope`; answers how many there are.
+    pub fn change_limits(
+        &self,
+        scope: Option<ScopeId>,
+        payload: PayloadId,
+        change: &LimitsChange,
+    ) -> usize {
         // req: SWARM-30
+        let key = match scope.map(|scope| self.shared.store.access_key(scope, payload)) {
+            // What is not there has no transfer.
+            Some(None) => return 0,
+            Some(key) => key,
+            None => None,
+        };
         core::with(&self.shared, |core, now| {
-            let transfers = core.engine.transfers_of(payload);
+            let mut transfers = core.engine.transfers_of(payload);
+            if let Some(key) = &key {
+                transfers.retain(|id| core.engine.is_opened_by(*id, key));
+            }
             for id in &transfers {
                 let earlier = core.engine.transfer_limits(*id);
                 let limits = Limits {
@@ -123,5 +137,58 @@ impl SwarmTransfer {
         core::with(&self.shared, |core, _| {
             core.engine.set_priority(self.id, priority);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::OsDisk;
+    use crate::payload::{AccessKey, Store, StoreSettings};
+    use crate::server::peer::Swarm;
+
+    /// What is said of a payload in one scope changes nothing for the same payload in another.
+    // req: CONTROL-28
+    #[tokio::test]
+    async fn limits_are_changed_in_their_scope() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = StoreSettings {
+            free_bytes_min: 0,
+            ..StoreSettings::default()
+        };
+        let store = Store::open(Arc::new(OsDisk), folder.path(), settings).expect("a store");
+        let [ours, theirs] = [ScopeId::new(1), ScopeId::new(2)];
+        let swarm = Swarm::start(SwarmSettings::default(), store.clone()).await;
+        let swarm = swarm.expect("it starts");
+        let mut transfers = Vec::new();
+        let mut stored = Vec::new();
+        for (scope, key) in [(ours, [1; 32]), (theirs, [2; 32])] {
+            let upload = store.begin_upload(scope, 5, AccessKey::from_bytes(key));
+            let mut upload = upload.expect("room");
+            upload.write(b"hello").expect("room");
+            let payload = upload.finish().expect("stored");
+            transfers.push(swarm.seed(scope, payload.id).await.expect("served"));
+            stored.push(payload);
+        }
+        let id = stored[0].id;
+        let change = LimitsChange {
+            up: Some(NonZeroU64::new(50_000)),
+            ..LimitsChange::default()
+        };
+        assert_eq!(swarm.change_limits(Some(ScopeId::new(3)), id, &change), 0);
+        assert_eq!(swarm.change_limits(Some(theirs), id, &change), 1);
+        let up_limit = |key: [u8; 32]| {
+            let engine = &swarm.shared.core.lock().engine;
+            let mut ids = engine.transfers_of(id).into_iter();
+            let found = ids.find(|id| engine.is_opened_by(*id, &AccessKey::from_bytes(key)));
+            engine.transfer_limits(found.expect("served")).up
+        };
+        assert_eq!(up_limit([2; 32]), NonZeroU64::new(50_000));
+        assert_eq!(up_limit([1; 32]), None);
+        assert_eq!(swarm.change_limits(None, id, &change), 2);
+        assert_eq!(up_limit([1; 32]), NonZeroU64::new(50_000));
+        swarm.shutdown().await;
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::Engine;
-use crate::payload::{PayloadId, Priority};
+use crate::payload::{AccessKey, PayloadId, Priority};
 use crate::swarm::flow::Limits;
 use crate::swarm::quota::{QuotaUse, UploadQuota};
 use crate::swarm::requests::TransferId;
@@ -35,6 +35,12 @@ impl Engine {
     /// The transfers of a payload, of which there is one for each access key.
     pub fn transfers_of(&self, payload: PayloadId) -> Vec<TransferId> {
         self.by_payload.get(&payload).cloned().unwrap_or_default()
+    }
+
+    /// Whether a transfer is the one that this access key opens.
+    pub fn is_opened_by(&self, id: TransferId, key: &AccessKey) -> bool {
+        let transfer = self.transfers.get(&id);
+        transfer.is_some_and(|transfer| transfer.key == *key)
     }
 
     /// A payload's own limits of now.
