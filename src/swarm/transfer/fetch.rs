@@ -261,7 +261,7 @@ impl Transfer {
     /// For a peer that has nothing to do, takes back a request that waits elsewhere: if it still waits there, it comes
     /// to this peer; if not, its block comes and nothing is lost.
     fn call_back(&mut self, conn: ConnId, shared: &mut Shared, now: Instant) {
-        // req: SWARM-38
+        // req: SWARM-39
         let zone = shared.settings.zone.as_ref();
         let Some(idle) = self.members.get(&conn) else {
             return;

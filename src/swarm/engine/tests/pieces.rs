@@ -263,7 +263,7 @@ fn join_second(scripted: &mut Scripted, conn: ConnId, have: &Bitfield) {
 
 /// A request that waits at one peer is taken back when another that holds the piece has nothing to do, and goes there
 /// once the first has said that it will not answer; not before, and not twice.
-// req: SWARM-38
+// req: SWARM-39
 #[test]
 fn idle_peer_gets_what_waits_elsewhere() {
     let mut scripted = Scripted::member(none(), false);
