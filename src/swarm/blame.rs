@@ -1,13 +1,13 @@
-//! Which nodes sent pieces that do not verify, and who is banned for it.
+//! Which nodes sent pieces that do not verify, who is banned for it, and who says so of this node.
 //!
-//! Owns: the memory of bad pieces over all payloads of the node. Bans nodes, not addresses.
-//! Bound: 4,096 nodes; beyond it the one longest quiet is forgotten.
-//! Spec: `spec/peer-protocol.md` SWARM-12.
+//! Owns: the memory of bad pieces and of accusations over all payloads of the node. Bans nodes, not addresses.
+//! Bound: 4,096 nodes of each; beyond it the one longest quiet is forgotten.
+//! Spec: `spec/peer-protocol.md` SWARM-12, SWARM-38.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::swarm::limits::{BAD_PIECE_MEMORY, BAN_FIRST, BAN_MAX, BLAMED_NODES_MAX};
+use crate::swarm::limits::{ACCUSER_PAUSE, BAD_PIECE_MEMORY, BAN_FIRST, BAN_MAX, BLAMED_NODES_MAX};
 use crate::swarm::wire::NodeId;
 
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,8 @@ pub(crate) enum Verdict {
 #[derive(Debug, Default)]
 pub(crate) struct Blame {
     records: BTreeMap<NodeId, Record>,
+    /// When a node was last heard that says that a piece from here is bad.
+    accusers: BTreeMap<NodeId, Instant>,
 }
 
 impl Blame {
@@ -64,6 +66,23 @@ impl Blame {
         record.bans += 1;
         record.banned_until = Some(now + length);
         Verdict::Banned(length)
+    }
+
+    /// `node` says that a piece from here is bad; answers whether that is listened to.
+    pub(crate) fn hears(&mut self, node: NodeId, now: Instant) -> bool {
+        // req: SWARM-38
+        let last = self.accusers.get(&node);
+        if last.is_some_and(|last| now.saturating_duration_since(*last) < ACCUSER_PAUSE) {
+            return false;
+        }
+        if last.is_none() && self.accusers.len() >= BLAMED_NODES_MAX {
+            let oldest = self.accusers.iter().min_by_key(|(_, heard)| **heard);
+            if let Some(oldest) = oldest.map(|(node, _)| *node) {
+                self.accusers.remove(&oldest);
+            }
+        }
+        self.accusers.insert(node, now);
+        true
     }
 
     /// Whether `node` is banned now.

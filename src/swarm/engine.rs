@@ -401,7 +401,7 @@ impl Engine {
                         self.handle_storage_failed(id, now);
                     }
                     TransferState::Fetching => {
-                        transfer.wanted.set(block.piece());
+                        transfer.want(block.piece());
                         transfer.fill_all(&mut self.shared, now);
                     }
                 }

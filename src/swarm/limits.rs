@@ -73,13 +73,15 @@ pub const CHOKE_INTERVAL: Duration = Duration::from_secs(10);
 /// In the endgame, the least age of a request before a second peer is asked for the same piece.
 pub const ENDGAME_AGE_MIN: Duration = Duration::from_millis(100);
 
+/// A node that says that a piece from here is bad is heard again after so long.
+pub const ACCUSER_PAUSE: Duration = Duration::from_secs(3600);
 /// A second bad piece within this time bans.
 pub const BAD_PIECE_MEMORY: Duration = Duration::from_secs(3600);
 /// First ban; each further one is twice as long, up to [`BAN_MAX`].
 pub const BAN_FIRST: Duration = Duration::from_secs(3600);
 /// Longest ban.
 pub const BAN_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Nodes whose bad pieces are remembered; beyond it the one longest quiet is forgotten.
+/// Nodes whose bad pieces are remembered, and nodes whose accusations are; beyond it the one longest quiet is forgotten.
 pub const BLAMED_NODES_MAX: usize = 4096;
 
 /// Addresses known for one payload; beyond it hints are ignored.

@@ -112,6 +112,8 @@ pub(crate) struct Transfer {
     pub(crate) is_origin: bool,
     /// Pieces may be neither held nor wanted, since nobody knows them yet.
     is_early: bool,
+    /// Nothing is asked for any more.
+    ends: bool,
     pub(crate) up_rate: Rate,
     pub(crate) down_rate: Rate,
     /// Bytes asked for a second time in the endgame, as long as the first copy was missing.
@@ -162,6 +164,7 @@ impl Transfer {
             past: BTreeMap::new(),
             is_origin: want.origin,
             is_early: false,
+            ends: false,
             up_rate: Rate::new(now),
             down_rate: Rate::new(now),
             duplicate_asked_bytes: 0,
@@ -184,7 +187,7 @@ impl Transfer {
     pub(crate) fn reveal(&mut self, pieces: &[PieceIndex]) {
         for piece in pieces {
             if !self.have.has(*piece) && !self.attempts.contains_key(piece) {
-                self.wanted.set(*piece);
+                self.want(*piece);
             }
         }
     }
@@ -202,10 +205,30 @@ impl Transfer {
         is_last
     }
 
-    /// Nothing more is asked for; what was asked may come.
+    /// The piece is missing and nobody is asked for it: it is to be asked for, unless the transfer ends.
+    pub(crate) fn want(&mut self, piece: PieceIndex) {
+        if !self.ends {
+            self.wanted.set(piece);
+        }
+    }
+
+    /// No further piece is asked for, and none a second time; what is under way may come.
     pub(crate) fn want_no_more(&mut self) {
+        // req: EARLY-6
         self.is_early = true;
+        self.ends = true;
         self.wanted = Bitfield::empty(&self.geometry);
+    }
+
+    /// What is under way is not waited for any more, but for pieces that have come and are being verified.
+    pub(crate) fn abandon_all(&mut self, shared: &mut Shared) {
+        let attempts = self.attempts.iter();
+        let asked: Vec<(PieceIndex, ConnId)> = attempts
+            .flat_map(|(piece, sources)| sources.iter().map(|source| (*piece, source.conn)))
+            .collect();
+        for (piece, conn) in asked {
+            self.abandon(piece, conn, shared);
+        }
     }
 
     pub(crate) fn is_fetching(&self) -> bool {
@@ -225,7 +248,7 @@ impl Transfer {
     /// Whether only pieces that are already asked for are missing.
     pub(crate) fn is_endgame(&self) -> bool {
         // req: SWARM-4
-        self.is_fetching() && self.wanted.is_empty() && !self.attempts.is_empty()
+        self.is_fetching() && !self.ends && self.wanted.is_empty() && !self.attempts.is_empty()
     }
 
     /// Members that count as neighbours: those near, and a few of other zones.

@@ -409,7 +409,8 @@ impl StoreLife {
             Ok(PieceOutcome::Mismatch) if !is_wrong => {
                 return Err(format!("a right piece {} was refused", piece.get()));
             }
-            Ok(PieceOutcome::Mismatch | PieceOutcome::AlreadyHeld) | Err(_) => {}
+            Ok(PieceOutcome::Mismatch | PieceOutcome::AlreadyHeld | PieceOutcome::NotKept)
+            | Err(_) => {}
         }
         Ok(())
     }

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::disk::{DiskFile, OpenMode};
 use crate::payload::bitfield::Bitfield;
@@ -17,7 +17,9 @@ use crate::payload::hash;
 use crate::payload::id::{PieceHash, ScopeId};
 use crate::payload::manifest::Manifest;
 use crate::payload::store::error::StoreError;
-use crate::payload::store::partial::{self, PartialPayload, PieceOutcome, SYNC_BYTES};
+use crate::payload::store::partial::{
+    self, PartialPayload, PartialShared, PieceOutcome, SYNC_BYTES,
+};
 use crate::payload::store::reserve::Reservation;
 use crate::payload::store::upload::Temporary;
 use crate::payload::store::{Inner, Store};
@@ -34,6 +36,27 @@ struct Shared {
     geometry: Geometry,
     file: Arc<dyn DiskFile>,
     state: Mutex<State>,
+    /// Shared by who writes to the file, so that none does once it is a manifest's.
+    file_owner: RwLock<FileOwner>,
+    /// Held over a sync: what becomes of it is known before the file is taken over.
+    syncing: Mutex<Synced>,
+}
+
+/// Whose the file is.
+enum FileOwner {
+    /// Its own; what makes it go away.
+    Early(Temporary, Reservation),
+    /// A manifest's, which was to take it over.
+    Taken(Option<Arc<PartialShared>>),
+}
+
+/// How the syncs went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Synced {
+    /// None failed.
+    Well,
+    /// One failed: the system may have dropped any byte while it says that all are clean, and tells so once.
+    Failed,
 }
 
 struct State {
@@ -41,12 +64,11 @@ struct State {
     hashes: Vec<PieceHash>,
     held: Bitfield,
     unsynced_bytes: u64,
-    /// What makes it go away; `None` once a manifest has taken it over.
-    own: Option<(Temporary, Reservation)>,
 }
 
 impl Store {
-    /// Begins to collect a payload of this geometry whose id is not known yet. Fails if there is no room.
+    /// Begins to collect a payload of this geometry whose id is not known yet. Removes no other for it: fails if there
+    /// is no room as it is.
     ///
     /// # Errors
     /// If the quota or the disk has no room, or the file cannot be made.
@@ -57,7 +79,7 @@ impl Store {
     ) -> Result<EarlyPayload, StoreError> {
         // req: STORE-23
         let inner = &self.inner;
-        let reservation = Reservation::take(inner, geometry.size_bytes())?;
+        let reservation = Reservation::take_free(inner, geometry.size_bytes())?;
         inner.ensure_folder(&inner.paths.upload_folder(scope))?;
         let path = inner.paths.upload(scope, inner.next_upload());
         let file = inner
@@ -73,7 +95,6 @@ impl Store {
             hashes: Vec::new(),
             held: Bitfield::empty(&geometry),
             unsynced_bytes: 0,
-            own: Some((temporary, reservation)),
         };
         Ok(EarlyPayload {
             shared: Arc::new(Shared {
@@ -82,6 +103,8 @@ impl Store {
                 geometry,
                 file: Arc::from(file),
                 state: Mutex::new(state),
+                file_owner: RwLock::new(FileOwner::Early(temporary, reservation)),
+                syncing: Mutex::new(Synced::Well),
             }),
         })
     }
@@ -118,6 +141,8 @@ impl EarlyPayload {
 
     /// Writes a piece that came in blocks, in order, if it has the hash that was announced for it. Blocks.
     ///
+    /// `NotKept` once a manifest has taken the file over: it is not this one's to write to any more.
+    ///
     /// # Errors
     /// If the file cannot be written.
     pub fn write_blocks(
@@ -138,6 +163,11 @@ impl EarlyPayload {
         if got.is_none() || got != known {
             return Ok(PieceOutcome::Mismatch);
         }
+        // req: EARLY-6
+        let owner = self.shared.file_owner.read();
+        if matches!(*owner, FileOwner::Taken(_)) {
+            return Ok(PieceOutcome::NotKept);
+        }
         let mut position = geometry.piece_range(piece).start;
         for block in blocks {
             let bytes = block.as_ref();
@@ -153,11 +183,20 @@ impl EarlyPayload {
         Ok(PieceOutcome::Stored)
     }
 
-    /// Fills `buffer` from `offset_bytes`; only what is held has meaning.
+    /// Fills `buffer` from `offset_bytes`; only what is held has meaning. Of what a manifest took over it is what the
+    /// store gives out of that payload, which may lie under another name too (STORE-22).
     ///
     /// # Errors
-    /// If the file does not give it.
+    /// If the file does not give it, or it is not right any more.
     pub fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> Result<(), StoreError> {
+        // req: EARLY-8
+        let taken = match &*self.shared.file_owner.read() {
+            FileOwner::Taken(taken) => taken.clone(),
+            FileOwner::Early(..) => None,
+        };
+        if let Some(taken) = taken {
+            return taken.read_at(buffer, offset_bytes);
+        }
         let read = self.shared.file.read_exact_at(buffer, offset_bytes);
         read.map_err(|source| self.failed("read", source))
     }
@@ -167,14 +206,23 @@ impl EarlyPayload {
         self.shared.state.lock().unsynced_bytes >= SYNC_BYTES
     }
 
-    /// Has the system write what it keeps in memory of the file, so that taking it over does not wait for that.
+    /// Has the system write what it keeps in memory of the file, so that taking it over does not wait for that. Does
+    /// nothing once it is taken over: the system tells of a failure once, and that is for the payload to hear.
     ///
     /// # Errors
-    /// If it cannot.
+    /// If it cannot; then nothing is taken over any more.
     pub fn sync(&self) -> Result<(), StoreError> {
+        // req: STORE-18
+        let mut synced = self.shared.syncing.lock();
+        if matches!(*self.shared.file_owner.read(), FileOwner::Taken(_)) {
+            return Ok(());
+        }
         self.shared.state.lock().unsynced_bytes = 0;
-        let synced = self.shared.file.sync_data();
-        synced.map_err(|source| self.failed("sync", source))
+        let outcome = self.shared.file.sync_data();
+        if outcome.is_err() {
+            *synced = Synced::Failed;
+        }
+        outcome.map_err(|source| self.failed("sync", source))
     }
 
     /// Whether it is this manifest's payload, as far as its hashes are known; at least one must be.
@@ -188,8 +236,8 @@ impl EarlyPayload {
 
     /// Makes it the partial payload of a manifest that it agrees with, and its pieces that payload's. Blocks.
     ///
-    /// `None`, and nothing is changed, if it does not agree, was taken over before, or the store has the payload
-    /// already, whole or in part. The file can be read here as before.
+    /// `None` if it does not agree, a sync of it failed, it was taken over before, or the store has the payload already,
+    /// whole or in part. Waits for a sync that runs, and for who writes. What is held can be read here as before.
     ///
     /// # Errors
     /// If the files cannot be made; then nothing of it stays.
@@ -198,13 +246,15 @@ impl EarlyPayload {
         if !self.agrees(manifest) {
             return Ok(None);
         }
-        let (own, held) = {
-            let mut state = self.shared.state.lock();
-            (state.own.take(), state.held.clone())
-        };
-        let Some((temporary, reservation)) = own else {
+        // req: STORE-18
+        let synced = self.shared.syncing.lock();
+        if *synced == Synced::Failed {
+            return Ok(None);
+        }
+        let Some((temporary, reservation)) = self.shared.file_owner.write().give() else {
             return Ok(None);
         };
+        let held = self.shared.state.lock().held.clone();
         let file = Arc::clone(&self.shared.file);
         let early = partial::TakenOver {
             file,
@@ -212,12 +262,30 @@ impl EarlyPayload {
             reservation,
             held,
         };
-        partial::take_over(&self.shared.inner, self.shared.scope, manifest, early)
+        let partial = partial::take_over(&self.shared.inner, self.shared.scope, manifest, early)?;
+        drop(synced);
+        if let Some(partial) = &partial {
+            *self.shared.file_owner.write() = FileOwner::Taken(Some(partial.shared()));
+        }
+        Ok(partial)
     }
 
     fn failed(&self, step: &'static str, source: std::io::Error) -> StoreError {
         let folder = self.shared.inner.paths.upload_folder(self.shared.scope);
         StoreError::io(step, &folder, source)
+    }
+}
+
+impl FileOwner {
+    /// Takes what makes the file go away, once.
+    fn give(&mut self) -> Option<(Temporary, Reservation)> {
+        match self {
+            Self::Taken(_) => None,
+            Self::Early(..) => match std::mem::replace(self, Self::Taken(None)) {
+                Self::Early(temporary, reservation) => Some((temporary, reservation)),
+                Self::Taken(_) => None,
+            },
+        }
     }
 }
 
@@ -234,200 +302,4 @@ impl fmt::Debug for Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::disk::OsDisk;
-    use crate::payload::store::{BegunPartial, StoreSettings};
-    use crate::payload::{AccessKey, Hints, ManifestParts, PayloadHasher};
-
-    const PIECE: usize = 16 * 1024;
-
-    fn store(folder: &Path) -> Store {
-        let settings = StoreSettings {
-            free_bytes_min: 0,
-            quota_bytes: Some(10 << 20),
-            ..StoreSettings::default()
-        };
-        Store::open(Arc::new(OsDisk), folder, settings).expect("opens")
-    }
-
-    fn bytes(seed: u8) -> Vec<u8> {
-        let bytes = (0..5 * PIECE + 100).map(|at| (at / 7) as u8 ^ seed);
-        bytes.collect()
-    }
-
-    fn manifest(bytes: &[u8]) -> Manifest {
-        let geometry = Geometry::for_payload(bytes.len() as u64).expect("valid");
-        let mut hasher = PayloadHasher::new(geometry);
-        hasher.update(bytes);
-        let (id, piece_hashes) = hasher.finish().expect("all bytes came");
-        let parts = ManifestParts {
-            id,
-            geometry,
-            piece_hashes,
-            peers: Vec::new(),
-            key: AccessKey::from_bytes([9; 32]),
-            name: None,
-            content_type: None,
-            hints: Hints::default(),
-        };
-        Manifest::new(parts).expect("valid")
-    }
-
-    /// Begins it, makes the first `known` hashes known, and writes the pieces of these numbers.
-    fn collect(store: &Store, bytes: &[u8], known: usize, written: &[u32]) -> EarlyPayload {
-        let manifest = manifest(bytes);
-        let early = store.begin_early(ScopeId::NODE, *manifest.geometry());
-        let early = early.expect("room");
-        early.announce(0, &manifest.piece_hashes()[..known]);
-        for number in written {
-            let piece = manifest.piece_index(*number).expect("inside");
-            let range = manifest.geometry().piece_range(piece);
-            let part = &bytes[range.start as usize..range.end as usize];
-            let outcome = early.write_blocks(piece, &[part]).expect("written");
-            assert_eq!(outcome, PieceOutcome::Stored);
-        }
-        early
-    }
-
-    fn files(folder: &Path) -> usize {
-        let entries = std::fs::read_dir(folder).into_iter().flatten();
-        let count = entries.map(|entry| {
-            let entry = entry.expect("an entry");
-            match entry.file_type().expect("a type").is_dir() {
-                true => files(&entry.path()),
-                false => 1,
-            }
-        });
-        count.sum()
-    }
-
-    /// Hashes come in order, each once; a piece without its hash, or with another, is not written.
-    // req: EARLY-5
-    #[test]
-    fn only_announced_pieces_are_written() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = store(folder.path());
-        let bytes = bytes(0);
-        let manifest = manifest(&bytes);
-        let hashes = manifest.piece_hashes();
-        let early = collect(&store, &bytes, 0, &[]);
-        assert!(early.announce(1, &hashes[1..2]).is_empty(), "a gap");
-        assert_eq!(early.announce(0, &hashes[..2]).len(), 2);
-        assert!(early.announce(0, &hashes[..2]).is_empty(), "again");
-        assert!(early.announce(2, &[hashes[2]; 5]).is_empty(), "too many");
-        let piece = |number| manifest.piece_index(number).expect("inside");
-        let write = |number, part: &[u8]| early.write_blocks(piece(number), &[part]);
-        assert_eq!(
-            write(2, &bytes[2 * PIECE..3 * PIECE]).expect("no error"),
-            PieceOutcome::Mismatch
-        );
-        assert_eq!(
-            write(1, &bytes[..PIECE]).expect("no error"),
-            PieceOutcome::Mismatch
-        );
-        assert_eq!(
-            write(1, &bytes[PIECE..2 * PIECE]).expect("no error"),
-            PieceOutcome::Stored
-        );
-        assert_eq!(early.held().held_count(), 1);
-    }
-
-    /// A manifest that agrees takes the pieces over, and they are verified pieces of its payload, also for the next
-    /// process; the file goes on being readable.
-    // req: EARLY-6
-    // req: STORE-23
-    #[test]
-    fn manifest_takes_pieces_over() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let bytes = bytes(0);
-        let wanted = manifest(&bytes);
-        let held = {
-            let store = store(folder.path());
-            let early = collect(&store, &bytes, 4, &[0, 2, 3]);
-            let partial = early.take_over(&wanted).expect("no error");
-            let partial = partial.expect("it agrees");
-            assert!(
-                early.take_over(&wanted).expect("no error").is_none(),
-                "once"
-            );
-            let mut read = vec![0; PIECE];
-            early.read_at(&mut read, 0).expect("readable");
-            assert!(read == bytes[..PIECE]);
-            drop(early);
-            assert_eq!(store.usage().reserved_bytes, 0);
-            assert_eq!(store.usage().stored_bytes, bytes.len() as u64);
-            partial.held()
-        };
-        assert_eq!(held.held_count(), 3);
-        let store = store(folder.path());
-        let begun = store.begin_partial(ScopeId::NODE, &wanted).expect("begins");
-        let BegunPartial::Partial(partial) = begun else {
-            panic!("it is not complete");
-        };
-        assert_eq!(partial.held(), held);
-        for number in [1, 4, 5] {
-            let piece = wanted.piece_index(number).expect("inside");
-            let range = wanted.geometry().piece_range(piece);
-            let part = &bytes[range.start as usize..range.end as usize];
-            partial.write_piece(piece, part).expect("written");
-        }
-        let stored = partial.complete().expect("complete");
-        let mut read = vec![0; bytes.len()];
-        store
-            .read_at(ScopeId::NODE, stored.id, &mut read, 0)
-            .expect("readable");
-        assert!(read == bytes);
-    }
-
-    /// What no manifest takes over leaves no file and no reservation: not if it is dropped, differs in one hash, or the
-    /// payload is there already.
-    // req: EARLY-7
-    // req: STORE-23
-    #[test]
-    fn what_is_not_taken_over_leaves_nothing() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = store(folder.path());
-        let bytes = bytes(0);
-        let early = collect(&store, &bytes, 6, &[0, 5]);
-        assert_eq!(store.usage().reserved_bytes, bytes.len() as u64);
-        let mut other = bytes.clone();
-        other[3 * PIECE] ^= 1;
-        assert!(!early.agrees(&manifest(&other)));
-        assert!(
-            early
-                .take_over(&manifest(&other))
-                .expect("no error")
-                .is_none()
-        );
-        drop(early);
-        assert_eq!((files(folder.path()), store.usage().reserved_bytes), (0, 0));
-        let unknown = collect(&store, &bytes, 0, &[]);
-        assert!(!unknown.agrees(&manifest(&bytes)), "nothing was announced");
-        drop(unknown);
-        let early = collect(&store, &bytes, 6, &[0]);
-        let there = store.begin_partial(ScopeId::NODE, &manifest(&bytes));
-        let there = there.expect("begins");
-        let before = files(folder.path());
-        assert!(
-            early
-                .take_over(&manifest(&bytes))
-                .expect("no error")
-                .is_none()
-        );
-        drop(early);
-        assert_eq!(files(folder.path()), before - 1);
-        drop(there);
-        let cut_off = collect(&store, &bytes, 6, &[0]);
-        std::mem::forget(cut_off);
-        let again = self::store(folder.path());
-        assert_eq!(again.usage().reserved_bytes, 0);
-        assert_eq!(
-            files(folder.path()),
-            before - 1,
-            "a start removes what was cut off"
-        );
-    }
-}
+mod tests;

@@ -14,7 +14,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -23,6 +23,7 @@ use crate::payload::bitfield::Bitfield;
 use crate::payload::geometry::{Geometry, PieceIndex};
 use crate::payload::id::{PayloadId, ScopeId};
 use crate::payload::manifest::Manifest;
+use crate::payload::store::checked::{Checked, CheckedFile};
 use crate::payload::store::error::StoreError;
 use crate::payload::store::paths::{HAVE_ENDING, Key, META_ENDING, beside};
 use crate::payload::store::reader::{hash_piece_of, pieces_of_range};
@@ -62,6 +63,8 @@ pub enum PieceOutcome {
     Mismatch,
     /// It is right and written.
     Stored,
+    /// It is right, and nobody keeps it any more; nothing was written.
+    NotKept,
 }
 
 pub(super) struct PartialShared {
@@ -74,6 +77,8 @@ pub(super) struct PartialShared {
     progress: Mutex<Progress>,
     /// Told when a sync has ended.
     sync_ended: Condvar,
+    /// The same file once the payload is complete: from then on it may have another name.
+    whole: OnceLock<Arc<CheckedFile>>,
 }
 
 struct Progress {
@@ -233,6 +238,11 @@ impl PartialPayload {
     /// Fills `buffer` from `offset_bytes`; every piece of the range must be held.
     pub fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> Result<(), StoreError> {
         self.shared.read_at(buffer, offset_bytes)
+    }
+
+    /// For who goes on reading the same file without keeping the payload.
+    pub(super) fn shared(&self) -> Arc<PartialShared> {
+        Arc::clone(&self.shared)
     }
 
     /// What is being collected.
@@ -422,6 +432,7 @@ impl PartialShared {
             have,
             progress: Mutex::new(progress),
             sync_ended: Condvar::new(),
+            whole: OnceLock::new(),
         })
     }
 
@@ -432,6 +443,10 @@ impl PartialShared {
     /// Nothing of what is held is known to be right any more.
     pub(super) fn doubt(&self) {
         self.progress.lock().checked = Bitfield::empty(self.geometry());
+        if let Some(whole) = self.whole.get() {
+            whole.doubt();
+            self.inner.none_checked(self.key);
+        }
     }
 
     fn geometry(&self) -> &Geometry {
@@ -556,6 +571,13 @@ impl PartialShared {
                 end_bytes,
             });
         }
+        // req: STORE-22
+        if let Some(whole) = self.whole.get() {
+            if let Checked::All(at) = whole.read_at(buffer, offset_bytes)? {
+                self.inner.all_checked(self.key, at);
+            }
+            return Ok(());
+        }
         let missing = {
             let progress = self.progress.lock();
             pieces_of_range(self.geometry(), offset_bytes, buffer.len())
@@ -623,11 +645,15 @@ impl PartialShared {
             .file
             .modified()
             .map_err(|source| StoreError::io("look at", &self.path, source))?;
+        let file = Arc::clone(&self.file);
+        let whole = CheckedFile::new(file, &self.manifest, Some(modified))
+            .map_err(|source| StoreError::io("look at", &self.path, source))?;
         self.inner.commit(self.key, &self.manifest, &self.path)?;
+        let whole = self.whole.get_or_init(|| Arc::new(whole));
         let mut state = self.inner.state.lock();
         if let Some(entry) = state.entries.get_mut(&self.key) {
             entry.content = Content::Complete {
-                open: None,
+                open: Some(Arc::downgrade(whole)),
                 checked_at: Some(modified),
             };
         }

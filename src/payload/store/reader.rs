@@ -205,7 +205,7 @@ fn open_complete(inner: &Inner, key: Key) -> Result<Arc<CheckedFile>, StoreError
 
 impl Inner {
     /// Nothing of a complete payload is known to be right any more.
-    fn none_checked(&self, key: Key) {
+    pub(super) fn none_checked(&self, key: Key) {
         if let Some(Entry {
             content: Content::Complete { checked_at, .. },
             ..
@@ -216,7 +216,7 @@ impl Inner {
     }
 
     /// All bytes of a complete payload were read and were right, in a file modified last `at`.
-    fn all_checked(&self, key: Key, at: Duration) {
+    pub(super) fn all_checked(&self, key: Key, at: Duration) {
         if let Some(Entry {
             content: Content::Complete { checked_at, .. },
             ..

@@ -14,6 +14,13 @@ pub(super) struct Reservation {
     unwritten_bytes: u64,
 }
 
+/// What becomes of payloads that nothing needs, where there is no room.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Idle {
+    Removed,
+    Kept,
+}
+
 /// Whether a payload fits, and if not, which bound it meets.
 enum Room {
     Enough,
@@ -25,6 +32,16 @@ impl Reservation {
     /// Takes `size_bytes`, removing idle payloads for it where it must.
     pub(super) fn take(inner: &Arc<Inner>, size_bytes: u64) -> Result<Self, StoreError> {
         // req: STORE-16, STORE-17
+        Self::take_with(inner, size_bytes, Idle::Removed)
+    }
+
+    /// Takes `size_bytes` if they are free; nothing is removed for it.
+    pub(super) fn take_free(inner: &Arc<Inner>, size_bytes: u64) -> Result<Self, StoreError> {
+        // req: STORE-23
+        Self::take_with(inner, size_bytes, Idle::Kept)
+    }
+
+    fn take_with(inner: &Arc<Inner>, size_bytes: u64, idle: Idle) -> Result<Self, StoreError> {
         loop {
             let root = inner.paths.root();
             let free_bytes = inner
@@ -60,7 +77,11 @@ impl Reservation {
                     }
                 }
             };
-            let Some(victim) = state.longest_idle() else {
+            let victim = match idle {
+                Idle::Removed => state.longest_idle(),
+                Idle::Kept => None,
+            };
+            let Some(victim) = victim else {
                 return Err(refusal);
             };
             let taken = inner.take_out(&mut state, victim);

@@ -92,6 +92,7 @@ fn tell(
         Ok(PieceOutcome::Stored | PieceOutcome::AlreadyHeld) => {
             core.engine.handle_verified(id, piece, now);
         }
+        Ok(PieceOutcome::NotKept) => core.engine.handle_not_kept(id, piece),
         Ok(PieceOutcome::Mismatch) => {
             tracing::warn!(piece = piece.get(), "piece does not match its hash");
             core.engine.handle_bad(id, piece, now);

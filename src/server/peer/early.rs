@@ -104,6 +104,7 @@ impl SwarmTransfer {
         };
         // What does not come is fetched in the payload's own swarm.
         let _ = tokio::time::timeout(SETTLE_WAIT, settled).await;
+        core::with(&self.shared, |core, _| core.engine.abandon(self.id));
     }
 
     /// Where its peers can be dialled.

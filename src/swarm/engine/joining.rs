@@ -389,12 +389,25 @@ impl Engine {
         };
         if let Some(Join::Member { slot, .. }) = peer.joins.remove(&id) {
             if reason == Reason::BadPiece {
-                self.accused.insert(id);
+                self.heed_accusation(id, conn, now);
             }
             self.remove_member(id, conn, now);
             self.shared.send(conn, Message::Leave { slot, reason });
         }
         Ok(())
+    }
+
+    /// A member says that a piece from here is bad: that can be so only if it was sent a block.
+    fn heed_accusation(&mut self, id: TransferId, conn: ConnId, now: Instant) {
+        // req: SWARM-38
+        let transfer = self.transfers.get(&id);
+        let member = transfer.and_then(|transfer| transfer.members.get(&conn));
+        let served = member.filter(|member| member.counts.up_bytes > 0);
+        if let Some(node) = served.map(|member| member.node)
+            && self.blame.hears(node, now)
+        {
+            self.accused.insert(id);
+        }
     }
 
     /// A dial led to nobody.

@@ -1,6 +1,7 @@
 //! Two or three engines side by side, their messages carried by hand on a made-up clock.
 
 mod connections;
+mod ending;
 mod pieces;
 
 use std::collections::VecDeque;

@@ -397,7 +397,7 @@ impl Transfer {
         self.counts.duplicate_bytes += dropped.received_bytes();
         if attempts.is_empty() {
             self.attempts.remove(&piece);
-            self.wanted.set(piece);
+            self.want(piece);
         }
         shared.download_bytes -= len_bytes;
         if let Some(member) = self.members.get_mut(&conn) {
@@ -490,8 +490,15 @@ impl Transfer {
         let attempt = self.end_verifying(piece, shared)?;
         self.counts.bad_pieces += 1;
         self.counts.bad_bytes += u64::from(self.geometry.piece_len_bytes(piece));
-        self.wanted.set(piece);
+        self.want(piece);
         Some((attempt.conn, attempt.node))
+    }
+
+    /// A piece was right and nobody keeps it any more: it is missing as before.
+    pub(crate) fn not_kept(&mut self, piece: PieceIndex, shared: &mut Shared) {
+        if self.end_verifying(piece, shared).is_some() {
+            self.want(piece);
+        }
     }
 
     fn end_verifying(&mut self, piece: PieceIndex, shared: &mut Shared) -> Option<Attempt> {
