@@ -47,6 +47,7 @@ use smallvec::SmallVec;
 use crate::amqp::field::FieldTable;
 use crate::journal::{Journal, Location, Lsn, QueueId};
 
+use super::access::User;
 use super::consumer::{AckMode, Consumer, Share};
 use super::dead_letter::DeathReason;
 use super::dedup::DedupCache;
@@ -131,7 +132,7 @@ pub(crate) struct QueueSpec {
     pub(crate) name: Name,
     pub(crate) durability: Durability,
     pub(crate) auto_delete: bool,
-    pub(crate) owner: Option<ConnectionId>,
+    pub(crate) owner: Option<(ConnectionId, Arc<User>)>,
     pub(crate) arguments: FieldTable,
     /// Those at the beginning; [`Queue::settings`] has those in effect.
     pub(crate) settings: Arc<QueueSettings>,
@@ -237,7 +238,13 @@ impl Queue {
     /// The connection that has it to itself.
     #[must_use]
     pub fn owner(&self) -> Option<ConnectionId> {
-        self.spec.owner
+        self.spec.owner.as_ref().map(|(connection, _)| *connection)
+    }
+
+    /// Whose connection has it to itself.
+    #[must_use]
+    pub fn owner_user(&self) -> Option<&Arc<User>> {
+        self.spec.owner.as_ref().map(|(_, user)| user)
     }
 
     /// The arguments it was declared with.

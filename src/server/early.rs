@@ -16,7 +16,7 @@ use super::inside::publish_from_inside;
 use super::peer::{EarlySwarm, SwarmHandle, SwarmTransfer};
 use crate::amqp::field::ShortString;
 use crate::amqp::header::Properties;
-use crate::broker::{Broker, Connection, Name, Vhost};
+use crate::broker::{Access, Broker, Connection, Name, ResourceKind, Vhost};
 use crate::payload::id::HASH_BYTES;
 use crate::payload::store::Upload;
 use crate::payload::{AccessKey, Geometry, PayloadId, PieceBytes, PieceHash, PieceIndex, ScopeId};
@@ -124,6 +124,18 @@ pub fn early_queue(node_queue: &[u8]) -> Option<ShortString> {
     ShortString::try_from(format!("{EARLY_QUEUE}{node}").as_str()).ok()
 }
 
+/// The queue in which a node hears announcements, by its own queue: if who has it to himself may read the node's
+/// manifests too, since an announcement bears a key.
+fn hearing(broker: &Broker, vhost: &Vhost, node_queue: &Name) -> Option<ShortString> {
+    // req: EARLY-2
+    let queue = early_queue(node_queue.as_bytes())?;
+    let there = vhost.queue(queue.as_bytes())?;
+    let (kind, node) = (ResourceKind::Queue, node_queue.as_bytes());
+    let users = broker.users();
+    let may_read = users.authorize(there.owner_user()?, vhost.name(), kind, node, Access::Read);
+    may_read.then_some(queue)
+}
+
 /// Who is told of one body.
 #[derive(Debug, Default)]
 pub(super) struct Audience {
@@ -211,8 +223,7 @@ impl Announcement {
         let vhost = vhosts.into_iter().find(|it| it.scope() == self.scope)?;
         let queues = self.audience.node_queues.iter();
         let queues: Vec<ShortString> = queues
-            .filter_map(|queue| early_queue(queue.as_bytes()))
-            .filter(|queue| vhost.queue(queue.as_bytes()).is_some())
+            .filter_map(|queue| hearing(&self.broker, &vhost, queue))
             .collect();
         if queues.is_empty() {
             return None;
@@ -340,6 +351,71 @@ impl Begun {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::amqp::field::FieldTable;
+    use crate::broker::{BrokerSettings, PasswordHash, Permissions, QueueDeclare, Waker};
+
+    struct Asleep;
+
+    impl Waker for Asleep {
+        fn wake(&self) {}
+    }
+
+    /// A key goes only into a queue of somebody's own who may read the node's manifests.
+    // req: EARLY-2
+    #[test]
+    fn key_goes_to_who_may_read_the_manifest() {
+        let now = Instant::now();
+        let broker = Broker::open(BrokerSettings::new([1; 32], now, 0), None, None);
+        let broker = broker.expect("nothing to recover");
+        let users = broker.users();
+        let connect = |name: &str, read: &str| {
+            let (user, vhost) = (Name::from(name), Name::from("/"));
+            let password = PasswordHash::new(b"pw", broker.salt());
+            users
+                .put_user(&user, Some(password), Vec::new())
+                .expect("in memory");
+            let rights = Permissions::new(".*", ".*", read).expect("patterns");
+            users
+                .put_permissions(&user, &vhost, rights)
+                .expect("in memory");
+            let user = users.user(name.as_bytes()).expect("an account");
+            broker
+                .connect(&user, b"/", Arc::new(Asleep))
+                .expect("may enter")
+        };
+        let node = connect("node", "^warren[.](node|early)[.].*");
+        let other = connect("other", "^warren[.]early[.].*");
+        let declare = |by: &Connection, name: &str, exclusive| {
+            let declare = QueueDeclare {
+                name: name.as_bytes(),
+                passive: false,
+                durable: false,
+                exclusive,
+                auto_delete: false,
+                arguments: &FieldTable::EMPTY,
+            };
+            let declared = by.vhost().queue_declare(by, &declare, now);
+            declared.expect("declared");
+        };
+        declare(&node, "warren.early.own", true);
+        declare(&node, "warren.early.shared", false);
+        declare(&other, "warren.early.foreign", true);
+        let hears = |name: &str| {
+            let queue = Name::from(format!("warren.node.{name}").as_str());
+            hearing(&broker, node.vhost(), &queue)
+        };
+        assert_eq!(
+            hears("own"),
+            Some(ShortString::from_static("warren.early.own"))
+        );
+        assert_eq!(hears("shared"), None, "anybody may consume it");
+        assert_eq!(
+            hears("foreign"),
+            None,
+            "its owner may not read the manifest"
+        );
+        assert_eq!(hears("absent"), None);
+    }
 
     /// An announcement is read as it was written, shows no key, and nonsense is none.
     // req: EARLY-2

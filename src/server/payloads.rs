@@ -37,6 +37,8 @@ const QUIET_COUNT_MAX: usize = 1_024;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a payload that was given out before its manifest is served in that swarm at least.
 const EARLY_SERVE_TIME: Duration = Duration::from_secs(20);
+/// And at most: a peer that stays keeps neither an open file nor the space of a payload that is gone.
+const EARLY_SERVE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// The store counts the broker's references.
 #[derive(Debug)]
@@ -82,7 +84,7 @@ pub(super) struct Payloads {
     broker: Arc<Broker>,
     /// Whether nodes are told of bodies that are being published.
     is_early: bool,
-    /// What was given out before there was a manifest, and until when it is at least.
+    /// What was given out before there was a manifest, and when the last byte of it had come.
     early: Mutex<Vec<(SwarmTransfer, Instant)>>,
     quiet: Arc<Quiet>,
 }
@@ -152,6 +154,11 @@ impl Quiet {
             self.added.notify_one();
         }
     }
+}
+
+/// Whether what was given out before its manifest is given out for longer, so long after its last byte came.
+fn serves_on(whole_since: Duration, has_peers: impl FnOnce() -> bool) -> bool {
+    whole_since < EARLY_SERVE_TIME || (whole_since < EARLY_SERVE_TIME_MAX && has_peers())
 }
 
 /// Opens the broker's payload store; reads the disk.
@@ -285,13 +292,15 @@ impl Payloads {
         });
     }
 
-    /// Ends the serving of what has a manifest by now, where nobody fetches it any more.
+    /// Ends the serving of what has a manifest by now, where nobody fetches it any more or has had the time to.
     fn end_early(&self, now: Instant) {
-        self.early.lock().retain(|(transfer, until)| {
-            let has_peers = transfer
-                .stats()
-                .is_some_and(|stats| !stats.peers.is_empty());
-            has_peers || now < *until
+        // req: EARLY-8
+        self.early.lock().retain(|(transfer, whole)| {
+            let has_peers = || {
+                let stats = transfer.stats();
+                stats.is_some_and(|stats| !stats.peers.is_empty())
+            };
+            serves_on(now.saturating_duration_since(*whole), has_peers)
         });
     }
 
@@ -400,10 +409,8 @@ impl Payloads {
                 let is_stored = stored.is_ok();
                 let now = Instant::now();
                 let early = announcement.and_then(|announcement| announcement.end(is_stored, now));
-                let until = now + EARLY_SERVE_TIME;
-                self.early
-                    .lock()
-                    .extend(early.map(|transfer| (transfer, until)));
+                let early = early.map(|transfer| (transfer, now));
+                self.early.lock().extend(early);
                 return Some(stored.map(|stored| (stored.id, stored.reference)));
             }
         }
@@ -530,5 +537,14 @@ mod tests {
         let failed = blocking::<()>(|| panic!("on purpose")).await;
         assert_eq!(failed, Some(Err("the payload store failed".to_owned())));
         assert_eq!(blocking(|| Ok(7)).await, Some(Ok(7)));
+    }
+
+    /// Who goes on fetching has two minutes, and nobody more.
+    // req: EARLY-8
+    #[test]
+    fn early_swarms_end_whoever_stays() {
+        let serves = |seconds, has_peers| serves_on(Duration::from_secs(seconds), || has_peers);
+        assert!(serves(0, false) && serves(19, false) && !serves(20, false));
+        assert!(serves(20, true) && serves(119, true) && !serves(120, true));
     }
 }

@@ -12,6 +12,7 @@ mod buffers;
 mod connection;
 mod core;
 mod disk;
+mod doubt;
 mod early;
 mod limits;
 mod listener;

@@ -137,7 +137,7 @@ impl Vhost {
                 false => Durability::Transient,
             },
             auto_delete: declare.auto_delete,
-            owner: declare.exclusive.then_some(by.id),
+            owner: declare.exclusive.then(|| (by.id, Arc::clone(&by.user))),
             arguments: declare.arguments.detached(),
             settings: settings.shared(),
             home: self.this.clone(),

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::core::{self, Shared};
+use super::doubt::Doubt;
 use crate::payload::store::{
     EarlyPayload, PartialPayload, PayloadReader, PieceOutcome, UploadReader,
 };
@@ -17,11 +18,6 @@ use crate::payload::{
     Bitfield, BlockRange, Geometry, PieceHash, PieceIndex, StoreError, StoredPayload,
 };
 use crate::swarm::{TransferId, TransferStats};
-
-/// What was verified so long ago is hashed again before it is served (RELIABILITY section 5).
-const TRUSTED_TIME: Duration = Duration::from_secs(24 * 3600);
-/// Accusations make a node hash what it serves again at most so often; the first counts from when it began.
-const ACCUSED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a payload was not fetched.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -80,8 +76,7 @@ pub(super) struct TransferIo {
     error: Mutex<Option<Arc<StoreError>>>,
     /// Whether a thread syncs what was written.
     is_syncing: AtomicBool,
-    /// When what is held was last to be hashed again.
-    doubted: Mutex<Instant>,
+    doubt: Mutex<Doubt>,
 }
 
 impl TransferIo {
@@ -106,7 +101,7 @@ impl TransferIo {
             end: watch::Sender::new(End::Running),
             error: Mutex::new(None),
             is_syncing: AtomicBool::new(false),
-            doubted: Mutex::new(Instant::now()),
+            doubt: Mutex::new(Doubt::new(Instant::now())),
         };
         (io, receiver)
     }
@@ -114,18 +109,14 @@ impl TransferIo {
     /// A peer says that a piece from here is bad.
     // req: SWARM-38
     pub(super) fn accused(&self, now: Instant) {
-        self.doubt_if_older(ACCUSED_INTERVAL, now);
+        let is_due = self.doubt.lock().accused(now);
+        if is_due {
+            self.trust_nothing();
+        }
     }
 
-    /// Has everything hashed again before it is served, if that was not done for so long.
-    fn doubt_if_older(&self, age: Duration, now: Instant) {
-        {
-            let mut doubted = self.doubted.lock();
-            if now.saturating_duration_since(*doubted) < age {
-                return;
-            }
-            *doubted = now;
-        }
+    /// Has everything hashed again before it is served.
+    fn trust_nothing(&self) {
         match &self.source {
             Source::Whole(reader) | Source::Stored(reader, _) | Source::Partial(reader, _) => {
                 reader.doubt();
@@ -137,8 +128,15 @@ impl TransferIo {
 
     pub(super) fn read(&self, block: BlockRange, buffer: &mut [u8]) -> Result<(), StoreError> {
         // req: SWARM-38
-        self.doubt_if_older(TRUSTED_TIME, Instant::now());
-        self.read_bytes(self.geometry.block_bytes(block).start, buffer)
+        let is_due = self.doubt.lock().aged(Instant::now());
+        if is_due {
+            self.trust_nothing();
+        }
+        let read = self.read_bytes(self.geometry.block_bytes(block).start, buffer);
+        if let Err(StoreError::Damaged { .. } | StoreError::MissingPiece { .. }) = &read {
+            self.doubt.lock().found();
+        }
+        read
     }
 
     fn read_bytes(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
