@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::{interval, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::edge::Shared;
 use super::message::{CONTROL_BYTES_MAX, ControlMessage, decode, peer_addresses};
 use crate::amqp::field::ShortString;
-use crate::client::{Channel, ClientError, ConsumeSettings, Delivery, QueueSettings};
+use crate::client::{ClientError, Connection, ConsumeSettings, Delivery, QueueSettings};
 use crate::payload::manifest::PEER_COUNT_MAX;
 use crate::payload::store::{EarlyPayload, PartialPayload};
 use crate::payload::{Manifest, PayloadId, ScopeId};
@@ -32,6 +33,9 @@ const EARLY_MAX: usize = 4;
 const QUIET_MAX: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Where the queue cannot be had it is tried again after so long: the broker may not have noticed yet that this node's
+/// earlier connection is dead.
+const DECLARE_INTERVAL: Duration = Duration::from_secs(30);
 /// What was taken over is served in the early swarm for so long, for those who are still there.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -77,25 +81,50 @@ impl TakenOver {
     }
 }
 
-/// Hears announcements on one connection until it ends; for ever silent where the queue cannot be had.
+/// Hears announcements on one connection until it ends.
 pub(super) async fn run(
     shared: &Arc<Shared>,
-    channel: Channel,
+    connection: &Connection,
     broker: IpAddr,
 ) -> Result<(), ClientError> {
-    let heard = listen(shared, channel, broker).await;
-    if let Err(ClientError::ChannelClosed { text, .. }) = &heard {
-        tracing::debug!(
-            text,
-            "no announcements of payloads that are being published"
-        );
-        std::future::pending::<()>().await;
+    while_refused(DECLARE_INTERVAL, || listen(shared, connection, broker)).await
+}
+
+/// Listens, and again after each `pause` as long as the broker does not let it.
+async fn while_refused<F: Future<Output = Result<(), ClientError>>>(
+    pause: Duration,
+    listen: impl Fn() -> F,
+) -> Result<(), ClientError> {
+    loop {
+        match listen().await {
+            Err(ClientError::ChannelClosed { text, .. }) => tracing::debug!(
+                text,
+                "no announcements of payloads that are being published"
+            ),
+            ended => return ended,
+        }
+        sleep(pause).await;
     }
-    heard
+}
+
+/// Lets go of what nothing is heard of, whether there is a connection or not, until the node stops.
+// req: EARLY-7
+pub(super) async fn look_after(earlies: &Earlies, stop: &CancellationToken) {
+    let mut looks = interval(LOOK_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = looks.tick() => earlies.forget_quiet(Instant::now()),
+        }
+    }
 }
 
 // req: EARLY-4
-async fn listen(shared: &Arc<Shared>, channel: Channel, broker: IpAddr) -> Result<(), ClientError> {
+async fn listen(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    broker: IpAddr,
+) -> Result<(), ClientError> {
     let Some(queue) = early_queue(shared.settings.name.queue().as_bytes()) else {
         return std::future::pending().await;
     };
@@ -104,19 +133,14 @@ async fn listen(shared: &Arc<Shared>, channel: Channel, broker: IpAddr) -> Resul
         auto_delete: true,
         ..QueueSettings::default()
     };
+    let channel = connection.channel().await?;
     channel.declare_queue(&queue, &own).await?;
     let mut consumer = channel.consume(&queue, &ConsumeSettings::default()).await?;
-    let mut looks = interval(LOOK_INTERVAL);
     loop {
-        tokio::select! {
-            _ = looks.tick() => shared.earlies.forget_quiet(Instant::now()),
-            delivery = consumer.next() => {
-                let delivery = delivery?;
-                let tag = delivery.delivery_tag;
-                handle(shared, delivery, broker).await;
-                consumer.channel().ack(tag).await?;
-            }
-        }
+        let delivery = consumer.next().await?;
+        let tag = delivery.delivery_tag;
+        handle(shared, delivery, broker).await;
+        consumer.channel().ack(tag).await?;
     }
 }
 
@@ -274,5 +298,82 @@ impl Earlies {
             .find(|(_, early)| early.file.agrees(manifest));
         let id = *agreeing?.0;
         running.remove(&id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::disk::OsDisk;
+    use crate::payload::{AccessKey, Geometry, Store, StoreSettings};
+    use crate::server::peer::{EarlySwarm, Swarm, SwarmSettings};
+
+    /// A queue that cannot be had is tried again, as long as the connection lasts.
+    #[tokio::test]
+    async fn refused_queue_is_tried_again() {
+        let tries = Cell::new(0);
+        let listen = async || {
+            tries.set(tries.get() + 1);
+            match tries.get() {
+                1 | 2 => Err(ClientError::ChannelClosed {
+                    code: 405,
+                    text: "another connection has it".to_owned(),
+                }),
+                _ => Err(ClientError::Ended),
+            }
+        };
+        let ended = while_refused(Duration::ZERO, listen).await;
+        assert!(matches!(ended, Err(ClientError::Ended)));
+        assert_eq!(tries.get(), 3);
+    }
+
+    /// What nothing was heard of for long goes while there is no connection, with what it reserved.
+    // req: EARLY-7
+    #[tokio::test]
+    async fn quiet_announcements_go_without_a_connection() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = StoreSettings {
+            free_bytes_min: 0,
+            ..StoreSettings::default()
+        };
+        let store = Store::open(Arc::new(OsDisk), folder.path(), settings).expect("opens");
+        let swarm = Swarm::start(SwarmSettings::default(), store.clone()).await;
+        let swarm = swarm.expect("starts");
+        let now = Instant::now();
+        let long_ago = now.checked_sub(QUIET_MAX).expect("it ran for a minute");
+        let earlies = Earlies::default();
+        for (number, heard) in [(1, long_ago), (2, now)] {
+            let early = EarlySwarm {
+                id: PayloadId::from_bytes([number; 32]),
+                key: AccessKey::from_bytes([number; 32]),
+                geometry: Geometry::for_payload(1 << 20).expect("valid"),
+            };
+            let file = store.begin_early(ScopeId::NODE, early.geometry);
+            let file = file.expect("room");
+            let transfer = swarm.fetch_early(&early, &[], file.clone());
+            let early_of = |transfer| Early {
+                file,
+                transfer,
+                heard,
+            };
+            let one = early_of(transfer.expect("new"));
+            earlies.running.lock().insert(early.id, one);
+        }
+        let stop = CancellationToken::new();
+        let gone = async {
+            while store.usage().reserved_bytes > 1 << 20 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = look_after(&earlies, &stop) => panic!("the node has not stopped"),
+            gone = tokio::time::timeout(Duration::from_secs(30), gone) => gone.expect("it goes"),
+        }
+        let left: Vec<PayloadId> = earlies.running.lock().keys().copied().collect();
+        assert_eq!(left, [PayloadId::from_bytes([2; 32])], "the other is fresh");
+        earlies.forget_all();
+        swarm.shutdown().await;
     }
 }

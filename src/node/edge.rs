@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::early::Earlies;
+use super::early::{self, Earlies};
 use super::fetch::Fetches;
 use super::message::{FileState, Group, NodeName, Receipt};
 use super::place::{Inbox, PlaceError};
@@ -217,6 +217,10 @@ impl Node {
         });
         super::fetch::take_up_unfinished(&shared)?;
         shared.tasks.spawn(sweep(Arc::clone(&shared)));
+        let own = Arc::clone(&shared);
+        shared.tasks.spawn(async move {
+            early::look_after(&own.earlies, &own.stop).await;
+        });
         let upstream = tokio::spawn(upstream::run(Arc::clone(&shared)));
         Ok(NodeHandle {
             shared,

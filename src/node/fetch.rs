@@ -34,11 +34,75 @@ pub(super) struct Work {
     pub(super) record: Record,
 }
 
-/// How to get a payload, and a file that is wanted of it.
+/// How to get a payload, and what is wanted of it.
 struct Order {
-    /// None while the file's message is still being journaled.
-    work: Option<Work>,
+    step: Step,
     manifest: Manifest,
+}
+
+/// What an order says of work.
+enum Step {
+    /// It follows once its message is journaled, by [`Step::AnnouncedWork`] or [`Step::Withdrawn`].
+    Announced,
+    /// Here it is, and it was announced.
+    AnnouncedWork(Work),
+    /// What was announced does not come.
+    Withdrawn,
+    /// Here it is.
+    Work(Work),
+}
+
+/// The work of a payload's task.
+#[derive(Default)]
+struct Waiting {
+    works: Vec<Work>,
+    /// Of work that was announced and has not come.
+    announced_count: usize,
+}
+
+impl Waiting {
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Announced => self.announced_count += 1,
+            Step::Work(work) => self.works.push(work),
+            // An earlier task may have heard the announcement.
+            Step::Withdrawn => self.announced_count = self.announced_count.saturating_sub(1),
+            Step::AnnouncedWork(work) => {
+                self.announced_count = self.announced_count.saturating_sub(1);
+                self.works.push(work);
+            }
+        }
+    }
+
+    /// Whether anybody wants the payload.
+    fn is_needed(&self) -> bool {
+        !self.works.is_empty() || self.announced_count > 0
+    }
+}
+
+/// A fetch whose work is being journaled. Dropped before that, it ends unless others want the payload.
+pub(super) struct Begun {
+    shared: Arc<Shared>,
+    /// None once its work is there.
+    manifest: Option<Manifest>,
+}
+
+impl Begun {
+    /// The work for which it was begun.
+    pub(super) fn start(mut self, work: Work) {
+        if let Some(manifest) = self.manifest.take() {
+            let step = Step::AnnouncedWork(work);
+            send(&self.shared, Order { step, manifest });
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(manifest) = self.manifest.take() {
+            self.shared.fetches.withdraw(manifest);
+        }
+    }
 }
 
 /// Payloads that have a task.
@@ -61,6 +125,32 @@ impl Fetches {
     pub(super) fn count(&self) -> usize {
         self.running.lock().len()
     }
+
+    /// Hands an order to the payload's task; answers what a new one is to take orders from, if it has none.
+    fn send(&self, order: Order) -> Option<mpsc::UnboundedReceiver<Order>> {
+        let id = order.manifest.id();
+        let mut running = self.running.lock();
+        let order = match running.get(&id) {
+            // The task removes itself under this lock, so a send that works is received.
+            Some(sender) => match sender.send(order) {
+                Ok(()) => return None,
+                Err(refused) => refused.0,
+            },
+            None => order,
+        };
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let _ = sender.send(order);
+        running.insert(id, sender);
+        Some(receiver)
+    }
+
+    /// Work that was announced does not come; nothing is to be done where there is no task.
+    fn withdraw(&self, manifest: Manifest) {
+        if let Some(sender) = self.running.lock().get(&manifest.id()) {
+            let step = Step::Withdrawn;
+            let _ = sender.send(Order { step, manifest });
+        }
+    }
 }
 
 /// Starts all work that the journal says is not done.
@@ -76,32 +166,31 @@ pub(super) fn take_up_unfinished(shared: &Arc<Shared>) -> Result<(), StateError>
 
 /// Has the payload fetched for this work, by the task that it has or by a new one.
 pub(super) fn start(shared: &Arc<Shared>, manifest: Manifest, work: Work) {
-    let work = Some(work);
-    send(shared, Order { work, manifest });
+    let step = Step::Work(work);
+    send(shared, Order { step, manifest });
 }
 
 /// Has the payload fetched for work that follows, so that its pieces need not wait for the journal.
-pub(super) fn begin(shared: &Arc<Shared>, manifest: Manifest) {
-    let work = None;
-    send(shared, Order { work, manifest });
+pub(super) fn begin(shared: &Arc<Shared>, manifest: Manifest) -> Begun {
+    let (step, announced) = (Step::Announced, manifest.clone());
+    send(
+        shared,
+        Order {
+            step,
+            manifest: announced,
+        },
+    );
+    Begun {
+        shared: Arc::clone(shared),
+        manifest: Some(manifest),
+    }
 }
 
 fn send(shared: &Arc<Shared>, order: Order) {
     let id = order.manifest.id();
-    let mut running = shared.fetches.running.lock();
-    let order = match running.get(&id) {
-        // The task removes itself under this lock, so a send that works is received.
-        Some(sender) => match sender.send(order) {
-            Ok(()) => return,
-            Err(refused) => refused.0,
-        },
-        None => order,
-    };
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let _ = sender.send(order);
-    running.insert(id, sender);
-    drop(running);
-    shared.tasks.spawn(run(Arc::clone(shared), id, receiver));
+    if let Some(receiver) = shared.fetches.send(order) {
+        shared.tasks.spawn(run(Arc::clone(shared), id, receiver));
+    }
 }
 
 async fn run(shared: Arc<Shared>, id: PayloadId, mut orders: mpsc::UnboundedReceiver<Order>) {
@@ -117,36 +206,48 @@ async fn fetch_and_serve(
     id: PayloadId,
     orders: &mut mpsc::UnboundedReceiver<Order>,
 ) {
-    let mut waiting = Vec::new();
+    let mut waiting = Waiting::default();
     let mut first = orders.recv().await;
     while let Some(order) = first.take() {
         let Ok(turn) = Arc::clone(&shared.fetches.turns).acquire_owned().await else {
             return;
         };
         let mut manifest = order.manifest;
-        waiting.extend(order.work);
+        waiting.take(order.step);
         let outcome = fetch(shared, &mut manifest, orders, &mut waiting).await;
         drop(turn);
         let reason = match outcome {
-            Ok(transfer) => {
-                match place_all(shared, id, &mut waiting).await {
+            Ok(Some(transfer)) => {
+                match place_all(shared, id, &mut waiting.works).await {
                     // What lay in the store was changed by somebody: it is fetched anew.
                     Some(work) => {
-                        let work = Some(work);
-                        first = Some(Order { work, manifest });
+                        let step = Step::Work(work);
+                        first = Some(Order { step, manifest });
                     }
-                    None => first = serve(shared, id, orders).await,
+                    None => first = serve(shared, id, orders, &mut waiting).await,
                 }
                 drop(transfer);
                 continue;
             }
+            Ok(None) => {
+                close(shared, id, orders);
+                // Whoever came before it was closed.
+                first = orders.try_recv().ok();
+                continue;
+            }
             Err(reason) => reason,
         };
+        // What was announced fails with the rest, and not by another task that tries the same.
+        while waiting.announced_count > 0
+            && let Some(order) = orders.recv().await
+        {
+            waiting.take(order.step);
+        }
         close(shared, id, orders);
         while let Ok(order) = orders.try_recv() {
-            waiting.extend(order.work);
+            waiting.take(order.step);
         }
-        for work in waiting.drain(..) {
+        for work in waiting.works.drain(..) {
             fail(shared, work, &reason);
         }
     }
@@ -164,7 +265,7 @@ async fn place_all(shared: &Arc<Shared>, id: PayloadId, waiting: &mut Vec<Work>)
     None
 }
 
-/// Fetches until all pieces are on the disk; collects the work that comes meanwhile.
+/// Fetches until all pieces are on the disk; collects the work that comes meanwhile. `None` once nobody wants the payload.
 ///
 /// A manifest under another access key comes from another origin, since the earlier one may be gone
 /// for good: the fetch goes on there, with the pieces that are verified.
@@ -172,27 +273,31 @@ async fn fetch(
     shared: &Arc<Shared>,
     manifest: &mut Manifest,
     orders: &mut mpsc::UnboundedReceiver<Order>,
-    waiting: &mut Vec<Work>,
-) -> Result<SwarmTransfer, String> {
-    loop {
+    waiting: &mut Waiting,
+) -> Result<Option<SwarmTransfer>, String> {
+    while waiting.is_needed() {
         match fetch_under(shared, manifest, orders, waiting).await? {
-            Fetched::Complete(transfer) => return Ok(transfer),
+            Fetched::Complete(transfer) => return Ok(Some(transfer)),
+            Fetched::Unwanted => break,
             Fetched::OtherKey(other) => *manifest = *other,
         }
     }
+    Ok(None)
 }
 
 /// How a fetch under one access key ended.
 enum Fetched {
     Complete(SwarmTransfer),
     OtherKey(Box<Manifest>),
+    /// The last work for it was withdrawn.
+    Unwanted,
 }
 
 async fn fetch_under(
     shared: &Arc<Shared>,
     manifest: &Manifest,
     orders: &mut mpsc::UnboundedReceiver<Order>,
-    waiting: &mut Vec<Work>,
+    waiting: &mut Waiting,
 ) -> Result<Fetched, String> {
     let started = Instant::now();
     let early = early::take_over(shared, manifest).await;
@@ -214,8 +319,11 @@ async fn fetch_under(
                 ended.map_err(|error| fetch_reason(&error))?;
                 break;
             }
-            Some(Order { work, manifest: other }) = orders.recv() => {
-                waiting.extend(work);
+            Some(Order { step, manifest: other }) = orders.recv() => {
+                waiting.take(step);
+                if !waiting.is_needed() {
+                    return Ok(Fetched::Unwanted);
+                }
                 told = None;
                 if other.key() != manifest.key() {
                     return Ok(Fetched::OtherKey(Box::new(other)));
@@ -227,13 +335,13 @@ async fn fetch_under(
             _ = ticks.tick() => {
                 let now = *progress.borrow();
                 if told.replace(now.pieces_held) != Some(now.pieces_held) {
-                    tell(shared, waiting, now);
+                    tell(shared, &waiting.works, now);
                 }
             }
         }
     }
     while let Ok(order) = orders.try_recv() {
-        waiting.extend(order.work);
+        waiting.take(order.step);
     }
     say_end(&transfer, manifest.id(), first, started);
     Ok(Fetched::Complete(transfer))
@@ -287,9 +395,10 @@ async fn serve(
     shared: &Arc<Shared>,
     id: PayloadId,
     orders: &mut mpsc::UnboundedReceiver<Order>,
+    waiting: &mut Waiting,
 ) -> Option<Order> {
     loop {
-        let Order { work, manifest } = tokio::select! {
+        let Order { step, manifest } = tokio::select! {
             Some(order) = orders.recv() => order,
             () = sleep(SERVE_TIME) => {
                 close(shared, id, orders);
@@ -297,10 +406,13 @@ async fn serve(
                 orders.try_recv().ok()?
             }
         };
-        let Some(work) = work else { continue };
+        waiting.take(step);
+        let Some(work) = waiting.works.pop() else {
+            continue;
+        };
         if let Some(work) = place(shared, id, work).await {
-            let work = Some(work);
-            return Some(Order { work, manifest });
+            let step = Step::Work(work);
+            return Some(Order { step, manifest });
         }
     }
 }
@@ -308,6 +420,10 @@ async fn serve(
 /// From now on a message for this payload starts a new task.
 fn close(shared: &Shared, id: PayloadId, orders: &mut mpsc::UnboundedReceiver<Order>) {
     let mut running = shared.fetches.running.lock();
+    if orders.is_closed() {
+        // Another task may have its place.
+        return;
+    }
     orders.close();
     running.remove(&id);
 }
@@ -436,4 +552,85 @@ fn swarm_reason(error: &SwarmError) -> String {
 
 fn fetch_reason(error: &FetchError) -> String {
     format!("cannot fetch: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::{AccessKey, Hints, ManifestParts, PayloadHasher};
+
+    fn manifest() -> Manifest {
+        let geometry = crate::payload::Geometry::for_payload(100).expect("valid");
+        let mut hasher = PayloadHasher::new(geometry);
+        hasher.update(&[7; 100]);
+        let (id, piece_hashes) = hasher.finish().expect("all bytes came");
+        let parts = ManifestParts {
+            id,
+            geometry,
+            piece_hashes,
+            peers: Vec::new(),
+            key: AccessKey::from_bytes([9; 32]),
+            name: None,
+            content_type: None,
+            hints: Hints::default(),
+        };
+        Manifest::new(parts).expect("valid")
+    }
+
+    fn work(number: u8) -> Work {
+        Work {
+            key: [number; 32],
+            record: Record {
+                name: "a".to_owned(),
+                payload_id: manifest().id().to_string(),
+                size_bytes: 100,
+                state: FileState::Accepted,
+                piece_count: 1,
+                reason: None,
+                path: None,
+                reply_to: None,
+                message_id: None,
+                updated_unix_ms: 0,
+                attempt: 0,
+                is_receipt_due: false,
+            },
+        }
+    }
+
+    fn order(step: Step) -> Order {
+        let manifest = manifest();
+        Order { step, manifest }
+    }
+
+    /// A payload is needed for work that is there or announced, and not once it is withdrawn; one task hears all of it.
+    #[test]
+    fn withdrawn_work_leaves_nothing_to_fetch() {
+        let fetches = Fetches::default();
+        fetches.withdraw(manifest());
+        assert_eq!(fetches.count(), 0, "nobody is told");
+        let orders = fetches.send(order(Step::Announced));
+        let mut orders = orders.expect("the first needs a task");
+        let mut waiting = Waiting::default();
+        let hear = |orders: &mut mpsc::UnboundedReceiver<Order>, waiting: &mut Waiting| {
+            while let Ok(order) = orders.try_recv() {
+                waiting.take(order.step);
+            }
+            waiting.is_needed()
+        };
+        assert!(hear(&mut orders, &mut waiting), "its work follows");
+        assert!(fetches.send(order(Step::Announced)).is_none());
+        fetches.withdraw(manifest());
+        assert!(hear(&mut orders, &mut waiting), "one is still to come");
+        assert_eq!(waiting.announced_count, 1);
+        fetches.withdraw(manifest());
+        assert!(!hear(&mut orders, &mut waiting));
+        assert!(fetches.send(order(Step::Announced)).is_none());
+        let journaled = order(Step::AnnouncedWork(work(1)));
+        assert!(fetches.send(journaled).is_none());
+        assert!(fetches.send(order(Step::Work(work(2)))).is_none());
+        assert!(hear(&mut orders, &mut waiting));
+        assert_eq!((waiting.works.len(), waiting.announced_count), (2, 0));
+        fetches.withdraw(manifest());
+        assert!(hear(&mut orders, &mut waiting), "an earlier task's");
+    }
 }

@@ -138,14 +138,14 @@ async fn handle_manifest(
             return;
         }
         // Pieces may come while the disk is at work; the file is placed, and the message acknowledged, after it.
-        fetch::begin(&shared, manifest.clone());
+        let begun = fetch::begin(&shared, manifest);
         let message = JournaledMessage { properties, body };
         if let Err(error) = shared.state.put(key, &record, Some(&message)) {
             fetch::fail(&shared, Work { key, record }, &error.to_string());
             return;
         }
         shared.hint(&record, record.receipt(&shared.settings.name));
-        fetch::start(&shared, manifest, Work { key, record });
+        begun.start(Work { key, record });
     })
     .await
 }

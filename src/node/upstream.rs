@@ -129,7 +129,6 @@ async fn serve(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Clie
     let queue = bind(shared, &files).await?;
     let control = connection.channel().await?;
     let requests = presence::request_queue(&control, &shared.settings.name).await?;
-    let announced = connection.channel().await?;
     let out = connection.channel().await?;
     out.select_confirms().await?;
     let mut consumer = files.consume(&queue, &inbox::consume_settings()).await?;
@@ -142,7 +141,7 @@ async fn serve(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Clie
     let ended = tokio::select! {
         ended = inbox::run(shared, &mut consumer, broker) => ended,
         ended = receipt::run(shared, &out) => ended,
-        ended = early::run(shared, announced, broker) => ended,
+        ended = early::run(shared, connection, broker) => ended,
         ended = presence.run(&requests) => ended,
         ended = registry_loop(shared, connection) => ended,
         error = connection.wait_closed() => Err(error),
