@@ -272,6 +272,10 @@ impl Transfer {
         if idle.pacing.outstanding_count() > 0 || idle.is_far(zone) {
             return;
         }
+        let mut others = self.attempts.values().flatten();
+        if others.any(|attempt| attempt.moves_to == Some(conn)) {
+            return;
+        }
         let age_min = idle.pacing.last_trip() + MOVE_AFTER;
         let waiting = self.attempts.iter_mut().filter_map(|(piece, attempts)| {
             let [only] = attempts.as_mut_slice() else {

@@ -270,6 +270,7 @@ fn sync_after_the_take_over_is_the_payloads() {
 // req: EARLY-8
 // req: STORE-22
 #[test]
+#[allow(clippy::disallowed_methods)]
 fn taken_over_file_is_the_payloads_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = store(&folder.path().join("store"));
