@@ -1,7 +1,9 @@
 //! The made-up network of `tests/sim` at sizes that take optimised code: a package of its own, since the project's
 //! tests are compiled without, and since the cores alone are compiled quickly.
 //!
-//!     cargo test --manifest-path tests/scale/Cargo.toml
+//! ```text
+//! cargo test --manifest-path tests/scale/Cargo.toml
+//! ```
 #![cfg(test)]
 #![allow(clippy::disallowed_methods)]
 
