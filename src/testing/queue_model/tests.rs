@@ -24,3 +24,28 @@ proptest! {
         run(&[&[settings, spill], commands.as_flattened()].concat(), Instant::now());
     }
 }
+
+/// What a delivery brings to the front, and is over, is gone before the same requeue counts what waits: the settled
+/// messages of the first queue make room for the delivery, then those of the second, which is bounded, come back.
+#[test]
+fn what_expires_behind_a_delivery_does_not_count_at_a_requeue() {
+    // Kind and arguments, see `Run::step`.
+    let commands: [[u8; COMMAND_BYTES]; 9] = [
+        // Room for three messages in a channel with a consumer of either queue; another channel has the first's too.
+        [109, 0, 118, 48],
+        [19, 32, 0, 1],
+        [194, 104, 166, 0],
+        [4, 9, 40, 59],
+        [137, 214, 8, 0],
+        // Two of three messages are out; two that do not live wait behind the third.
+        [3, 187, 0, 103],
+        [133, 103, 0, 60],
+        [57, 89, 0, 0],
+        // All that the channel has comes back.
+        [238, 20, 100, 125],
+    ];
+    run(
+        &[&[78, 0], commands.as_flattened()].concat(),
+        Instant::now(),
+    );
+}
