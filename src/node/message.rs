@@ -16,6 +16,7 @@ use super::place::LeafName;
 use crate::amqp::field::{FieldTable, FieldValue, ShortString};
 use crate::amqp::header::Properties;
 use crate::payload::PayloadId;
+use crate::session::NODE_QUEUE;
 
 /// Topic exchange of files; the routing key is the group.
 pub const FILES_EXCHANGE: ShortString = ShortString::from_static("warren.files");
@@ -83,7 +84,7 @@ impl NodeName {
     // req: CONTROL-2
     #[must_use]
     pub fn queue(&self) -> ShortString {
-        ShortString::truncated(format!("warren.node.{}", self.0))
+        ShortString::truncated(format!("{NODE_QUEUE}{}", self.0))
     }
 }
 

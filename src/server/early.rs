@@ -20,6 +20,7 @@ use crate::broker::{Access, Broker, Connection, Name, ResourceKind, Vhost};
 use crate::payload::id::HASH_BYTES;
 use crate::payload::store::Upload;
 use crate::payload::{AccessKey, Geometry, PayloadId, PieceBytes, PieceHash, PieceIndex, ScopeId};
+use crate::session::NODE_QUEUE;
 
 /// Smaller bodies are announced by their manifests alone.
 pub const SIZE_BYTES_MIN: u64 = 4 << 20;
@@ -29,8 +30,6 @@ pub const PATIENCE: Duration = Duration::from_millis(250);
 const TELL_INTERVAL: Duration = Duration::from_millis(40);
 /// Hashes of one message, at most: 256 KiB of them.
 const HASHES_AT_ONCE: usize = 8_192;
-/// What the names of nodes' own queues begin with.
-const NODE_QUEUE: &[u8] = b"warren.node.";
 /// What the names of the queues begin with that nodes hear announcements in.
 const EARLY_QUEUE: &str = "warren.early.";
 /// The AMQP `type` of an announcement.
@@ -119,7 +118,7 @@ fn encode_hashes(hashes: &[PieceHash]) -> String {
 /// The queue in which a node hears announcements, by the name of the node's own queue.
 #[must_use]
 pub fn early_queue(node_queue: &[u8]) -> Option<ShortString> {
-    let node = node_queue.strip_prefix(NODE_QUEUE)?;
+    let node = node_queue.strip_prefix(NODE_QUEUE.as_bytes())?;
     let node = std::str::from_utf8(node).ok()?;
     ShortString::try_from(format!("{EARLY_QUEUE}{node}").as_str()).ok()
 }

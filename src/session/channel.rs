@@ -42,6 +42,7 @@ use super::view::ChannelView;
 use super::{Action, UploadId, properties};
 
 use delivered::Delivered;
+pub(crate) use publishing::NODE_QUEUE;
 pub(super) use repeating::Repeats;
 use topology::id_of;
 

@@ -62,6 +62,7 @@ use heartbeat::Heartbeat;
 use transmit::Transmit;
 use view::Introduction;
 
+pub(crate) use channel::NODE_QUEUE;
 pub use events::Addresses;
 pub(crate) use properties::check_message;
 pub use tls::{PeerCertificate, TlsFacts};

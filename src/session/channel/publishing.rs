@@ -39,7 +39,7 @@ impl Channel {
         let node_queues = match (&self.content, &self.mode) {
             (Content::Upload { publish, .. }, Mode::Plain | Mode::Confirm(_)) => {
                 let (exchange, key) = (publish.exchange.as_bytes(), publish.routing_key.as_bytes());
-                vhost.queues_meant(cx.connection, exchange, key, NODE_QUEUE)
+                vhost.queues_meant(cx.connection, exchange, key, NODE_QUEUE.as_bytes())
             }
             _ => Vec::new(),
         };
@@ -257,7 +257,7 @@ impl PayloadForm {
 }
 
 /// What the names of nodes' own queues begin with: `spec/control-plane.md`.
-const NODE_QUEUE: &[u8] = b"warren.node.";
+pub(crate) const NODE_QUEUE: &str = "warren.node.";
 
 /// The argument that says how large bodies are handed over: `body` or `manifest`.
 pub(super) const PAYLOAD_ARGUMENT: &str = "x-payload";
