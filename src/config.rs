@@ -415,6 +415,17 @@ pub enum SyncMode {
     Os,
 }
 
+impl SyncMode {
+    /// As the setting `sync` has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Os => "os",
+        }
+    }
+}
+
 /// Why a size could not be read.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(

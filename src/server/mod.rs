@@ -45,7 +45,7 @@ use crate::broker::{
     Authorizer, Broker, BrokerSettings, DefaultUser, Error as BrokerError, HashAlgorithm, Name,
     OpenError, SpillSettings, TestClock, TokenAuthority,
 };
-use crate::config::{Network, PasswordHashing, ServerSettings};
+use crate::config::{Network, PasswordHashing, ServerSettings, SyncMode};
 use crate::disk::{Disk, ScratchDisk};
 use crate::journal::{Journal, JournalError, JournalSettings, Lsn, StorageFailure};
 use crate::payload::{Store, StoreError};
@@ -416,6 +416,13 @@ fn open(
     seed: [u8; 32],
     meter: &IoMeter,
 ) -> Result<Opened, ServerError> {
+    // What is kept for this process alone has nothing to lose.
+    // req: MGMT-11
+    if settings.sync == SyncMode::Os && matches!(keeping, Keeping::Lasting) {
+        tracing::warn!(
+            "sync = \"os\": confirms do not wait for the disk; a power failure loses confirmed messages"
+        );
+    }
     let space = Space::of(settings);
     let journal_settings = JournalSettings {
         sync: settings.sync,

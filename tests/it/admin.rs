@@ -8,6 +8,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use warren::amqp::field::ShortString;
 use warren::amqp::method::queue;
+use warren::config::SyncMode;
 
 use crate::broker::Own;
 use crate::wire::{Client, Opening};
@@ -348,6 +349,18 @@ fn the_broker_says_how_it_is() {
     let long = json!({"x": "y".repeat(2 << 20)});
     let (status, _) = broker.ask("PUT", "queues/%2F/q", &long);
     assert_eq!(status, 413);
+}
+
+/// A broker that does not wait for the disk says so, and so does one that does.
+// req: MGMT-11
+#[test]
+fn what_confirms_wait_for_is_shown() {
+    for (sync, name) in [(SyncMode::Disk, "disk"), (SyncMode::Os, "os")] {
+        let own = Own::start(|settings| settings.sync = sync);
+        let http = own.serve_http_with(|settings| settings.sync = sync);
+        let broker = Managed { own, http };
+        assert_eq!(broker.get("overview")["sync"], name);
+    }
 }
 
 /// What was answered is there after a restart.

@@ -57,6 +57,7 @@ fn pages_show_sums_names_or_what_is_chosen() {
         "rabbitmq_queue_messages_ready 0",
         "rabbitmq_global_messages_received_total{protocol=\"amqp091\"} 0",
         "# TYPE warren_disk_sync_seconds histogram",
+        "warren_journal_waits_for_disk 1",
     ] {
         assert!(page.lines().any(|found| found == line), "{line}");
     }

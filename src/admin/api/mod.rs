@@ -57,6 +57,7 @@ use super::logins::Logins;
 use super::observer::Observer;
 use crate::admin::LogControl;
 use crate::broker::{AUDIT, Broker};
+use crate::config::SyncMode;
 use crate::journal::Lsn;
 use crate::payload::Store;
 use crate::server::Inside;
@@ -115,6 +116,8 @@ pub(super) struct Facts {
     pub(super) cluster_id: String,
     /// Where everything is kept.
     pub(super) data_dir: String,
+    /// What confirms wait for.
+    pub(super) sync: SyncMode,
     pub(super) version: String,
     pub(super) product: String,
     /// Longest wait for a request's body.

@@ -67,6 +67,8 @@ fn overview(call: &Call) -> BoxFuture<'_, Answer> {
             },
             "statistics_db_event_queue": 0,
             "node": facts.node,
+            // req: MGMT-11
+            "sync": facts.sync.name(),
         });
         if call.may(Level::Monitoring)
             && let Value::Object(object) = &mut object

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use futures_util::FutureExt as _;
 
 use super::*;
+use crate::config::SyncMode;
 use crate::disk::OsDisk;
 use crate::payload::StoreSettings;
 use crate::server::failed_logins::FailedLogins;
@@ -144,6 +145,7 @@ fn api() -> Api {
             cluster_name: "test".to_owned(),
             cluster_id: "rabbitmq-cluster-id-test".to_owned(),
             data_dir: String::new(),
+            sync: SyncMode::Disk,
             version: "0".to_owned(),
             product: "Warren".to_owned(),
             listeners: Vec::new(),

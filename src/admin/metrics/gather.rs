@@ -11,6 +11,7 @@ use crate::broker::{
     Alarm, Broker, ChurnCounts, CountsByKind, DiskState, Durability, MemoryState, PublishCounts,
     Queue, QueueCounts, QueueDepth, Vhost,
 };
+use crate::config::SyncMode;
 use crate::payload::Store;
 use crate::server::io_meter::{Area, AreaCounts, IoMeter};
 use crate::server::peer::SwarmHandle;
@@ -28,6 +29,8 @@ pub(in crate::admin) struct Sources {
     pub(in crate::admin) store: Store,
     pub(in crate::admin) swarm: SwarmHandle,
     pub(in crate::admin) started: Instant,
+    /// What confirms wait for.
+    pub(in crate::admin) sync: SyncMode,
     pub(in crate::admin) node: String,
     pub(in crate::admin) cluster_name: String,
     pub(in crate::admin) cluster_id: String,

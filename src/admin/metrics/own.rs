@@ -2,6 +2,7 @@
 //!
 //! Owns: their names, which begin with `warren_`; a name that is out stays, with its labels.
 
+use crate::config::SyncMode;
 use crate::server::io_meter::{Area, SYNC_BOUNDS_US};
 use crate::swarm::{TransferCounts, TransferState};
 
@@ -167,6 +168,12 @@ fn disk(page: &mut Page, sources: &Sources) {
     for (labels, counts) in &areas {
         page.sample(labels, counts.reads.calls);
     }
+    // req: MGMT-11
+    let waits = gauge(
+        "journal_waits_for_disk",
+        "Whether confirms wait until the disk has a message (sync = \"disk\")",
+    );
+    page.single(&waits, u64::from(sources.sync == SyncMode::Disk));
     if let Some(journal) = sources.broker.journal_usage() {
         for (family, value) in [
             (

@@ -395,8 +395,10 @@ impl<T, K: Kind<T>> Kind<Option<T>> for Maybe<K> {
     }
 }
 
-pub(super) const SYNC_MODES: &[(&str, SyncMode)] =
-    &[("disk", SyncMode::Disk), ("os", SyncMode::Os)];
+pub(super) const SYNC_MODES: &[(&str, SyncMode)] = &[
+    (SyncMode::Disk.name(), SyncMode::Disk),
+    (SyncMode::Os.name(), SyncMode::Os),
+];
 pub(super) const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("human", LogFormat::Human), ("json", LogFormat::Json)];
 pub(super) const PEER_TLS: &[(&str, PeerTls)] = &[
