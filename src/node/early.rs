@@ -194,7 +194,7 @@ async fn begin_early(shared: &Arc<Shared>, begin: &Begin, broker: IpAddr) {
             tracing::info!(
                 swarm = %format_args!("{:.10}", swarm.id),
                 size_bytes = geometry.size_bytes(),
-                "fetching what is being published"
+                "takes part while it is being published"
             );
             let early = Early {
                 file,

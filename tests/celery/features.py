@@ -115,7 +115,9 @@ def eta_and_countdown():
     at = datetime.now(timezone.utc) + timedelta(seconds=2)
     exact = tasks.say_when.apply_async((name,), eta=at)
     assert tasks.add.delay(1, 2).get(timeout=SECONDS) == 3
-    assert not noted(name), "something ran before its time"
+    ran = noted(name)
+    # On a machine that is slow enough, their time has come.
+    assert not ran or time.time() >= at.timestamp(), "something ran before its time"
     waiting = until(lambda: (main_only().scheduled() or {}).get(MAIN), "tasks that are scheduled")
     assert all(entry["eta"] for entry in waiting)
     assert exact.get(timeout=SECONDS) >= at.timestamp()
