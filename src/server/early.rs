@@ -2,7 +2,7 @@
 //!
 //! Owns: the forms of an announcement, and what is told of one upload. Where the body will go was found out by the session.
 //! Bounds: bodies of [`SIZE_BYTES_MIN`] and more that are not whole after [`PATIENCE`]; a message to each node at
-//! most every [`TELL_INTERVAL`], with at most [`HASHES_AT_ONCE`] hashes.
+//! most every `TELL_INTERVAL`, with at most `HASHES_AT_ONCE` hashes.
 //! Spec: `spec/early.md` EARLY-1 to EARLY-3.
 
 use std::sync::Arc;
