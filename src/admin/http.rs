@@ -29,8 +29,8 @@ use super::{page, payloads};
 use crate::broker::Broker;
 use crate::config::{PrometheusSettings, ServerSettings};
 use crate::payload::Store;
-use crate::server::ServerHandle;
 use crate::server::tls::Tls;
+use crate::server::{InheritedSockets, ServerHandle};
 
 /// What the routes answer from.
 #[derive(Clone, Debug)]
@@ -71,7 +71,8 @@ impl HttpServer {
     pub async fn bind(settings: &ServerSettings, server: &ServerHandle) -> Result<Self, HttpError> {
         let address = settings.http_listen;
         let failed = |source| HttpError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let sockets = server.sockets();
+        let listener = sockets.listen(address).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let mut listeners = vec![("http", local_addr)];
         listeners.extend(server.plain_addr().map(|address| ("amqp", address)));
@@ -79,14 +80,14 @@ impl HttpServer {
         let tls = match (settings.tls.http_listen, server.tls()) {
             (Some(address), Some(tls)) => {
                 let failed = |source| HttpError { address, source };
-                let listener = TcpListener::bind(address).await.map_err(failed)?;
+                let listener = sockets.listen(address).await.map_err(failed)?;
                 let local_addr = listener.local_addr().map_err(failed)?;
                 listeners.push(("https", local_addr));
                 Some((listener, local_addr, Arc::clone(tls)))
             }
             _ => None,
         };
-        let metrics_listener = bind_metrics(&settings.prometheus).await?;
+        let metrics_listener = bind_metrics(&settings.prometheus, sockets).await?;
         if let Some((_, address)) = &metrics_listener {
             listeners.push(("http/prometheus", *address));
         }
@@ -258,13 +259,14 @@ impl HttpServer {
 /// unless somebody has said which one is meant.
 async fn bind_metrics(
     settings: &PrometheusSettings,
+    sockets: &InheritedSockets,
 ) -> Result<Option<(TcpListener, SocketAddr)>, HttpError> {
     if !settings.enabled {
         return Ok(None);
     }
     let address = settings.listen;
     let listen = async {
-        let listener = TcpListener::bind(address).await?;
+        let listener = sockets.listen(address).await?;
         let local_addr = listener.local_addr()?;
         Ok((listener, local_addr))
     };

@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::log::LogFilter;
 use super::settings::SettingsArgs;
-use super::systemd::{Notice, notify};
+use super::systemd::{Notice, notify, sockets};
 use super::{EXIT_OK, EXIT_STORAGE};
 use crate::admin::LogControl;
 use crate::admin::http::HttpServer;
 use crate::config::toml::keys::Takes;
 use crate::config::{self, ServerSettings};
-use crate::server::{Server, ServerHandle};
+use crate::server::{Embedding, Server, ServerHandle};
 
 /// Run the broker.
 #[derive(clap::Args)]
@@ -38,8 +38,15 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
     for note in &read.notes {
         tracing::warn!("{note}");
     }
-    let server = Server::start(settings.clone()).await?;
+    let embedding = Embedding {
+        sockets: sockets(),
+        ..Embedding::default()
+    };
+    let server = Server::start_in(settings.clone(), embedding).await?;
     let http = HttpServer::bind(&settings, &server).await?;
+    for address in server.sockets().left() {
+        tracing::warn!(%address, "a socket was handed over that no setting names the port of");
+    }
     let http = http.with_log(Arc::clone(log) as Arc<dyn LogControl>);
     let (shown, effective) = watch::channel(super::config::to_json(&settings)?);
     let stop = CancellationToken::new();

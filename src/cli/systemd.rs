@@ -1,11 +1,28 @@
-//! Tells systemd how a service fares (`Type=notify`): that it is ready, reads its settings again, or stops.
+//! What systemd and a service have to do with each other: the service takes sockets that listen already (socket
+//! activation), and tells how it fares (`Type=notify`): that it is ready, reads its settings again, or stops.
 //!
-//! Owns: the messages to the socket that `NOTIFY_SOCKET` names. Without one, nobody asked, and nothing is sent.
-//! Spec: sd_notify(3).
+//! Owns: the sockets that `LISTEN_FDS` counts, and the messages to the socket that `NOTIFY_SOCKET` names. Without these,
+//! nobody gave or asked anything.
+//! Spec: sd_listen_fds(3), sd_notify(3).
 
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use crate::server::InheritedSockets;
+
+/// The sockets of TCP that were handed over; what is none is for the log only.
+pub(super) fn sockets() -> InheritedSockets {
+    let mut passed = listenfd::ListenFd::from_env();
+    let taken = (0..passed.len()).filter_map(|at| match passed.take_tcp_listener(at) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!(%error, "what was handed over cannot be used");
+            None
+        }
+    });
+    InheritedSockets::new(taken.collect())
+}
 
 /// What is told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::admission::{Admission, Place, Refused};
 use super::connection::{self, Transport};
+use super::inherited::InheritedSockets;
 use super::proxy::{ProxyError, read_header};
 use super::socket::Socket;
 use super::tls::{HandshakeError, Tls, TlsSocket};
@@ -61,33 +62,42 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) async fn bind(
+    /// Listens on `address`, with the socket for it that was handed over if there is one.
+    pub(super) fn bind(
         address: SocketAddr,
+        inherited: &InheritedSockets,
         tls: Option<Arc<Tls>>,
         admission: Arc<Admission>,
     ) -> Result<Self, ServerError> {
         let listen = || {
-            let socket = match address {
-                SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
-                SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+            let socket = match inherited.take(address)? {
+                Some(socket) => socket,
+                None => listen(address)?,
             };
-            socket.set_reuseaddr(true)?;
-            socket.bind(address)?;
-            let socket = socket.listen(BACKLOG_COUNT)?;
-            let local_addr = socket.local_addr()?;
-            Ok(Self {
-                socket,
-                local_addr,
-                tls: tls.clone(),
-                admission: Arc::clone(&admission),
-            })
+            Ok((socket.local_addr()?, socket))
         };
-        listen().map_err(|source| ServerError::Listen { address, source })
+        let listening = listen().map_err(|source| ServerError::Listen { address, source });
+        listening.map(|(local_addr, socket)| Self {
+            socket,
+            local_addr,
+            tls,
+            admission,
+        })
     }
 
     pub(super) fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG_COUNT)
 }
 
 impl Accepts for Listener {

@@ -11,6 +11,7 @@ mod connection;
 mod data_dir;
 pub mod early;
 pub(crate) mod failed_logins;
+mod inherited;
 pub(crate) mod inside;
 pub mod io_meter;
 mod leader;
@@ -55,6 +56,7 @@ use admission::Admission;
 use alarm::AlarmWatch;
 use data_dir::DataDir;
 use failed_logins::FailedLogins;
+pub use inherited::InheritedSockets;
 pub(crate) use inside::{Inside, InsideUpload};
 use io_meter::{Area, IoMeter};
 use listener::Listener;
@@ -152,6 +154,8 @@ pub struct Embedding {
     pub peers: PeerListener,
     /// For how long what is written must be readable.
     pub keeping: Keeping,
+    /// Sockets that listen already, for the listeners with their ports.
+    pub sockets: InheritedSockets,
 }
 
 /// For how long what is written to the data folder must be readable.
@@ -210,6 +214,7 @@ pub struct ServerHandle {
     admission: Arc<Admission>,
     meter: Arc<IoMeter>,
     tls: Option<Arc<Tls>>,
+    sockets: InheritedSockets,
     journal: Journal,
     failure: watch::Receiver<Option<StorageFailure>>,
     pager: PagerThread,
@@ -318,15 +323,15 @@ impl Server {
             runtime: Handle::current(),
         });
         let admission = Admission::new(&settings.admission);
+        let sockets = embedding.sockets;
+        let bind = |address, tls| Listener::bind(address, &sockets, tls, Arc::clone(&admission));
         let plain_listener = match settings.listen_plain {
-            true => Some(Listener::bind(settings.listen, None, Arc::clone(&admission)).await?),
+            true => Some(bind(settings.listen, None)?),
             false => None,
         };
         let plain_addr = plain_listener.as_ref().map(Listener::local_addr);
         let tls_listener = match settings.tls.listen {
-            Some(address) => {
-                Some(Listener::bind(address, tls.clone(), Arc::clone(&admission)).await?)
-            }
+            Some(address) => Some(bind(address, tls.clone())?),
             None => None,
         };
         if let Some(path) = &settings.unix_listen {
@@ -355,6 +360,7 @@ impl Server {
             plain_addr,
             amqps_addr,
             tls,
+            sockets,
             admission,
             meter,
             journal,
@@ -554,6 +560,12 @@ impl ServerHandle {
     #[must_use]
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
+    }
+
+    /// Sockets that were handed over and that no listener has taken so far.
+    #[must_use]
+    pub fn sockets(&self) -> &InheritedSockets {
+        &self.sockets
     }
 
     /// Where peers connect for pieces.

@@ -1,13 +1,20 @@
 //! Where clients come in, besides TCP as it is.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use warren::amqp::method::Method;
 
+use crate::admin::ask;
 use crate::broker::Own;
+use crate::process::{Process, serve_after};
 use crate::wire::Client;
 
 /// A socket in the file system is AMQP like any other; its file is for owner and group, replaces what a killed
@@ -90,4 +97,42 @@ fn a_slow_hash_logs_in() {
     wrong.greet();
     wrong.log_in("boss", "hush!");
     wrong.expect_connection_close(403);
+}
+
+/// As systemd starts a service for a socket: the broker listens with what it was handed over, on the address of whoever
+/// made it, and clients that came before it ran are served. A socket that no setting names the port of is said.
+// req: SOCKET-1
+#[test]
+fn a_socket_that_was_handed_over_is_listened_on() {
+    let start = |setting: &str, socket: &TcpListener| {
+        let folder = tempfile::tempdir().expect("a folder");
+        // The shell is the process that becomes the broker, as systemd's own is.
+        let first = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$";
+        let mut command = serve_after(first, &folder.path().join("data"));
+        command.args(["--set", setting]);
+        let handed_over = OwnedFd::from(socket.try_clone().expect("a socket"));
+        let process = Process::start_with(command, Stdio::from(handed_over));
+        (process.expect("it starts"), folder)
+    };
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    let early = std::thread::spawn(move || {
+        let mut client = Client::connect(address);
+        client.open(1);
+        client.exclusive_queue(1);
+    });
+    let (process, _folder) = start(&format!("listen=0.0.0.0:{}", address.port()), &socket);
+    assert_eq!(process.address(), address);
+    early.join().expect("it is served");
+
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = socket.local_addr().expect("an address");
+    let (process, _folder) = start(&format!("http_listen=0.0.0.0:{}", address.port()), &socket);
+    assert_eq!(process.http(), address);
+    let (status, _) = ask(address, "guest:guest", "GET", "whoami", &Value::Null);
+    assert_eq!(status, 200);
+
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (process, _folder) = start("sync=os", &socket);
+    process.errors_until(|errors| errors.contains("no setting names the port of"));
 }

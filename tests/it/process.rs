@@ -54,9 +54,14 @@ fn add_serve(command: &mut Command, data_dir: &Path) {
 
 impl Process {
     /// Starts it; gives what it left if it ended before it served.
-    pub(crate) fn start(mut command: Command) -> Result<Self, Ended> {
+    pub(crate) fn start(command: Command) -> Result<Self, Ended> {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// The same with something to read.
+    pub(crate) fn start_with(mut command: Command, input: Stdio) -> Result<Self, Ended> {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
