@@ -228,6 +228,12 @@ impl Message {
             .unwrap_or_default()
     }
 
+    /// The property `timestamp`, in seconds since 1970; none too if the properties cannot be read.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<u64> {
+        PropertiesRef::parse(self.header()).ok()?.timestamp
+    }
+
     /// The body, or the name of it.
     #[must_use]
     pub fn body(&self) -> BodyRef<'_> {

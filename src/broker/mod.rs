@@ -103,8 +103,8 @@ pub use replies::{REPLY_QUEUE, ReplyConsumer, is_reply_queue};
 pub use route::Publisher;
 pub use spill::SpillSettings;
 pub use statistics::{
-    ChurnCounts, LetterCounts, LoginCounts, LoginProtocol, MESSAGE_SIZE_BOUNDS_BYTES,
-    PublishCounts, Statistics, Tally,
+    ChurnCounts, ClientCounts, ClientStatistics, DeliveryCounts, LetterCounts, LoginCounts,
+    LoginProtocol, MESSAGE_SIZE_BOUNDS_BYTES, PublishCounts, Statistics, Tally,
 };
 pub use usage::Place;
 pub use vhost::{

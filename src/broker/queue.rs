@@ -338,6 +338,27 @@ impl Queue {
         }
     }
 
+    /// How many messages wait at each priority, from 0 to the highest; none without `x-max-priority`.
+    #[must_use]
+    pub fn priority_lengths(&self) -> Option<Vec<usize>> {
+        self.state.lock().ready.lengths()
+    }
+
+    /// The property `timestamp` of the first message that waits, or of the first that is out if it is less, in seconds
+    /// since 1970; none if neither has any, or while the first lies on disk.
+    #[must_use]
+    pub fn head_timestamp(&self) -> Option<u64> {
+        let (ready, out) = {
+            let state = self.state.lock();
+            let first = |entry: &Entry| entry.message.clone();
+            let ready = state.ready.front().map(|(_, entry)| first(entry));
+            let out = state.unacked.iter().next();
+            (ready, out.map(|(_, out)| first(&out.entry)))
+        };
+        let timestamps = [ready, out].into_iter().flatten();
+        timestamps.filter_map(|message| message.timestamp()).min()
+    }
+
     /// What happened in it since it was declared.
     #[must_use]
     pub fn counts(&self) -> QueueCounts {

@@ -1,7 +1,8 @@
 //! What happened in a whole broker since it started, in numbers for operators.
 //!
-//! Owns: the counters that belong to no queue, and a channel's own count of what it published. Counting on a
-//! channel is plain addition; what came together is added to the broker's counters once for each batch.
+//! Owns: the counters that belong to no queue: the broker's, a vhost's of its clients, and a channel's own of what it
+//! published and got. Counting on a channel is plain addition; what came together is added to the counters of vhost and
+//! broker once for each batch.
 //! Bounds: a fixed set of counters; numbers wrap after 2^64.
 //! Spec: RabbitMQ's global counters, as its Prometheus plugin shows them.
 
@@ -60,6 +61,70 @@ impl PublishCounts {
             .position(|bound| body_bytes <= *bound)
             .unwrap_or(MESSAGE_SIZE_CLASSES - 1);
         self.by_size[class] += 1;
+    }
+}
+
+/// What a channel's client got and acknowledged. Numbers of messages, as its queues count them too.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct DeliveryCounts {
+    /// Handed to consumers that acknowledge.
+    pub delivered: u64,
+    /// Handed to consumers that do not acknowledge.
+    pub delivered_no_ack: u64,
+    /// Fetched with `basic.get`, to be acknowledged.
+    pub fetched: u64,
+    /// Fetched with `basic.get`, without acknowledgement.
+    pub fetched_no_ack: u64,
+    /// `basic.get` that found nothing.
+    pub fetched_empty: u64,
+    /// Handed over again, in the first four numbers above too.
+    pub redelivered: u64,
+    /// Acknowledged.
+    pub acked: u64,
+}
+
+/// What a vhost's clients did beside what its queues count.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ClientCounts {
+    /// Publishes that were confirmed.
+    pub confirmed: u64,
+    /// Publishes that were dropped, because they led nowhere.
+    pub dropped: u64,
+    /// Publishes that were returned, because they led nowhere.
+    pub returned: u64,
+    /// Octets that came from connections that ended.
+    pub received_bytes: u64,
+    /// Octets that went to connections that ended.
+    pub sent_bytes: u64,
+}
+
+/// A vhost's counters of its clients.
+#[derive(Debug, Default)]
+pub struct ClientStatistics {
+    confirmed: AtomicU64,
+    dropped: AtomicU64,
+    returned: AtomicU64,
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+impl ClientStatistics {
+    /// What was counted.
+    #[must_use]
+    pub fn counts(&self) -> ClientCounts {
+        ClientCounts {
+            confirmed: read(&self.confirmed),
+            dropped: read(&self.dropped),
+            returned: read(&self.returned),
+            received_bytes: read(&self.received_bytes),
+            sent_bytes: read(&self.sent_bytes),
+        }
+    }
+
+    /// A connection ended that took and gave so many octets.
+    pub fn connection_gone(&self, received_bytes: u64, sent_bytes: u64) {
+        add(&self.received_bytes, received_bytes);
+        add(&self.sent_bytes, sent_bytes);
     }
 }
 
@@ -286,18 +351,20 @@ fn letter_index(kind: QueueKind) -> Option<usize> {
 #[derive(Debug)]
 pub struct Tally {
     statistics: Arc<Statistics>,
+    of_vhost: Arc<ClientStatistics>,
     counts: PublishCounts,
     /// What the broker's counters have of it.
     told: PublishCounts,
 }
 
 impl Tally {
-    /// A channel opens.
+    /// A channel opens in a vhost with these counters.
     #[must_use]
-    pub fn new(statistics: Arc<Statistics>) -> Self {
+    pub fn new(statistics: Arc<Statistics>, of_vhost: Arc<ClientStatistics>) -> Self {
         add(&statistics.channels_opened, 1);
         Self {
             statistics,
+            of_vhost,
             counts: PublishCounts::default(),
             told: PublishCounts::default(),
         }
@@ -315,13 +382,13 @@ impl Tally {
         self.counts
     }
 
-    /// Adds what is new to the broker's counters.
+    /// Adds what is new to the counters of vhost and broker.
     pub fn tell(&mut self) {
         let (now, told) = (&self.counts, &self.told);
         if now == told {
             return;
         }
-        let all = &self.statistics;
+        let (all, of_vhost) = (&self.statistics, &self.of_vhost);
         if told.received == 0 && now.received > 0 {
             add(&all.publishers, 1);
         }
@@ -338,6 +405,9 @@ impl Tally {
             (&all.dropped, now.dropped, told.dropped),
             (&all.returned, now.returned, told.returned),
             (&all.body_bytes, now.body_bytes, told.body_bytes),
+            (&of_vhost.confirmed, now.confirmed, told.confirmed),
+            (&of_vhost.dropped, now.dropped, told.dropped),
+            (&of_vhost.returned, now.returned, told.returned),
         ];
         for (counter, now, told) in pairs {
             add(counter, now.wrapping_sub(told));
@@ -372,7 +442,8 @@ mod tests {
     #[test]
     fn a_channels_count_is_told_once() {
         let all = Arc::<Statistics>::default();
-        let mut tally = Tally::new(Arc::clone(&all));
+        let of_vhost = Arc::<ClientStatistics>::default();
+        let mut tally = Tally::new(Arc::clone(&all), Arc::clone(&of_vhost));
         assert_eq!(all.publisher_count(), 0);
         for bytes in [0, 100, 101, u64::from(u32::MAX)] {
             tally.counts_mut().receive(bytes);
@@ -387,6 +458,7 @@ mod tests {
         let published = all.published();
         assert_eq!((published.received, published.routed), (4, 4));
         assert_eq!(published.confirmed, 1);
+        assert_eq!(of_vhost.counts().confirmed, 1);
         assert_eq!(published.by_size, [2, 1, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(published.body_bytes, 201 + u64::from(u32::MAX));
         let churn = all.churn();

@@ -51,7 +51,7 @@ use super::policy::Policies;
 use super::queue::{CountsByKind, DeleteConditions, Paging, Queue, QueueCounts};
 use super::replies::{Replies, ReplyConsumer};
 use super::route::{Directory, Generation};
-use super::statistics::Statistics;
+use super::statistics::{ClientStatistics, Statistics};
 use super::timers::Timers;
 use super::usage::{Counted, Place, Usage};
 
@@ -271,6 +271,7 @@ pub struct Vhost {
     replies: Replies,
     /// What happened in queues that are gone.
     counts_of_gone: Mutex<CountsByKind>,
+    clients: Arc<ClientStatistics>,
     unroutable_count: AtomicU64,
     /// Whether messages are copied to the firehose.
     is_tracing: AtomicBool,
@@ -296,6 +297,7 @@ impl Vhost {
             usage: Arc::default(),
             replies: Replies::default(),
             counts_of_gone: Mutex::default(),
+            clients: Arc::default(),
             unroutable_count: AtomicU64::new(0),
             is_tracing: AtomicBool::new(false),
             is_deleted: AtomicBool::new(false),
@@ -381,6 +383,12 @@ impl Vhost {
     #[must_use]
     pub fn counts_of_gone(&self) -> CountsByKind {
         *self.counts_of_gone.lock()
+    }
+
+    /// What its clients did beside that.
+    #[must_use]
+    pub fn client_statistics(&self) -> &Arc<ClientStatistics> {
+        &self.clients
     }
 
     /// The broker's counters.

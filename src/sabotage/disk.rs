@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,6 +26,8 @@ pub enum DiskFault {
     FailSync(u64),
     /// The write of this number (the first is 1) and all later ones fail.
     FailWrites(u64),
+    /// No file gets more room while [`set_disk_full`] says so.
+    Fillable,
     /// Nothing is wrong, but syncs are counted: see [`sync_count`].
     Counted,
     /// A write is lost if the process is killed before the file is synced, and a sync takes
@@ -51,6 +53,7 @@ struct Planted {
     dir: PathBuf,
     fault: DiskFault,
     sync_count: Arc<AtomicU64>,
+    is_full: Arc<AtomicBool>,
 }
 
 static PLANTED: Mutex<Vec<Planted>> = Mutex::new(Vec::new());
@@ -61,7 +64,16 @@ pub fn plant_disk_fault(dir: &Path, fault: DiskFault) {
         dir: dir.to_owned(),
         fault,
         sync_count: Arc::default(),
+        is_full: Arc::default(),
     });
+}
+
+/// Fills the disk under `dir`, where [`DiskFault::Fillable`] was planted, or makes room on it.
+pub fn set_disk_full(dir: &Path, is_full: bool) {
+    let planted = PLANTED.lock();
+    for here in planted.iter().filter(|planted| planted.dir == dir) {
+        here.is_full.store(is_full, Ordering::Relaxed);
+    }
 }
 
 /// How many syncs of files there were under `dir`, where a fault was planted.
@@ -81,6 +93,7 @@ pub fn disk_for(dir: &Path) -> Arc<dyn Disk> {
     let planted = PLANTED.lock();
     let here = planted.iter().find(|planted| planted.dir == dir);
     let sync_count = here.map_or_else(Arc::default, |planted| Arc::clone(&planted.sync_count));
+    let is_full = here.map_or_else(Arc::default, |planted| Arc::clone(&planted.is_full));
     let fault = match here {
         Some(planted) => Some(planted.fault),
         None => std::env::var("WARREN_DISK_FAULT")
@@ -94,6 +107,7 @@ pub fn disk_for(dir: &Path) -> Arc<dyn Disk> {
                 shared: Arc::new(Shared {
                     fault,
                     sync_count,
+                    is_full,
                     write_count: AtomicU64::new(0),
                     unsynced: Mutex::default(),
                 }),
@@ -110,6 +124,7 @@ type Unsynced = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
 struct Shared {
     fault: DiskFault,
     sync_count: Arc<AtomicU64>,
+    is_full: Arc<AtomicBool>,
     write_count: AtomicU64,
     /// By the file's present name, so that whoever opens it sees the same.
     unsynced: Mutex<HashMap<PathBuf, Unsynced>>,
@@ -206,9 +221,10 @@ impl DiskFile for FaultyFile {
                 self.unsynced.lock().push((offset_bytes, bytes.to_vec()));
                 Ok(())
             }
-            DiskFault::Counted | DiskFault::FailSync(_) | DiskFault::FailWrites(_) => {
-                self.file.write_at(bytes, offset_bytes)
-            }
+            DiskFault::Counted
+            | DiskFault::FailSync(_)
+            | DiskFault::FailWrites(_)
+            | DiskFault::Fillable => self.file.write_at(bytes, offset_bytes),
         }
     }
 
@@ -229,6 +245,9 @@ impl DiskFile for FaultyFile {
     }
 
     fn allocate(&self, len_bytes: u64) -> io::Result<()> {
+        if self.shared.is_full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.file.allocate(len_bytes)
     }
 

@@ -268,6 +268,8 @@ impl Connection {
             }
             if self.session.is_open() {
                 self.place.authenticated();
+                let of_vhost = self.session.client_statistics();
+                self.registered.entry.opened_in(of_vhost);
             }
             if self.session.may_take_long(&[]) {
                 return Ok(Pause::Login);

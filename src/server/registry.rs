@@ -5,16 +5,17 @@
 //! nothing. Bytes are counted once for each read or write of the socket.
 //! Bounds: connections, by the listener's limits; one pending question for each asker.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::broker::Waker;
+use crate::broker::{ClientStatistics, Waker};
 use crate::session::SessionView;
 
 /// Longest wait for a connection's task to say how its session looks: one that is stuck in a long call
@@ -42,6 +43,8 @@ pub struct ConnectionEntry {
     sent_bytes: AtomicU64,
     reads: AtomicU64,
     writes: AtomicU64,
+    /// The counters of its vhost, from when that is open.
+    of_vhost: OnceLock<Arc<ClientStatistics>>,
     waker: Arc<dyn Waker>,
     /// Whether `orders` holds anything.
     has_orders: AtomicBool,
@@ -140,6 +143,17 @@ impl ConnectionEntry {
         tokio::time::timeout(VIEW_WAIT, receiver).await.ok()?.ok()
     }
 
+    /// Its vhost is open, if it is; at the cost of one load from then on.
+    #[inline]
+    pub(super) fn opened_in(&self, of_vhost: Option<&Arc<ClientStatistics>>) {
+        if self.of_vhost.get().is_none()
+            && let Some(of_vhost) = of_vhost
+        {
+            // A connection opens one vhost.
+            drop(self.of_vhost.set(Arc::clone(of_vhost)));
+        }
+    }
+
     pub(super) fn received(&self, bytes: usize) {
         self.received_bytes
             .fetch_add(bytes as u64, Ordering::Relaxed);
@@ -196,6 +210,9 @@ impl Drop for Registered {
         self.registry.closed_count.fetch_add(1, Ordering::Relaxed);
         let traffic = self.entry.traffic();
         self.registry.traffic_of_gone.lock().add(traffic);
+        if let Some(of_vhost) = self.entry.of_vhost.get() {
+            of_vhost.connection_gone(traffic.received_bytes, traffic.sent_bytes);
+        }
         // Who asked meanwhile hears at once that there is nobody.
         self.entry.orders.lock().views.clear();
     }
@@ -245,6 +262,19 @@ impl Registry {
         all
     }
 
+    /// What went over the sockets of the connections that there are, by the counters of their vhosts.
+    #[must_use]
+    pub fn traffic_by_vhost(&self) -> HashMap<*const ClientStatistics, Traffic> {
+        let mut by_vhost = HashMap::<_, Traffic>::new();
+        for entry in &self.entries {
+            if let Some(of_vhost) = entry.of_vhost.get() {
+                let traffic = by_vhost.entry(Arc::as_ptr(of_vhost)).or_default();
+                traffic.add(entry.traffic());
+            }
+        }
+        by_vhost
+    }
+
     /// How all sessions look now, those that answer; asked all at once.
     pub async fn views(&self) -> Vec<(Arc<ConnectionEntry>, SessionView)> {
         let asked = self.connections().into_iter().map(|entry| async move {
@@ -272,6 +302,7 @@ impl Registry {
             sent_bytes: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            of_vhost: OnceLock::new(),
             waker,
             has_orders: AtomicBool::new(false),
             orders: Mutex::default(),

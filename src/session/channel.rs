@@ -26,8 +26,8 @@ use crate::amqp::header::ContentHeader;
 use crate::amqp::method::{Encode, Method, access, basic, channel, confirm};
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{
-    Connection, Consumer, Error as BrokerError, MessageSeq, Place, Publisher, Queue, ReplyConsumer,
-    Settle, Tally, Wakes,
+    Connection, Consumer, DeliveryCounts, Error as BrokerError, MessageSeq, Place, Publisher,
+    Queue, ReplyConsumer, Settle, Tally, Wakes,
 };
 use crate::journal::Lsn;
 
@@ -77,6 +77,7 @@ pub(super) struct Channel {
     last_tag: u64,
     delivered: Delivered,
     tally: Tally,
+    counts: DeliveryCounts,
     unsettled: Unsettled,
     settling: Settling,
     /// The queue last declared here, which an empty queue name means.
@@ -131,6 +132,7 @@ impl Channel {
             last_tag: 0,
             delivered: Delivered::default(),
             tally,
+            counts: DeliveryCounts::default(),
             unsettled: Unsettled::default(),
             settling: Settling::default(),
             last_queue: ShortString::EMPTY,
@@ -382,20 +384,24 @@ impl Channel {
 
     /// What an operator may see.
     pub(super) fn view(&self) -> ChannelView {
-        let (confirm, transactional, unconfirmed_count) = match &self.mode {
-            Mode::Plain => (false, false, 0),
-            Mode::Confirm(confirms) => (true, false, confirms.unanswered_count()),
-            Mode::Transaction(_) => (false, true, 0),
-        };
+        let (mut unconfirmed_count, mut uncommitted) = (0, (0, 0));
+        match &self.mode {
+            Mode::Plain => {}
+            Mode::Confirm(confirms) => unconfirmed_count = confirms.unanswered_count(),
+            Mode::Transaction(transaction) => uncommitted = transaction.counts(),
+        }
         ChannelView {
             number: self.number,
-            confirm,
-            transactional,
+            confirm: matches!(self.mode, Mode::Confirm(_)),
+            transactional: matches!(self.mode, Mode::Transaction(_)),
             prefetch_count_max: self.qos.prefetch.count_max,
             global_prefetch_count_max: self.qos.limiter.count_max(),
             unsettled_count: self.unsettled.len(),
             unconfirmed_count,
+            uncommitted_count: uncommitted.0,
+            uncommitted_ack_count: uncommitted.1,
             published: self.tally.counts(),
+            delivered: self.counts,
             consumers: self.consumers.values().cloned().collect(),
         }
     }
@@ -424,6 +430,7 @@ impl Channel {
     }
 
     fn settle(&mut self, queue: Arc<Queue>, seq: MessageSeq, how: Settle, cx: &mut Context<'_>) {
+        self.counts.acked += u64::from(how == Settle::Ack);
         let same = matches!(&self.settling.of, Some((pending, pending_how))
             if Arc::ptr_eq(pending, &queue) && *pending_how == how);
         if !same {

@@ -382,9 +382,11 @@ impl Session {
             };
             Failure::broker(&error, id)
         })?;
+        let of_vhost = self.client_statistics().map(Arc::clone);
         let statistics = Arc::clone(self.broker.statistics());
+        let tally = Tally::new(statistics, of_vhost.unwrap_or_default());
         let qos = ChannelQos::new(&self.settings.connection, &self.introduction.properties);
-        let channel = Channel::new(number, place, qos, Tally::new(statistics));
+        let channel = Channel::new(number, place, qos, tally);
         self.channels.insert(number, Slot::Open(Box::new(channel)));
         if let State::Running(connection) = &self.state {
             events::channel_opened(connection, number);

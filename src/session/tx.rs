@@ -68,6 +68,11 @@ impl Transaction {
         Ok(())
     }
 
+    /// How many messages it holds, and how many settlements.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.messages.len(), self.settlements.len())
+    }
+
     /// Takes everything, for a commit or to undo it; a new transaction begins.
     pub(super) fn take(&mut self) -> (Vec<Held>, Vec<Settlement>) {
         self.bytes = 0;

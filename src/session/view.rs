@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::amqp::field::FieldTable;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{Consumer, Name, PublishCounts};
+use crate::broker::{ClientStatistics, Consumer, DeliveryCounts, Name, PublishCounts};
 
 use super::TlsFacts;
 use super::failure::{Failure, MethodId};
@@ -55,8 +55,14 @@ pub struct ChannelView {
     pub unsettled_count: usize,
     /// Publishes whose confirm is not out.
     pub unconfirmed_count: usize,
+    /// Publishes that wait for the commit of a transaction.
+    pub uncommitted_count: usize,
+    /// Settlements that do.
+    pub uncommitted_ack_count: usize,
     /// What was published on it.
     pub published: PublishCounts,
+    /// What its client got and acknowledged.
+    pub delivered: DeliveryCounts,
     /// Its consumers, in no order.
     pub consumers: Vec<Arc<Consumer>>,
 }
@@ -70,6 +76,15 @@ pub(super) struct Introduction {
 }
 
 impl Session {
+    /// The counters of its vhost, once that is open.
+    #[must_use]
+    pub fn client_statistics(&self) -> Option<&Arc<ClientStatistics>> {
+        match &self.state {
+            State::Running(connection) => Some(connection.vhost().client_statistics()),
+            State::Opening(_) | State::Closing { .. } | State::Closed => None,
+        }
+    }
+
     /// What an operator may see.
     #[must_use]
     pub fn view(&self) -> SessionView {

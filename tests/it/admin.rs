@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use serde_json::{Value, json};
 use warren::amqp::field::ShortString;
-use warren::amqp::method::queue;
+use warren::amqp::method::{basic, queue};
 use warren::config::SyncMode;
 
 use crate::broker::Own;
@@ -28,7 +28,11 @@ pub(crate) struct Managed {
 
 impl Managed {
     pub(crate) fn start() -> Self {
-        let own = Own::start(|_| {});
+        Self::of(Own::start(|_| {}))
+    }
+
+    /// The same with a broker that runs.
+    pub(crate) fn of(own: Own) -> Self {
         let http = own.serve_http();
         Self { own, http }
     }
@@ -41,30 +45,7 @@ impl Managed {
         path: &str,
         body: &Value,
     ) -> (u16, Value) {
-        let body = match body {
-            Value::Null => String::new(),
-            body => body.to_string(),
-        };
-        let encoded = base64::engine::general_purpose::STANDARD.encode(login);
-        let mut stream = TcpStream::connect(self.http).expect("it listens");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .expect("a socket");
-        let request = format!(
-            "{method} /api/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {encoded}\r\n\
-             Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).expect("a status");
-        let body = match body {
-            "" => Value::Null,
-            body => serde_json::from_str(body).expect("JSON"),
-        };
-        (status.parse().expect("a number"), body)
+        ask(self.http, login, method, path, body)
     }
 
     pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
@@ -80,6 +61,40 @@ impl Managed {
     pub(crate) fn status(&self, method: &str, path: &str, body: &Value) -> u16 {
         self.ask(method, path, body).0
     }
+}
+
+/// A request to the interface at this address; status and body.
+pub(crate) fn ask(
+    http: SocketAddr,
+    login: &str,
+    method: &str,
+    path: &str,
+    body: &Value,
+) -> (u16, Value) {
+    let body = match body {
+        Value::Null => String::new(),
+        body => body.to_string(),
+    };
+    let encoded = base64::engine::general_purpose::STANDARD.encode(login);
+    let mut stream = TcpStream::connect(http).expect("it listens");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a socket");
+    let request = format!(
+        "{method} /api/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {encoded}\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).expect("a status");
+    let body = match body {
+        "" => Value::Null,
+        body => serde_json::from_str(body).expect("JSON"),
+    };
+    (status.parse().expect("a number"), body)
 }
 
 /// Declare, bind, publish, get, purge and delete, each with RabbitMQ's code.
@@ -459,4 +474,102 @@ fn a_protected_vhost_stays() {
     assert_eq!(vhost["metadata"]["protected_from_deletion"], json!(true));
     assert_eq!(broker.status("DELETE", protection, &Value::Null), 204);
     assert_eq!(broker.status("DELETE", "vhosts/v", &Value::Null), 204);
+}
+
+/// What a channel's client published, got and acknowledged is told of the channel; what was confirmed and what went
+/// over its socket, of its vhost too, and still when it is gone.
+// req: MGMT-13
+#[test]
+fn channels_and_vhosts_tell_what_their_clients_did() {
+    let broker = Managed::start();
+    let mut client = Client::connect(broker.own.address());
+    client.open(1);
+    client.confirm_select(1);
+    let queue = client.declare(1, declare("counted"));
+    for _ in 0..3 {
+        client.publish(1, &queue, b"x");
+        client.expect_method(1, "basic.ack");
+    }
+    client.publish(1, &ShortString::from_static("nowhere"), b"x");
+    client.expect_method(1, "basic.ack");
+    assert!(client.get(1, &queue, true).is_some());
+    assert!(client.get(1, &queue, false).is_some());
+    client.call(1, basic::Recover { requeue: true });
+    client.open(2);
+    client.consume(2, &queue, "both", false);
+    let (first, second) = (client.expect_message(2), client.expect_message(2));
+    assert!(first.redelivered() && !second.redelivered());
+    client.ack(2, second.delivery_tag(), true);
+    assert!(client.get(1, &queue, true).is_none());
+    let expected = [
+        json!({
+            "publish": 4, "confirm": 4, "drop_unroutable": 1, "return_unroutable": 0, "get": 1, "get_no_ack": 1,
+            "get_empty": 1, "deliver": 0, "deliver_no_ack": 0, "deliver_get": 2, "redeliver": 0, "ack": 0,
+        }),
+        json!({
+            "publish": 0, "confirm": 0, "drop_unroutable": 0, "return_unroutable": 0, "get": 0, "get_no_ack": 0,
+            "get_empty": 0, "deliver": 2, "deliver_no_ack": 0, "deliver_get": 2, "redeliver": 1, "ack": 2,
+        }),
+    ];
+    let channels = broker.get("channels?sort=number");
+    for (channel, expected) in channels.as_array().expect("a list").iter().zip(&expected) {
+        let stats = &channel["message_stats"];
+        for (name, count) in expected.as_object().expect("an object") {
+            assert_eq!(&stats[name], count, "{name} of {stats}");
+            assert!(
+                stats[format!("{name}_details")]["rate"].is_number(),
+                "{name}"
+            );
+        }
+    }
+    let told = |vhost: &Value| {
+        let of = |name: &str| vhost[name].as_u64().expect("a number");
+        (
+            vhost["message_stats"]["confirm"].clone(),
+            of("recv_oct"),
+            of("send_oct"),
+        )
+    };
+    let (confirmed, received, sent) = told(&broker.get("vhosts/%2F"));
+    assert_eq!(confirmed, json!(4));
+    assert!(received > 400 && sent > 400, "{received} and {sent}");
+    drop(client);
+    while !broker.own.connection_names().is_empty() {
+        std::thread::yield_now();
+    }
+    let (confirmed, received_then, sent_then) = told(&broker.get("vhosts/%2F"));
+    assert_eq!(confirmed, json!(4));
+    assert!(received_then >= received && sent_then >= sent);
+}
+
+/// The length at each priority, and the time of the message that goes next.
+// req: MGMT-13
+#[test]
+fn queues_tell_their_priorities_and_the_time_of_their_head() {
+    let broker = Managed::start();
+    let priorities = json!({"arguments": {"x-max-priority": 2}});
+    assert_eq!(broker.status("PUT", "queues/%2F/p", &priorities), 201);
+    let publish = |priority: u8, timestamp: Option<u64>| {
+        let mut properties = json!({ "priority": priority });
+        if let Some(timestamp) = timestamp {
+            properties["timestamp"] = timestamp.into();
+        }
+        let message = json!({
+            "properties": properties, "routing_key": "p", "payload": "x", "payload_encoding": "string",
+        });
+        let path = "exchanges/%2F/amq.default/publish";
+        assert_eq!(broker.ask("POST", path, &message).1["routed"], true);
+    };
+    let lengths = || broker.get("queues/%2F/p")["backing_queue_status"]["priority_lengths"].clone();
+    let head = || broker.get("queues/%2F/p")["head_message_timestamp"].clone();
+    assert_eq!(lengths(), json!({"0": 0, "1": 0, "2": 0}));
+    assert_eq!(head(), Value::Null);
+    publish(0, Some(1_700_000_000));
+    publish(2, Some(1_800_000_000));
+    publish(9, None);
+    assert_eq!(lengths(), json!({"0": 1, "1": 0, "2": 2}));
+    assert_eq!(head(), json!(1_800_000_000));
+    let get = json!({"count": 1, "ackmode": "ack_requeue_false", "encoding": "auto"});
+    broker.ask("POST", "queues/%2F/p/get", &get);
+    assert_eq!(head(), Value::Null, "the next one has no time");
 }

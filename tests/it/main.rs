@@ -3,6 +3,7 @@
 
 mod ack_timeout;
 mod admin;
+mod admin_disk;
 mod alarm;
 mod audit;
 mod authorization;

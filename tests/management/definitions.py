@@ -29,17 +29,19 @@ VHOSTS = ["/", "orders", "a b/c"]
 SECONDS = 240
 
 passed = failed = 0
+checked_at = time.monotonic()
 
 
 def check(name, problem):
     """Counts a check; `problem` is empty if it holds."""
-    global passed, failed
+    global passed, failed, checked_at
+    began, checked_at = checked_at, time.monotonic()
     if problem:
         failed += 1
         print(f"FAILED: {name}: {problem}", flush=True)
     else:
         passed += 1
-        print(f"ok: {name}", flush=True)
+        print(f"ok: {name} ({checked_at - began:.2f} s)", flush=True)
 
 
 def free_port():

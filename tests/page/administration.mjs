@@ -7,6 +7,18 @@ export async function scenario(browser, lab) {
     await signIn(page, lab);
     await page.getByRole("heading", { name: "Overview" }).waitFor();
     const dialog = page.getByRole("dialog");
+    await claim("a broker whose confirms do not wait for the disk says so, and another does not", async () => {
+        const row = (on) => on.getByRole("table", { name: "Node" });
+        await row(page).getByText("the disk", { exact: true }).waitFor();
+        expect(await page.getByText("Confirms do not wait for the disk").count() === 0, "no warning");
+        const url = await lab.second("--sync", "os");
+        const other = await browser.window();
+        await signIn(other, { url });
+        await other.getByText("Confirms do not wait for the disk").waitFor();
+        await row(other).getByText("nothing", { exact: true }).waitFor();
+        await shoot(other, "overview-sync-os");
+        await other.context().close();
+    });
     await claim("a virtual host and a user with a permission in it are added", async () => {
         await open(page, "/vhosts");
         await page.getByRole("button", { name: "Add virtual host" }).click();

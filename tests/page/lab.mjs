@@ -80,6 +80,13 @@ export class Lab {
         return broker;
     }
 
+    /** Another broker with these arguments too; gives its address for HTTP. */
+    async second(...args) {
+        const broker = this.start("second-broker", "serve", "--data-dir", path.join(this.folder, "second-data"), "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", ...args);
+        await until("the second broker has started", () => broker.text().includes("Server startup complete"));
+        return `http://127.0.0.1:${broker.text().match(/HTTP listening on .*:(\d+)/)[1]}`;
+    }
+
     node(name, group) {
         const folder = path.join(this.folder, name);
         return this.start(name, "node", "--broker", this.amqp, "--name", name, "--group", group, "--data-dir", `${folder}-data`, "--inbox", `${folder}-inbox`, "--peer-listen", "127.0.0.1:0");

@@ -92,6 +92,15 @@ export async function scenario(browser, lab) {
         await shoot(page, "file-retried");
         second.kill("SIGTERM");
     });
+    await claim("a channel shows what was delivered on it", async () => {
+        const delivered = (await lab.api("GET", "/channels")).filter((channel) => channel.message_stats.deliver_get > 0);
+        expect(delivered.length >= NODES.length, `${delivered.length} channels`);
+        await open(page, "/channels");
+        await page.getByRole("link", { name: delivered[0].name, exact: true }).click();
+        await page.getByRole("img", { name: /Message rates, now/ }).waitFor();
+        await page.getByText("Redelivered", { exact: true }).first().waitFor();
+        await shoot(page, "channel");
+    });
     await claim("a node that goes shows as off line", async () => {
         nodes[2].kill("SIGTERM");
         await open(page, "/nodes");

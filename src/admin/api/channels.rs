@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
-use crate::broker::{AckMode, Activity, ConsumerState, Name, PublishCounts};
+use crate::broker::{AckMode, Activity, ConsumerState, Name};
 use crate::session::ChannelView;
 
 use super::call::Call;
@@ -56,12 +56,13 @@ fn describe(call: &Call, seen: &Seen, channel: &ChannelView) -> Value {
         "consumer_count": channel.consumers.len(),
         "messages_unacknowledged": channel.unsettled_count,
         "messages_unconfirmed": channel.unconfirmed_count,
-        "messages_uncommitted": 0,
-        "acks_uncommitted": 0,
+        "messages_uncommitted": channel.uncommitted_count,
+        "acks_uncommitted": channel.uncommitted_ack_count,
+        "pending_raft_commands": 0,
         "reductions": 0,
         "reductions_details": { "rate": 0.0 },
         "garbage_collection": queues::no_garbage(),
-        "message_stats": publishes(&channel.published),
+        "message_stats": call.api.rates.clients(|looks| looks.channel(entry, channel)),
         "connection_details": {
             "name": entry.name(),
             "peer_host": entry.peer().ip().to_string(),
@@ -70,19 +71,9 @@ fn describe(call: &Call, seen: &Seen, channel: &ChannelView) -> Value {
     })
 }
 
-/// What publishers did, under RabbitMQ's names; no rates are kept of it.
-pub(super) fn publishes(counts: &PublishCounts) -> Value {
-    let no_rate = json!({ "rate": 0.0 });
-    json!({
-        "publish": counts.received, "publish_details": no_rate,
-        "confirm": counts.confirmed, "confirm_details": no_rate,
-        "return_unroutable": counts.returned, "return_unroutable_details": no_rate,
-        "drop_unroutable": counts.dropped, "drop_unroutable_details": no_rate,
-    })
-}
-
 /// The channels of one connection.
 pub(super) fn of_connection(call: &Call, seen: &Seen) -> Vec<Value> {
+    call.api.rates.watch();
     let channels = seen.1.channels.iter();
     channels
         .map(|channel| describe(call, seen, channel))
@@ -119,6 +110,7 @@ fn get(call: &Call) -> BoxFuture<'_, Answer> {
             Some((seen, channel))
         });
         let (seen, channel) = found.ok_or_else(ApiError::not_found)?;
+        call.api.rates.watch();
         let mut object = describe(call, seen, channel);
         if let Value::Object(object) = &mut object {
             let consumers = channel.consumers.iter().filter_map(|held| {

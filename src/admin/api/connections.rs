@@ -87,7 +87,7 @@ fn describe(call: &Call, (entry, view): &Seen) -> Value {
     let peer = tls.and_then(|tls| tls.peer.as_ref());
     let no_rate = json!({ "rate": 0.0 });
     let name = |name: &Option<Name>| name.as_ref().map(Name::to_string);
-    json!({
+    let mut object = json!({
         "name": entry.name(),
         "node": call.api.facts.node,
         "type": "network",
@@ -107,11 +107,7 @@ fn describe(call: &Call, (entry, view): &Seen) -> Value {
         "channel_max": view.channel_count_max,
         "frame_max": view.frame_bytes_max,
         "timeout": view.heartbeat.as_secs(),
-        "recv_oct": traffic.received_bytes,
-        "recv_oct_details": no_rate,
         "recv_cnt": traffic.reads,
-        "send_oct": traffic.sent_bytes,
-        "send_oct_details": no_rate,
         "send_cnt": traffic.writes,
         "send_pend": 0,
         "reductions": 0,
@@ -126,7 +122,12 @@ fn describe(call: &Call, (entry, view): &Seen) -> Value {
         "peer_cert_issuer": peer.map(|peer| &peer.issuer),
         "peer_cert_subject": peer.map(|peer| &peer.subject),
         "peer_cert_validity": peer.map(|peer| &peer.validity),
-    })
+    });
+    if let Value::Object(object) = &mut object {
+        let rates = &call.api.rates;
+        rates.clients(|looks| looks.put_traffic(object, entry, &traffic));
+    }
+    object
 }
 
 /// What the client calls the connection, if it does.

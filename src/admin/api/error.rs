@@ -142,6 +142,29 @@ impl ApiError {
         )
     }
 
+    /// 503 when the disk has failed under the journal: the broker stops then, too.
+    pub(super) fn storage_failed() -> Self {
+        let reason = "the disk failed; what was asked for may not be there after a restart";
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "service_unavailable",
+            reason,
+        )
+    }
+
+    /// 503 for what was done in memory and does not get to the disk; `short_of` is the alarm that is on, if one is.
+    pub(super) fn not_durable(short_of: Option<&str>) -> Self {
+        let short_of = short_of.unwrap_or("the disk does not answer");
+        let reason = format!(
+            "{short_of}: this is done, but not on disk yet, and lost if the broker ends before"
+        );
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "service_unavailable",
+            reason,
+        )
+    }
+
     /// 503 while an alarm is on, with the reason that publishers over AMQP are told.
     pub(super) fn short_of(reason: &str) -> Self {
         Self::new(

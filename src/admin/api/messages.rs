@@ -56,11 +56,7 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 fn publish(call: &Call) -> BoxFuture<'_, Answer> {
     async {
         let (is_routed, wait_for) = publish_one(call)?;
-        if let Some(wait_for) = wait_for {
-            let mut durable = call.api.durable.clone();
-            let reached = durable.wait_for(|durable| durable.0 >= wait_for.0).await;
-            reached.map_err(|_| ApiError::stopping())?;
-        }
+        call.api.wait_durable(wait_for).await?;
         Ok(Reply::Json(json!({ "routed": is_routed })))
     }
     .boxed()

@@ -4,15 +4,16 @@
 //! it is refused: the login comes first, then the level that the route asks for, then, for routes about a
 //! vhost, a right in it, then the handler. Each resource has a file; each file has its part of the table.
 //! What a caller does to queues, exchanges and bindings is done as that user, through the same calls as
-//! AMQP, so that rights are decided in the broker. Nothing that changes a definition is answered before it
+//! AMQP, so that rights are decided in the broker. Nothing that changes a definition is said to be done before it
 //! is on disk.
-//! Bounds: [`BODY_BYTES_MAX`], [`DEFINITIONS_BYTES_MAX`]; pages as in `paging.rs`.
+//! Bounds: [`BODY_BYTES_MAX`], [`DEFINITIONS_BYTES_MAX`], [`DURABLE_WAIT`]; pages as in `paging.rs`.
 //! Spec: RabbitMQ's HTTP API reference, 3.10.
 
 mod bindings;
 mod broker_error;
 mod call;
 mod channels;
+mod client_rates;
 mod connections;
 mod definitions;
 mod error;
@@ -79,6 +80,10 @@ pub(super) use rates::sample;
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// Largest body of a definitions import, in bytes; beyond it 413.
 const DEFINITIONS_BYTES_MAX: usize = 64 << 20;
+
+/// Longest wait of a request for the disk; beyond it 503. A sync takes milliseconds, on a disk that many use seconds: what
+/// takes longer is a disk that is full or stuck, and nobody knows for how long.
+const DURABLE_WAIT: Duration = Duration::from_secs(10);
 
 /// What the API answers from.
 #[derive(Clone, Debug)]
@@ -352,12 +357,35 @@ impl Api {
     /// Waits until all definitions so far are on disk.
     // req: MGMT-4
     async fn settle(&self) -> Result<(), ApiError> {
-        let Some(pending) = self.broker.pending_definitions() else {
+        self.wait_durable(self.broker.pending_definitions()).await
+    }
+
+    /// Waits until the journal is durable up to `lsn`; no longer than [`DURABLE_WAIT`], and not at all for a disk that has
+    /// failed.
+    // req: MGMT-12
+    async fn wait_durable(&self, lsn: Option<Lsn>) -> Result<(), ApiError> {
+        let Some(lsn) = lsn else {
             return Ok(());
         };
         let mut durable = self.durable.clone();
-        let reached = durable.wait_for(|durable| durable.0 >= pending.0).await;
-        reached.map(|_| ()).map_err(|_| ApiError::stopping())
+        tokio::select! {
+            biased;
+            reached = durable.wait_for(|durable| *durable >= lsn) => {
+                reached.map(drop).map_err(|_| ApiError::stopping())
+            }
+            () = self.storage_failed() => Err(ApiError::storage_failed()),
+            () = tokio::time::sleep(DURABLE_WAIT) => {
+                Err(ApiError::not_durable(self.broker.alarms().reason()))
+            }
+        }
+    }
+
+    /// Waits until the disk fails under the journal.
+    async fn storage_failed(&self) {
+        match &self.inside {
+            Some(inside) => inside.storage_failed().cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -39,11 +39,7 @@ const BYTES_MAX: u64 = 16 << 20;
 fn move_messages(call: &Call) -> BoxFuture<'_, Answer> {
     async {
         let (moved, wait_for) = run(call)?;
-        if let Some(wait_for) = wait_for {
-            let mut durable = call.api.durable.clone();
-            let reached = durable.wait_for(|durable| durable.0 >= wait_for.0).await;
-            reached.map_err(|_| ApiError::stopping())?;
-        }
+        call.api.wait_durable(wait_for).await?;
         Ok(Reply::Json(json!({ "moved": moved })))
     }
     .boxed()

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::admin::process;
-use crate::broker::Broker;
+use crate::broker::{Broker, PublishCounts};
 use crate::server::io_meter::{Area, AreaCounts, IoMeter};
 use crate::server::registry::Registry;
 
@@ -65,7 +65,17 @@ pub(super) fn read(broker: &Broker, registry: &Registry, meter: &IoMeter) -> Vec
         ("queue_created", churn.queues_created),
         ("queue_deleted", churn.queues_deleted),
     ]);
+    all.extend(told(&broker.statistics().published()));
     all
+}
+
+/// What publishers were told, beside what queues count.
+pub(super) fn told(published: &PublishCounts) -> [Counter; 3] {
+    [
+        ("confirm", published.confirmed),
+        ("drop_unroutable", published.dropped),
+        ("return_unroutable", published.returned),
+    ]
 }
 
 /// How long one call took on average, in milliseconds.

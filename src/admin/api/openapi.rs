@@ -58,7 +58,13 @@ fn document(call: &Call) -> Answer {
                 "Error": {
                     "type": "object",
                     "required": ["error", "reason"],
-                    "properties": { "error": { "type": "string" }, "reason": { "type": "string" } },
+                    "properties": {
+                        "error": { "type": "string" },
+                        "reason": {
+                            "type": ["string", "array"],
+                            "description": "A text; or a list, where RabbitMQ shows one of its terms",
+                        },
+                    },
                 },
             },
         },
@@ -151,6 +157,13 @@ fn responses(route: &Route) -> Value {
     if route.method != Method::GET {
         put("201", json!({ "description": "Made" }));
         put("204", json!({ "description": "Done" }));
+        put("403", error("A page of another site asks for it"));
+        put("412", error("It stands in the way of something"));
+        put("500", error("The disk does not take it"));
+        put(
+            "503",
+            error("Memory or disk is short, or the disk does not answer"),
+        );
     }
     put("400", error("What was asked for cannot be done so"));
     put(

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::call::Call;
 use super::rates::Statistics;
-use super::{Answer, Level, Reply, Route, channels, nodes, paging, parameters, slow_route};
+use super::{Answer, Level, Reply, Route, node_counters, nodes, paging, parameters, slow_route};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
@@ -81,15 +81,16 @@ fn overview(call: &Call) -> BoxFuture<'_, Answer> {
     .boxed()
 }
 
-/// What happened in queues, and what publishers did beside that. `publish` has the rate of what queues took.
+/// What happened in queues, and what publishers were told.
 fn message_stats(call: &Call, statistics: &Statistics) -> Value {
     let published = call.broker().statistics().published();
-    let mut all = channels::publishes(&published);
-    let of_queues = statistics.message_stats();
-    if let (Value::Object(all), Value::Object(of_queues)) = (&mut all, of_queues) {
-        all.extend(of_queues);
+    let mut all = statistics.message_stats();
+    for (name, count) in node_counters::told(&published) {
+        all.insert(name.to_owned(), count.into());
+        let rate = call.api.rates.node(name);
+        all.insert(format!("{name}_details"), json!({ "rate": rate }));
     }
-    all
+    Value::Object(all)
 }
 
 fn churn(call: &Call) -> Value {

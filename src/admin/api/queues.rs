@@ -119,7 +119,7 @@ fn field(call: &Call, (vhost, queue): &Place, path: &str) -> Option<Value> {
         "message_bytes" => depth(|depth| depth.ready_bytes + depth.unacked_bytes),
         path => match path.strip_prefix("message_stats.") {
             Some(path) => {
-                let stats = call.api.rates.queue(queue).message_stats();
+                let stats = Value::Object(call.api.rates.queue(queue).message_stats());
                 paging::field(&stats, path).cloned()
             }
             None => {
@@ -226,14 +226,23 @@ fn describe(call: &Call, vhost: &Vhost, queue: &Queue) -> Map<String, Value> {
         put(name, number.into());
     }
     put("reductions_details", json!({ "rate": 0.0 }));
-    put("message_stats", statistics.message_stats());
-    put("head_message_timestamp", Value::Null);
+    put("message_stats", Value::Object(statistics.message_stats()));
+    if queue.kind() == QueueKind::Classic {
+        let timestamp = queue.head_timestamp();
+        put(
+            "head_message_timestamp",
+            timestamp.map_or(Value::Null, Value::from),
+        );
+    }
     if let Some(since) = call.api.rates.idle_since(queue) {
         put("idle_since", time::of_unix_ms(since).into());
     }
     put("garbage_collection", no_garbage());
     if queue.kind() == QueueKind::Classic {
-        put("backing_queue_status", backing_queue(&depth, &statistics));
+        put(
+            "backing_queue_status",
+            backing_queue(queue, &depth, &statistics),
+        );
         put("recoverable_slaves", Value::Null);
     }
     if queue.kind() != QueueKind::Classic {
@@ -258,9 +267,9 @@ fn describe(call: &Call, vhost: &Vhost, queue: &Queue) -> Map<String, Value> {
 }
 
 /// What RabbitMQ says of the inside of a classic queue, as far as there is something like it here.
-fn backing_queue(depth: &QueueDepth, statistics: &Statistics) -> Value {
+fn backing_queue(queue: &Queue, depth: &QueueDepth, statistics: &Statistics) -> Value {
     let published = statistics.published_count();
-    json!({
+    let mut status = json!({
         "mode": "default",
         "version": 1,
         "q1": 0, "q2": 0, "delta": ["delta", "undefined", 0, 0, "undefined"], "q3": 0,
@@ -271,7 +280,14 @@ fn backing_queue(depth: &QueueDepth, statistics: &Statistics) -> Value {
         "next_deliver_seq_id": published,
         "avg_ingress_rate": 0.0, "avg_egress_rate": 0.0,
         "avg_ack_ingress_rate": 0.0, "avg_ack_egress_rate": 0.0,
-    })
+    });
+    if let (Some(lengths), Value::Object(status)) = (queue.priority_lengths(), &mut status) {
+        let lengths = lengths.into_iter().enumerate();
+        let lengths = lengths.map(|(priority, count)| (priority.to_string(), count.into()));
+        let lengths = Value::Object(lengths.collect());
+        status.insert("priority_lengths".to_owned(), lengths);
+    }
+    status
 }
 
 /// What RabbitMQ says of an Erlang process' memory; there are none here.

@@ -1,13 +1,14 @@
 //! Rates: what happened between the last two looks at the counters.
 //!
-//! Owns: the task that looks every [`INTERVAL`], and RabbitMQ's `message_stats` with their rates.
-//! Bound: two samples for each queue, and [`HISTORY_COUNT_MAX`] of the whole.
+//! Owns: the task that looks every [`INTERVAL`], and RabbitMQ's `message_stats` of queues with their rates. Sessions are
+//! asked only while somebody looks at channels, and for [`WATCH_TIME`] after that.
+//! Bound: two samples for each queue and each client, and [`HISTORY_COUNT_MAX`] of the whole.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -15,17 +16,23 @@ use crate::broker::{Broker, Name, Queue, QueueCounts, QueueDepth, Vhost};
 use crate::server::io_meter::IoMeter;
 use crate::server::registry::Registry;
 
+use super::client_rates::{ClientLook, ClientLooks};
+use super::connections::Seen;
 use super::{Api, node_counters};
 
 /// Time between two looks, as RabbitMQ's statistics have it.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Samples of the whole that are kept: ten minutes.
 const HISTORY_COUNT_MAX: usize = 121;
+/// For so long after somebody has looked at channels their sessions are asked at each look.
+const WATCH_TIME: Duration = Duration::from_secs(30);
 
 /// The last two looks.
 #[derive(Debug, Default)]
 pub(in crate::admin) struct Rates {
     looks: RwLock<Looks>,
+    /// When somebody looked at channels last.
+    watched: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +54,7 @@ struct Look {
     idle: HashMap<u64, u64>,
     total: Sample,
     node: HashMap<&'static str, u64>,
+    clients: ClientLook,
 }
 
 /// What is looked at.
@@ -89,15 +97,19 @@ pub(in crate::admin) async fn sample(
             () = stopping.cancelled() => return,
         }
         let sampled = sampled.clone();
+        let seen = match rates.is_watched() {
+            true => sampled.registry.views().await,
+            false => Vec::new(),
+        };
         // Many queues take a while.
-        let Ok(look) = tokio::task::spawn_blocking(move || look(&sampled)).await else {
+        let Ok(look) = tokio::task::spawn_blocking(move || look(&sampled, &seen)).await else {
             return;
         };
         rates.looks.write().add(look);
     }
 }
 
-fn look(sampled: &Sampled) -> Look {
+fn look(sampled: &Sampled, seen: &[Seen]) -> Look {
     let Sampled {
         broker,
         registry,
@@ -108,6 +120,7 @@ fn look(sampled: &Sampled) -> Look {
         at: Some(Instant::now()),
         at_unix_ms: unix_ms(),
         node: node.into_iter().collect(),
+        clients: ClientLook::of(broker, registry, seen),
         ..Look::default()
     };
     for vhost in broker.vhosts() {
@@ -158,6 +171,26 @@ impl Rates {
     /// Begins anew.
     pub(super) fn forget(&self) {
         *self.looks.write() = Looks::default();
+    }
+
+    /// Somebody looks at channels: from the next look on, theirs are counted.
+    pub(super) fn watch(&self) {
+        *self.watched.lock() = Some(Instant::now());
+    }
+
+    fn is_watched(&self) -> bool {
+        let watched = *self.watched.lock();
+        watched.is_some_and(|at| at.elapsed() < WATCH_TIME)
+    }
+
+    /// Tells what clients do, by what they did between the last two looks.
+    pub(super) fn clients<T>(&self, tell: impl FnOnce(&ClientLooks<'_>) -> T) -> T {
+        let looks = self.looks.read();
+        tell(&ClientLooks {
+            last: &looks.last.clients,
+            before: &looks.before.clients,
+            seconds: looks.seconds(),
+        })
     }
 
     /// A queue's statistics, with rates once it was looked at twice.
@@ -291,7 +324,7 @@ impl Statistics {
     }
 
     /// `message_stats`: each counter, and its rate.
-    pub(super) fn message_stats(&self) -> Value {
+    pub(super) fn message_stats(&self) -> Map<String, Value> {
         let mut stats = Map::new();
         for (name, read) in COUNTERS {
             let rate = self.rate(|sample| read(&sample.counts));
@@ -299,7 +332,7 @@ impl Statistics {
             let details = self.details(rate, |sample| read(&sample.counts));
             stats.insert(format!("{name}_details"), details);
         }
-        Value::Object(stats)
+        stats
     }
 
     /// `messages`, `messages_ready` and `messages_unacknowledged`, and their rates.
@@ -347,7 +380,7 @@ impl Statistics {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a rate needs no exact count")]
-fn rate(last: u64, before: u64, seconds: Option<f64>) -> f64 {
+pub(super) fn rate(last: u64, before: u64, seconds: Option<f64>) -> f64 {
     match seconds {
         Some(seconds) => (last as f64 - before as f64) / seconds,
         None => 0.0,

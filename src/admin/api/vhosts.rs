@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::broker::{Name, Permissions, Put, Vhost};
 
 use super::call::{Call, flag, text};
+use super::client_rates::TrafficByVhost;
 use super::error::ApiError;
 use super::{Answer, Level, Reply, Route, connections, paging, route, users};
 
@@ -39,7 +40,7 @@ pub(super) const ROUTES: &[Route] = &[
     ),
 ];
 
-fn describe(call: &Call, vhost: &Vhost) -> Value {
+fn describe(call: &Call, vhost: &Vhost, traffic: &TrafficByVhost) -> Value {
     let details = vhost.details();
     let statistics = call.api.rates.vhost(vhost);
     let mut object = Map::new();
@@ -59,7 +60,13 @@ fn describe(call: &Call, vhost: &Vhost) -> Value {
         "cluster_state",
         json!({ call.api.facts.node.as_str(): "running" }),
     );
-    put("message_stats", statistics.message_stats());
+    let clients = traffic.counts(vhost);
+    let mut stats = statistics.message_stats();
+    call.api.rates.clients(|looks| {
+        looks.put_told(&mut stats, vhost, &clients);
+        looks.put_traffic_of_vhost(&mut object, vhost, &clients);
+    });
+    object.insert("message_stats".to_owned(), Value::Object(stats));
     statistics.put_depth(&mut object);
     Value::Object(object)
 }
@@ -93,15 +100,15 @@ pub(super) fn export(vhost: &Vhost) -> Value {
 
 fn list(call: &Call) -> Answer {
     let vhosts = call.known_vhosts();
-    paging::list(
-        call,
-        vhosts.iter().map(|vhost| describe(call, vhost)).collect(),
-    )
+    let traffic = TrafficByVhost::of(&call.api.registry);
+    let described = vhosts.iter().map(|vhost| describe(call, vhost, &traffic));
+    paging::list(call, described.collect())
 }
 
 fn get(call: &Call) -> Answer {
     let vhost = call.vhost()?;
-    paging::one(call, describe(call, &vhost))
+    let traffic = TrafficByVhost::of(&call.api.registry);
+    paging::one(call, describe(call, &vhost, &traffic))
 }
 
 /// Makes or changes a vhost from an object as requests and definitions files write it. Who makes one may do

@@ -131,7 +131,7 @@ impl QueueRow {
         self.kept.1
     }
 
-    pub(super) fn labels(&self) -> String {
+    fn labels(&self) -> String {
         Labels::of([("vhost", &self.vhost), ("queue", &self.name)])
     }
 }
@@ -209,6 +209,8 @@ pub(super) struct Objects {
     pub(super) by_kind: CountsByKind,
     /// Each queue, if it is wanted.
     pub(super) queues: Vec<QueueRow>,
+    /// Their labels.
+    pub(super) queue_labels: Vec<String>,
     /// All channels together, as far as their sums are known without asking.
     pub(super) channels: ChannelRow,
     pub(super) connections: ConnectionRow,
@@ -240,6 +242,7 @@ impl Objects {
                 by_kind.add(queue.kind(), &row.counts);
                 objects.all.add(&row);
                 if form == Form::PerObject && is_wanted {
+                    objects.queue_labels.push(row.labels());
                     objects.queues.push(row);
                 }
             }

@@ -49,6 +49,8 @@ pub(super) struct Page {
     /// Stands before the names of families.
     prefix: &'static str,
     name: &'static str,
+    /// What the samples of the family begin with that have labels.
+    head: String,
 }
 
 impl Page {
@@ -73,6 +75,25 @@ impl Page {
         let _ = writeln!(self.text, "# TYPE {prefix}{name} {kind}");
         let _ = writeln!(self.text, "# HELP {prefix}{name} {help}");
         self.name = family.name;
+        self.head = format!("{prefix}{name}{{");
+    }
+
+    /// Families with a sample for each row; `labels` are those of the rows. Of tens of thousands of rows this is most of
+    /// a page, so that nothing is allocated or formatted for a sample beside its digits.
+    pub(super) fn rows<Row>(&mut self, families: &Columns<Row>, rows: &[Row], labels: &[String]) {
+        for (family, read) in families {
+            self.family(family);
+            let labels_bytes: usize = labels.iter().map(String::len).sum();
+            let line_bytes = self.head.len() + LINE_BYTES_MAX;
+            self.text.reserve(labels_bytes + rows.len() * line_bytes);
+            for (row, labels) in rows.iter().zip(labels) {
+                self.text.push_str(&self.head);
+                self.text.push_str(labels);
+                self.text.push_str("} ");
+                push_decimal(&mut self.text, read(row));
+                self.text.push('\n');
+            }
+        }
     }
 
     /// A sample of the family that was begun; `labels` as [`Labels`] gives them.
@@ -122,6 +143,27 @@ impl Page {
     }
 }
 
+/// Digits of the largest number.
+const DIGITS_MAX: usize = 20;
+/// What a sample has beside the family's name and its labels at most, in bytes.
+const LINE_BYTES_MAX: usize = DIGITS_MAX + 3;
+
+/// Adds a number in decimal digits.
+fn push_decimal(text: &mut String, mut number: u64) {
+    let mut digits = [b'0'; DIGITS_MAX];
+    let mut begin = DIGITS_MAX;
+    for (at, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        begin = at;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    let digits = digits.get(begin..).unwrap_or_default();
+    text.push_str(std::str::from_utf8(digits).unwrap_or_default());
+}
+
 /// Labels as they stand between the braces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Labels(String);
@@ -139,13 +181,13 @@ impl Labels {
     fn push(&mut self, name: &str, value: &str) {
         let comma = if self.0.is_empty() { "" } else { "," };
         let _ = write!(self.0, "{comma}{name}=\"");
-        for letter in value.chars() {
-            match letter {
-                '\\' => self.0.push_str("\\\\"),
-                '"' => self.0.push_str("\\\""),
-                '\n' => self.0.push_str("\\n"),
-                letter => self.0.push(letter),
-            }
+        for part in value.split_inclusive(['\\', '"', '\n']) {
+            let ends = [('\\', "\\\\"), ('"', "\\\""), ('\n', "\\n")];
+            let mut ends = ends.into_iter();
+            let found = ends.find_map(|(end, escaped)| Some((part.strip_suffix(end)?, escaped)));
+            let (plain, escaped) = found.unwrap_or((part, ""));
+            self.0.push_str(plain);
+            self.0.push_str(escaped);
         }
         self.0.push('"');
     }
@@ -180,6 +222,24 @@ mod tests {
             "# TYPE x_depth gauge\n# HELP x_depth How deep\n\
              x_depth{vhost=\"/\",queue=\"a\\\"b\\\\c\\nd\"} 3\nx_depth 1.5\n"
         );
+    }
+
+    /// Rows are written as samples are, whatever their number.
+    #[test]
+    fn rows_are_samples() {
+        let labels: Vec<_> = ["a", "b", "c", "d"]
+            .iter()
+            .map(|name| Labels::of([("queue", name)]))
+            .collect();
+        let rows = [0, 7, 10_203, u64::MAX];
+        let mut written = Page::new("x_");
+        written.rows(&[(DEPTH, |row: &u64| *row)], &rows, &labels);
+        let mut expected = Page::new("x_");
+        expected.family(&DEPTH);
+        for (row, labels) in rows.iter().zip(&labels) {
+            expected.sample(labels, row);
+        }
+        assert_eq!(written.finish(), expected.finish());
     }
 
     /// Each class of a histogram holds those below it.

@@ -5,7 +5,7 @@
 use crate::broker::{LoginProtocol, MESSAGE_SIZE_BOUNDS_BYTES, QueueKind};
 
 use super::families::{self, OfNode};
-use super::gather::{self, ChannelRow, Clients, ConnectionRow, Form, Objects, QueueRow, Sources};
+use super::gather::{self, ChannelRow, Clients, ConnectionRow, Form, Objects, Sources};
 use super::object_families::{self, OfChannel, OfConnection, OfQueue};
 use super::own;
 use super::text::{Columns, Family, Kind, Labels, Page};
@@ -178,25 +178,18 @@ impl Writer<'_> {
     }
 
     fn queues(&mut self, families: &[OfQueue]) {
-        let labels = match self.form {
-            Form::Aggregated => return self.sum(families, &self.objects.all),
-            Form::PerObject => self.objects.queues.iter().map(QueueRow::labels),
-        };
-        self.rows(families, &self.objects.queues, &labels.collect::<Vec<_>>());
+        match self.form {
+            Form::Aggregated => self.sum(families, &self.objects.all),
+            Form::PerObject => {
+                let (rows, labels) = (&self.objects.queues, &self.objects.queue_labels);
+                self.page.rows(families, rows, labels);
+            }
+        }
     }
 
     fn sum<Row>(&mut self, families: &Columns<Row>, all: &Row) {
         for (family, read) in families {
             self.page.single(family, read(all));
-        }
-    }
-
-    fn rows<Row>(&mut self, families: &Columns<Row>, rows: &[Row], labels: &[String]) {
-        for (family, read) in families {
-            self.page.family(family);
-            for (row, labels) in rows.iter().zip(labels) {
-                self.page.sample(labels, read(row));
-            }
         }
     }
 
@@ -230,7 +223,7 @@ impl Writer<'_> {
             .cloned()
             .collect();
         let labels: Vec<_> = rows.iter().map(label).collect();
-        self.rows(families, &rows, &labels);
+        self.page.rows(families, &rows, &labels);
     }
 
     /// RabbitMQ counts by channel; a queue's sum stands at the channel without a name.
@@ -239,11 +232,11 @@ impl Writer<'_> {
         if self.form == Form::Aggregated {
             return self.sum(families, &self.objects.all);
         }
-        let queues = &self.objects.queues;
-        let labels = queues
-            .iter()
-            .map(|row| Labels::of([("channel", ""), ("vhost", &row.vhost), ("queue", &row.name)]));
-        self.rows(families, queues, &labels.collect::<Vec<_>>());
+        let labels = self.objects.queue_labels.iter();
+        let labels: Vec<_> = labels
+            .map(|labels| format!("channel=\"\",{labels}"))
+            .collect();
+        self.page.rows(families, &self.objects.queues, &labels);
     }
 
     fn published_to_queues(&mut self) {
@@ -261,7 +254,8 @@ impl Writer<'_> {
                 ("exchange", ""),
             ])
         });
-        self.rows(families, queues, &labels.collect::<Vec<_>>());
+        let labels: Vec<_> = labels.collect();
+        self.page.rows(families, queues, &labels);
     }
 
     fn connections(&mut self, families: &[OfConnection]) {
@@ -272,7 +266,7 @@ impl Writer<'_> {
         let label = |row: &ConnectionRow| Labels::of([("channel", &row.name)]);
         let rows = &self.clients.connections;
         let labels: Vec<_> = rows.iter().map(label).collect();
-        self.rows(families, rows, &labels);
+        self.page.rows(families, rows, &labels);
     }
 
     fn logins(&mut self) {

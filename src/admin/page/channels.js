@@ -28,6 +28,9 @@ export const channelColumns = () => [
     { label: "Mode", cell: (channel) => h("span", { class: "dots" }, channel.confirm && badge("confirms", "accent"), channel.transactional && badge("transactions", "accent"), !channel.confirm && !channel.transactional && badge("plain")) },
     { label: "Consumers", sort: "consumer_count", number: true, cell: (channel) => format.count(channel.consumer_count) },
     { label: "Prefetch", sort: "prefetch_count", number: true, cell: (channel) => (channel.prefetch_count === 0 ? "unlimited" : format.count(channel.prefetch_count)) },
+    { label: "Published", sort: "message_stats.publish_details.rate", number: true, cell: (channel) => format.rate(channel.message_stats.publish_details.rate) },
+    { label: "Delivered", sort: "message_stats.deliver_get_details.rate", number: true, cell: (channel) => format.rate(channel.message_stats.deliver_get_details.rate) },
+    { label: "Acked", sort: "message_stats.ack_details.rate", number: true, wide: true, cell: (channel) => format.rate(channel.message_stats.ack_details.rate) },
     { label: "Unacked", sort: "messages_unacknowledged", number: true, cell: (channel) => format.count(channel.messages_unacknowledged) },
     { label: "Unconfirmed", sort: "messages_unconfirmed", number: true, wide: true, cell: (channel) => format.count(channel.messages_unconfirmed) },
 ];

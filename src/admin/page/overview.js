@@ -45,6 +45,7 @@ export default function overview(view) {
         view.head("Overview", { lead: `${state.product_name} ${state.product_version} on ${state.node}${node ? `, up ${format.duration(node.uptime)}` : ""}` });
         view.show(
             nodes.map(alarms),
+            state.sync === "os" && notice(["Confirms do not wait for the disk (the setting sync is \"os\"): a loss of power loses messages that were confirmed."]),
             h("div", { class: "stats", dataset: { key: "stats" } },
                 stat("Ready", format.compact(totals.messages_ready), { note: "waiting for consumers", href: "#/queues" }),
                 stat("Unacknowledged", format.compact(totals.messages_unacknowledged), { note: "delivered, not yet done" }),
@@ -56,7 +57,7 @@ export default function overview(view) {
                 stat("Channels", format.compact(objects.channels), { href: "#/channels" })),
             objects.connections === 0 && objects.queues === 0 && totals.messages === 0 ? firstSteps(state) : null,
             h("div", { class: "charts", dataset: { key: "charts" } }, queued.element, rates.element, clients.element, node && [memory.element, disk.element], swarms && swarm.element),
-            nodes.length > 0 && section("Node", {}, nodeTable(nodes)),
+            nodes.length > 0 && section("Node", {}, nodeTable(nodes, state.sync)),
             state.listeners && section("Listeners", {}, table("Listeners", [
                 { label: "Protocol", head: true, cell: (row) => row.protocol },
                 { label: "Address", cell: (row) => h("code", null, row.ip_address.includes(":") ? `[${row.ip_address}]` : row.ip_address) },
@@ -94,11 +95,12 @@ function alarms(node) {
     ];
 }
 
-/** @param {any[]} nodes */
-function nodeTable(nodes) {
+/** @param {any[]} nodes @param {"disk" | "os"} sync */
+function nodeTable(nodes, sync) {
     return table("Node", [
         { label: "Name", head: true, cell: (node) => node.name },
         { label: "State", cell: (node) => (node.running ? badge("running", "good") : badge("down", "bad")) },
+        { label: "Confirms wait for", cell: () => (sync === "os" ? badge("nothing", "warn") : badge("the disk", "good")) },
         { label: "Memory", cell: (node) => level(node.mem_used, node.mem_limit, `Memory of ${node.name}`, node.mem_alarm) },
         { label: "Disk free", cell: (node) => h("span", { class: node.disk_free_alarm ? "bad" : "" }, format.bytes(node.disk_free), h("small", null, ` alarm below ${format.bytes(node.disk_free_limit)}`)) },
         { label: "File descriptors", number: true, cell: (node) => [format.count(node.fd_used), h("small", null, ` of ${format.compact(node.fd_total)}`)] },

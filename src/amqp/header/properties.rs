@@ -81,7 +81,7 @@ impl<'a> PropertiesRef<'a> {
     /// Reads and checks flags and properties, which must fill `raw` exactly.
     // req: CONTENT-2
     // req: CONTENT-3
-    pub(super) fn parse(raw: &'a [u8]) -> Result<Self, HeaderError> {
+    pub(crate) fn parse(raw: &'a [u8]) -> Result<Self, HeaderError> {
         let (rest, properties) =
             Self::parse_fields(raw).map_err(|error| HeaderError::Property(error.into()))?;
         if !rest.is_empty() {

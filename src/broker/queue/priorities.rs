@@ -92,6 +92,21 @@ impl Priorities {
         self.returned.len() + self.all().map(Ready::len).sum::<usize>()
     }
 
+    /// How many wait at each priority, from 0 to the highest; none if the queue has no priorities of its own.
+    pub(crate) fn lengths(&self) -> Option<Vec<usize>> {
+        let Levels::UpTo(max) = self.levels else {
+            return None;
+        };
+        let mut lengths = vec![0; usize::from(max) + 1];
+        let higher = self.higher.iter().map(|(level, ready)| (*level, ready));
+        for (level, ready) in higher.chain([(0, &self.lowest)]) {
+            if let Some(length) = lengths.get_mut(usize::from(level)) {
+                *length += ready.len();
+            }
+        }
+        Some(lengths)
+    }
+
     /// Whether none waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.returned.is_empty() && self.all().all(Ready::is_empty)

@@ -4,7 +4,7 @@
 
 use crate::amqp::method::tx;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{PublishOutcome, is_whole};
+use crate::broker::{PublishOutcome, Settle, is_whole};
 use crate::journal::Lsn;
 
 use super::topology::id_of;
@@ -35,6 +35,8 @@ impl Channel {
     ) -> Result<Option<Lsn>, Failure> {
         self.flush_settled(cx);
         let (held, settlements) = self.transaction(id_of!(tx::Commit))?.take();
+        let acks = settlements.iter().filter(|one| one.how == Settle::Ack);
+        self.counts.acked += acks.count() as u64;
         let mandatory: Vec<bool> = held.iter().map(|held| held.mandatory).collect();
         let prepared = held.into_iter().map(|held| held.prepared).collect();
         let vhost = cx.connection.vhost();
