@@ -557,24 +557,10 @@ fn fetch_reason(error: &FetchError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::payload::{AccessKey, Hints, ManifestParts, PayloadHasher};
+    use crate::testing::manifest::manifest_of;
 
     fn manifest() -> Manifest {
-        let geometry = crate::payload::Geometry::for_payload(100).expect("valid");
-        let mut hasher = PayloadHasher::new(geometry);
-        hasher.update(&[7; 100]);
-        let (id, piece_hashes) = hasher.finish().expect("all bytes came");
-        let parts = ManifestParts {
-            id,
-            geometry,
-            piece_hashes,
-            peers: Vec::new(),
-            key: AccessKey::from_bytes([9; 32]),
-            name: None,
-            content_type: None,
-            hints: Hints::default(),
-        };
-        Manifest::new(parts).expect("valid")
+        manifest_of(&[7; 100])
     }
 
     fn work(number: u8) -> Work {

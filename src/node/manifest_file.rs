@@ -119,23 +119,13 @@ pub fn to_json(manifest: &Manifest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::payload::{AccessKey, PayloadHasher};
+    use crate::testing::manifest::manifest_parts;
 
     fn manifest() -> Manifest {
-        let bytes = vec![5; 50_000];
-        let geometry = Geometry::for_payload(50_000).expect("a size");
-        let mut hasher = PayloadHasher::new(geometry);
-        hasher.update(&bytes);
-        let (id, piece_hashes) = hasher.finish().expect("all bytes came");
         let parts = ManifestParts {
-            id,
-            geometry,
-            piece_hashes,
             peers: vec!["127.0.0.1:5690".to_owned()],
-            key: AccessKey::from_bytes([9; 32]),
             name: Some("a.bin".to_owned()),
-            content_type: None,
-            hints: Hints::default(),
+            ..manifest_parts(&[5; 50_000])
         };
         Manifest::new(parts).expect("valid")
     }

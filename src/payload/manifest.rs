@@ -300,22 +300,14 @@ fn is_web_seed(url: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::manifest::manifest_parts;
 
     /// A manifest for `bytes` in pieces of 16 KiB.
     fn parts_of(bytes: &[u8]) -> ManifestParts {
-        let geometry = Geometry::for_payload(bytes.len() as u64).expect("valid");
-        let mut hasher = hash::PayloadHasher::new(geometry);
-        hasher.update(bytes);
-        let (id, piece_hashes) = hasher.finish().expect("all bytes came");
         ManifestParts {
-            id,
-            geometry,
-            piece_hashes,
             peers: vec!["127.0.0.1:5690".to_owned()],
-            key: AccessKey::from_bytes([7; 32]),
             name: Some("film.bin".to_owned()),
-            content_type: None,
-            hints: Hints::default(),
+            ..manifest_parts(bytes)
         }
     }
 

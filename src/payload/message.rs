@@ -236,22 +236,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::payload::hash::PayloadHasher;
+    use crate::testing::manifest::manifest_parts;
 
     fn manifest_of(bytes: &[u8]) -> Manifest {
-        let geometry = Geometry::for_payload(bytes.len() as u64).expect("valid");
-        let mut hasher = PayloadHasher::new(geometry);
-        hasher.update(bytes);
-        let (id, piece_hashes) = hasher.finish().expect("all bytes came");
         Manifest::new(ManifestParts {
-            id,
-            geometry,
-            piece_hashes,
             peers: vec!["10.0.0.1:5690".to_owned(), "[::1]:5690".to_owned()],
-            key: AccessKey::from_bytes([7; HASH_BYTES]),
             name: Some("film.bin".to_owned()),
-            content_type: None,
-            hints: Hints::default(),
+            ..manifest_parts(bytes)
         })
         .expect("valid")
     }
@@ -311,7 +302,7 @@ mod tests {
             Some(FieldValue::LongLongInt(16_384))
         );
         assert_eq!(headers.get(PEERS), Some(long("10.0.0.1:5690,[::1]:5690")));
-        assert_eq!(headers.get(KEY), Some(long(&"07".repeat(HASH_BYTES))));
+        assert_eq!(headers.get(KEY), Some(long(&"09".repeat(HASH_BYTES))));
         assert_eq!(
             headers
                 .iter()

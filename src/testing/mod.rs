@@ -1,4 +1,5 @@
-//! Made-up clock, link and disk for tests, simulations and fuzz targets.
+//! Made-up disk, models and values for tests, simulations and fuzz targets.
 
 pub mod disk;
+pub mod manifest;
 pub mod queue_model;

@@ -15,9 +15,8 @@ use warren::node::message::{FILES_EXCHANGE, FileState, Group, NodeName, REGISTRY
 use warren::node::send::{SendReport, SendSettings, send};
 use warren::node::status::status;
 use warren::node::{Node, NodeHandle, NodeSettings};
-use warren::payload::{
-    AccessKey, Geometry, Hints, Manifest, ManifestParts, PayloadHasher, Priority,
-};
+use warren::payload::{AccessKey, Hints, Manifest, ManifestParts, Priority};
+use warren::testing::manifest::manifest_parts;
 
 use crate::engines::{on_both_engines, unique};
 
@@ -441,19 +440,11 @@ async fn payload_sent_again_after_its_origin_died_arrives(broker: AmqpUri) {
     let home = Home::new(&broker, &[&sites]);
     let node = home.start().await;
     let bytes = content("again.bin", 2_000_000);
-    let geometry = Geometry::for_payload(bytes.len() as u64).expect("a size");
-    let mut hasher = PayloadHasher::new(geometry);
-    hasher.update(&bytes);
-    let (id, piece_hashes) = hasher.finish().expect("all bytes came");
     let dead = Manifest::new(ManifestParts {
-        id,
-        geometry,
-        piece_hashes,
         peers: vec!["127.0.0.1:1".to_owned()],
         key: AccessKey::from_bytes([3; 32]),
         name: Some("again.bin".to_owned()),
-        content_type: None,
-        hints: Hints::default(),
+        ..manifest_parts(&bytes)
     })
     .expect("valid");
     let (properties, body) = dead.to_message(&Properties::default());

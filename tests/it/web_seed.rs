@@ -15,10 +15,9 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use warren::config::WebSeedHost;
 use warren::disk::OsDisk;
 use warren::payload::store::{Store, StoreSettings};
-use warren::payload::{
-    AccessKey, Geometry, Hints, Manifest, ManifestParts, PayloadHasher, ScopeId,
-};
+use warren::payload::{Hints, Manifest, ScopeId};
 use warren::server::peer::{Swarm, SwarmHandle, SwarmSettings};
+use warren::testing::manifest::manifest_of;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -129,26 +128,12 @@ fn manifest(bytes: &[u8], web_seed: SocketAddr) -> Manifest {
 }
 
 fn manifest_with(bytes: &[u8], web_seed: String) -> Manifest {
-    let geometry = Geometry::for_payload(bytes.len() as u64).expect("valid");
-    let mut hasher = PayloadHasher::new(geometry);
-    hasher.update(bytes);
-    let (id, piece_hashes) = hasher.finish().expect("all bytes came");
     let hints = Hints {
         web_seeds: vec![web_seed],
         ..Hints::default()
     };
-    let key = AccessKey::from_bytes([42; 32]);
-    Manifest::new(ManifestParts {
-        id,
-        geometry,
-        piece_hashes,
-        peers: Vec::new(),
-        key,
-        name: None,
-        content_type: None,
-        hints,
-    })
-    .expect("valid")
+    let manifest = manifest_of(bytes).with_hints(hints);
+    manifest.expect("valid")
 }
 
 async fn node(folder: &Path, web_seed_hosts: Vec<WebSeedHost>) -> (Store, SwarmHandle) {

@@ -14,10 +14,11 @@ use warren::payload::store::{
     AdoptedFile, BegunPartial, FileStamp, Origin, PartialPayload, PieceOutcome, Presence, Upload,
 };
 use warren::payload::{
-    AccessKey, Geometry, Hints, Manifest, ManifestParts, PayloadHasher, PayloadId, PieceIndex,
-    ScopeId, Store, StoreError, StoreSettings, StoredPayload,
+    AccessKey, Manifest, ManifestParts, PayloadId, PieceIndex, ScopeId, Store, StoreError,
+    StoreSettings, StoredPayload,
 };
 use warren::testing::disk::{SeededNumbers, SimDisk};
+use warren::testing::manifest::manifest_parts;
 
 /// The store's folder on the simulated disk.
 pub(crate) const STORE_DIR: &str = "/data/payloads";
@@ -47,19 +48,9 @@ impl Library {
         let known = |(index, len): (usize, &usize)| {
             let fill = |at: usize| (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ index as u8;
             let bytes: Vec<u8> = (0..*len).map(fill).collect();
-            let geometry = Geometry::for_payload(bytes.len() as u64).expect("a small payload");
-            let mut hasher = PayloadHasher::new(geometry);
-            hasher.update(&bytes);
-            let (id, piece_hashes) = hasher.finish().expect("all bytes came");
             let parts = ManifestParts {
-                id,
-                geometry,
-                piece_hashes,
-                peers: Vec::new(),
                 key: AccessKey::from_bytes([index as u8; 32]),
-                name: None,
-                content_type: None,
-                hints: Hints::default(),
+                ..manifest_parts(&bytes)
             };
             let manifest = Manifest::new(parts).expect("hashes that merge");
             Known { bytes, manifest }

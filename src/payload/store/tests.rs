@@ -10,7 +10,8 @@ use super::*;
 use crate::disk::{DirEntry, DiskFile, OpenMode, OsDisk};
 use crate::payload::geometry::PieceIndex;
 use crate::payload::hash::PayloadHasher;
-use crate::payload::manifest::{Hints, ManifestParts};
+use crate::payload::manifest::ManifestParts;
+use crate::testing::manifest::manifest_parts;
 
 mod failing;
 mod faulty_disk;
@@ -118,19 +119,9 @@ fn id_of(bytes: &[u8]) -> PayloadId {
 }
 
 fn manifest_of(bytes: &[u8]) -> Manifest {
-    let geometry = Geometry::for_payload(bytes.len() as u64).expect("valid");
-    let mut hasher = PayloadHasher::new(geometry);
-    hasher.update(bytes);
-    let (id, piece_hashes) = hasher.finish().expect("all bytes came");
     Manifest::new(ManifestParts {
-        id,
-        geometry,
-        piece_hashes,
-        peers: Vec::new(),
-        key: key(9),
         name: Some("film".to_owned()),
-        content_type: None,
-        hints: Hints::default(),
+        ..manifest_parts(bytes)
     })
     .expect("valid")
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::disk::OsDisk;
+use crate::payload::AccessKey;
 use crate::payload::store::{BegunPartial, StoreSettings};
-use crate::payload::{AccessKey, Hints, ManifestParts, PayloadHasher};
 use crate::testing::disk::SimDisk;
+use crate::testing::manifest::manifest_of;
 
 const PIECE: usize = 16 * 1024;
 
@@ -27,27 +28,9 @@ fn bytes(seed: u8) -> Vec<u8> {
     bytes.collect()
 }
 
-fn manifest(bytes: &[u8]) -> Manifest {
-    let geometry = Geometry::for_payload(bytes.len() as u64).expect("valid");
-    let mut hasher = PayloadHasher::new(geometry);
-    hasher.update(bytes);
-    let (id, piece_hashes) = hasher.finish().expect("all bytes came");
-    let parts = ManifestParts {
-        id,
-        geometry,
-        piece_hashes,
-        peers: Vec::new(),
-        key: AccessKey::from_bytes([9; 32]),
-        name: None,
-        content_type: None,
-        hints: Hints::default(),
-    };
-    Manifest::new(parts).expect("valid")
-}
-
 /// Begins it, makes the first `known` hashes known, and writes the pieces of these numbers.
 fn collect(store: &Store, bytes: &[u8], known: usize, written: &[u32]) -> EarlyPayload {
-    let manifest = manifest(bytes);
+    let manifest = manifest_of(bytes);
     let early = store.begin_early(ScopeId::NODE, *manifest.geometry());
     let early = early.expect("room");
     early.announce(0, &manifest.piece_hashes()[..known]);
@@ -89,7 +72,7 @@ fn only_announced_pieces_are_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = store(folder.path());
     let bytes = bytes(0);
-    let manifest = manifest(&bytes);
+    let manifest = manifest_of(&bytes);
     let hashes = manifest.piece_hashes();
     let early = collect(&store, &bytes, 0, &[]);
     assert!(early.announce(1, &hashes[1..2]).is_empty(), "a gap");
@@ -121,7 +104,7 @@ fn only_announced_pieces_are_written() {
 fn manifest_takes_pieces_over() {
     let folder = tempfile::tempdir().expect("a folder");
     let bytes = bytes(0);
-    let wanted = manifest(&bytes);
+    let wanted = manifest_of(&bytes);
     let held = {
         let store = store(folder.path());
         let early = collect(&store, &bytes, 4, &[0, 2, 3]);
@@ -173,25 +156,28 @@ fn what_is_not_taken_over_leaves_nothing() {
     assert_eq!(store.usage().reserved_bytes, bytes.len() as u64);
     let mut other = bytes.clone();
     other[3 * PIECE] ^= 1;
-    assert!(!early.agrees(&manifest(&other)));
+    assert!(!early.agrees(&manifest_of(&other)));
     assert!(
         early
-            .take_over(&manifest(&other))
+            .take_over(&manifest_of(&other))
             .expect("no error")
             .is_none()
     );
     drop(early);
     assert_eq!((files(folder.path()), store.usage().reserved_bytes), (0, 0));
     let unknown = collect(&store, &bytes, 0, &[]);
-    assert!(!unknown.agrees(&manifest(&bytes)), "nothing was announced");
+    assert!(
+        !unknown.agrees(&manifest_of(&bytes)),
+        "nothing was announced"
+    );
     drop(unknown);
     let early = collect(&store, &bytes, 6, &[0]);
-    let there = store.begin_partial(ScopeId::NODE, &manifest(&bytes));
+    let there = store.begin_partial(ScopeId::NODE, &manifest_of(&bytes));
     let there = there.expect("begins");
     let before = files(folder.path());
     assert!(
         early
-            .take_over(&manifest(&bytes))
+            .take_over(&manifest_of(&bytes))
             .expect("no error")
             .is_none()
     );
@@ -222,7 +208,7 @@ fn nothing_is_taken_over_after_a_failed_sync() {
     disk.fail_op(disk.op_count(), io::ErrorKind::Other);
     early.sync().expect_err("the disk says so");
     early.sync().expect("the disk says so once");
-    let taken = early.take_over(&manifest(&bytes)).expect("no error");
+    let taken = early.take_over(&manifest_of(&bytes)).expect("no error");
     assert!(taken.is_none(), "its pieces may be gone");
     drop(early);
     assert_eq!((disk.files().len(), store.usage().reserved_bytes), (0, 0));
@@ -239,7 +225,7 @@ fn manifest_waits_for_the_sync_that_runs() {
     let mut running = early.shared.syncing.lock();
     let (sender, taken) = mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| sender.send(early.take_over(&manifest(&bytes))));
+        scope.spawn(|| sender.send(early.take_over(&manifest_of(&bytes))));
         let before = taken.recv_timeout(Duration::from_millis(100));
         assert!(before.is_err(), "the sync has not ended");
         *running = Synced::Failed;
@@ -257,7 +243,7 @@ fn sync_after_the_take_over_is_the_payloads() {
     let store = simulated(&disk);
     let bytes = bytes(0);
     let early = collect(&store, &bytes, 6, &[0, 1, 2]);
-    let partial = early.take_over(&manifest(&bytes)).expect("no error");
+    let partial = early.take_over(&manifest_of(&bytes)).expect("no error");
     let partial = partial.expect("it agrees");
     disk.fail_op(disk.op_count(), io::ErrorKind::Other);
     early.sync().expect("nothing to do");
@@ -275,7 +261,7 @@ fn taken_over_file_is_the_payloads_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = store(&folder.path().join("store"));
     let bytes = bytes(0);
-    let wanted = manifest(&bytes);
+    let wanted = manifest_of(&bytes);
     let early = collect(&store, &bytes, 6, &[0, 1, 2, 3, 4]);
     let partial = early.take_over(&wanted).expect("no error");
     let partial = partial.expect("it agrees");
