@@ -49,21 +49,12 @@ impl Session {
         match reach {
             Reach::Channel => {
                 tracing::info!(chan = number, text = %text, "channel error");
+                // Confirms of what went before are still due.
+                if let Some((channel, mut cx)) = self.channel(number, now) {
+                    channel.flush_settled(&mut cx);
+                    channel.flush_confirms(&mut cx);
+                }
                 if let Some(Slot::Open(channel)) = self.channels.insert(number, Slot::Closing) {
-                    let mut channel = channel;
-                    // Confirms of what went before are still due.
-                    if let Some(mut cx) = context(
-                        &self.state,
-                        &self.settings,
-                        &mut self.wakes,
-                        &mut self.transmit,
-                        &mut self.actions,
-                        &mut self.upload_next,
-                        self.broker.time(now),
-                    ) {
-                        channel.flush_settled(&mut cx);
-                        channel.flush_confirms(&mut cx);
-                    }
                     self.end_channel(*channel, now);
                 }
                 let close = channel_method::Close {
