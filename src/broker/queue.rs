@@ -22,6 +22,7 @@
 mod after;
 pub(crate) mod arguments;
 mod consumers;
+mod dispatch;
 mod duplicates;
 pub(crate) mod expiry;
 mod feed;
@@ -32,6 +33,7 @@ mod peek;
 mod priorities;
 mod quorum;
 mod ready;
+mod settle;
 mod stream;
 mod subscribe;
 mod types;
@@ -42,21 +44,17 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 
 use crate::amqp::field::FieldTable;
 use crate::journal::{Journal, Location, Lsn, QueueId};
 
 use super::access::User;
-use super::consumer::{AckMode, Consumer, Share};
-use super::dead_letter::DeathReason;
+use super::consumer::{AckMode, Consumer};
 use super::dedup::DedupCache;
-use super::error::{Error, Resource, ResourceKind};
 use super::ids::ConnectionId;
-use super::limits::EXPIRED_AT_ONCE_MAX;
 use super::message::{Message, Persistence};
 use super::name::Name;
-use super::outbox::{Delivery, Handing, Pushed, Wakes};
+use super::outbox::Wakes;
 use super::stamp::DELIVERY_COUNT;
 use super::timers::{Earliest, TimerKey, Timers};
 use super::vhost::Vhost;
@@ -64,15 +62,17 @@ use super::vhost::Vhost;
 pub(crate) use after::Settled;
 use after::{After, Releases};
 use arguments::{QueueKind, QueueSettings};
+use consumers::Consumers;
 pub use consumers::{Activity, ConsumerState};
-use consumers::{Consumers, Unsettled};
+pub(crate) use dispatch::resume;
 use expiry::{Clockwork, Deadline};
 pub(crate) use intake::Run;
 pub(crate) use paging::Paging;
 pub use peek::{Peek, Peeked};
 use priorities::Priorities;
-use quorum::Place;
 use ready::Front;
+pub use settle::Settle;
+use settle::note_release;
 pub(crate) use stream::Filter;
 use stream::Stream;
 pub(crate) use stream::Truncated;
@@ -84,21 +84,6 @@ use unacked::{Out, Unacked};
 /// A message's number in its queue: its place in the order, never given twice.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct MessageSeq(pub(crate) u64);
-
-/// What becomes of an unacknowledged message.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Settle {
-    /// Done with: it leaves the queue.
-    Ack,
-    /// Rejected for good: it leaves the queue, for its dead-letter exchange if it has one.
-    Discard,
-    /// Back to the place that it had, marked as redelivered; a quorum queue has its own places.
-    Requeue,
-    /// As [`Self::Requeue`], because its channel ended and not because somebody said so.
-    Return,
-    /// Back to the place that it had, as if nobody had taken it: it does not count as having come back.
-    Untouched,
-}
 
 /// Whether a queue outlives a restart of the broker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -382,113 +367,6 @@ impl Queue {
         self.state.lock().consumers.states().collect()
     }
 
-    /// Whether this may be said of a message of this queue; `what` names the method.
-    ///
-    /// # Errors
-    /// A stream's messages can only be acknowledged.
-    pub fn check_settle(&self, how: Settle, what: &'static str) -> Result<(), Error> {
-        match how {
-            Settle::Ack | Settle::Return | Settle::Untouched => Ok(()),
-            Settle::Discard | Settle::Requeue if self.kind() == QueueKind::Stream => {
-                Err(Error::NotForStreams {
-                    what,
-                    resource: Resource {
-                        kind: ResourceKind::Queue,
-                        vhost: self.spec.vhost.clone(),
-                        name: self.spec.name.clone(),
-                    },
-                })
-            }
-            Settle::Discard | Settle::Requeue => Ok(()),
-        }
-    }
-
-    /// Settles messages that are out, in one go; numbers that are not out are passed over, since the
-    /// session already knows which tags are outstanding.
-    pub fn settle(
-        self: &Arc<Self>,
-        seqs: &[MessageSeq],
-        how: Settle,
-        now: Instant,
-        wakes: &mut Wakes,
-    ) {
-        self.settle_for_batch(seqs, how, now, wakes)
-            .finish(now, wakes);
-    }
-
-    /// As [`Self::settle`], but leaves to the caller what is to be done without a lock, the journal first.
-    #[inline]
-    pub(crate) fn settle_for_batch(
-        self: &Arc<Self>,
-        seqs: &[MessageSeq],
-        how: Settle,
-        now: Instant,
-        wakes: &mut Wakes,
-    ) -> Settled {
-        let mut after = After::default();
-        let mut limiters = Releases::new();
-        {
-            let mut state = self.lock();
-            self.settle_in_stream(&mut state, seqs, &mut limiters);
-            for seq in seqs {
-                let Some(out) = state.unacked.remove(*seq) else {
-                    continue;
-                };
-                if let Some(consumer) = &out.consumer {
-                    state.consumers.settled(consumer.id);
-                    note_release(&mut limiters, consumer, out.entry.message.size_bytes());
-                }
-                match how {
-                    Settle::Ack => state.counts.acked += 1,
-                    Settle::Discard => state.counts.discarded += 1,
-                    Settle::Requeue | Settle::Return | Settle::Untouched => {
-                        state.counts.requeued += 1;
-                    }
-                }
-                if state.deleted {
-                    continue;
-                }
-                match how {
-                    Settle::Ack => after.leave(self, out.entry.lsn, &out.entry.message),
-                    Settle::Discard => {
-                        after.bury(self, &state.settings, out.entry, DeathReason::Rejected);
-                    }
-                    Settle::Requeue | Settle::Return | Settle::Untouched => {
-                        self.take_back(&mut state, *seq, out.entry, how, &mut after);
-                    }
-                }
-            }
-            if matches!(how, Settle::Requeue | Settle::Return | Settle::Untouched) {
-                self.drop_excess(&mut state, &mut after);
-            }
-            self.dispatch(&mut state, &mut after, now, wakes);
-        }
-        Settled {
-            queue: Arc::clone(self),
-            after,
-            limiters,
-        }
-    }
-
-    /// Hands over what can go, after another consumer became the active one.
-    pub(crate) fn draw(self: &Arc<Self>, now: Instant, wakes: &mut Wakes) {
-        self.resume(&[], now, wakes);
-    }
-
-    /// Consumers of this queue that stalled may have room again. All of them enter the round before
-    /// anything is handed over, so that priorities hold.
-    fn resume(self: &Arc<Self>, consumers: &[Arc<Consumer>], now: Instant, wakes: &mut Wakes) {
-        let mut after = After::default();
-        {
-            let mut state = self.lock();
-            for consumer in consumers {
-                state.consumers.resume(consumer.id);
-            }
-            self.dispatch(&mut state, &mut after, now, wakes);
-        }
-        self.finish(after, now, wakes);
-    }
-
     /// Takes the first waiting message without being a consumer.
     pub(crate) fn get(
         self: &Arc<Self>,
@@ -630,211 +508,6 @@ impl Queue {
         }
         Ok(Remains(ready))
     }
-
-    /// Puts a message that was out where it belongs.
-    fn take_back(
-        self: &Arc<Self>,
-        state: &mut State,
-        seq: MessageSeq,
-        mut entry: Entry,
-        how: Settle,
-        after: &mut After,
-    ) {
-        match quorum::come_back(&state.settings, &mut entry, how) {
-            // Its deadline stays.
-            // req: TTL-4
-            Place::Old => state.ready.put_back(seq, entry),
-            Place::First => state.ready.untake(seq, entry),
-            Place::Returned => {
-                after.come_back(entry.lsn, entry.return_count);
-                state.ready.give_back(seq, entry);
-            }
-            Place::Last => {
-                after.come_back(entry.lsn, entry.return_count);
-                let seq = MessageSeq(state.seq_next);
-                state.seq_next += 1;
-                state.ready.push_back(seq, entry);
-            }
-            Place::Dead => after.bury(self, &state.settings, entry, DeathReason::DeliveryLimit),
-        }
-    }
-
-    /// Drops from the front what a full queue does not keep; says whether there was something.
-    // req: LENGTH-2
-    fn drop_excess(self: &Arc<Self>, state: &mut State, after: &mut After) -> bool {
-        let mut has_dropped = false;
-        while overflow::is_excessive(&state.settings, &state.ready)
-            && let Front::Message(_, entry) = state.ready.pop_front()
-        {
-            has_dropped = true;
-            state.counts.dropped += 1;
-            after.bury(self, &state.settings, entry, DeathReason::MaxLength);
-        }
-        after.has_excess = overflow::is_excessive(&state.settings, &state.ready);
-        has_dropped
-    }
-
-    /// Restores the invariant: hands over what waits and lives, as long as anybody is ready.
-    fn dispatch(
-        self: &Arc<Self>,
-        state: &mut State,
-        after: &mut After,
-        now: Instant,
-        wakes: &mut Wakes,
-    ) {
-        if state.stream.is_some() {
-            return self.feed(state, after, wakes);
-        }
-        let next = |state: &mut State, after: &mut After| loop {
-            if after.expired_count >= EXPIRED_AT_ONCE_MAX {
-                return None;
-            }
-            let Front::Message(seq, entry) = state.ready.pop_front() else {
-                return None;
-            };
-            if !entry.deadline.has_come(now, &self.spec.timers) {
-                return Some((seq, entry));
-            }
-            self.expired(state, entry, after);
-        };
-        if let Some((seq, entry)) = self.hand_over(state, next, after, wakes) {
-            state.ready.untake(seq, entry);
-        }
-        if !state.ready.is_empty() {
-            self.expire(state, after, now);
-        }
-    }
-
-    /// Gives messages to whose turn it is, as long as somebody can take them and `next` has one; gives back
-    /// the one that nobody could take.
-    ///
-    /// An outbox is held for as long as its consumer has the turn. A queue that drops duplicates lets go of it
-    /// for each message, since what leaves makes room for its next of the same key.
-    fn hand_over(
-        self: &Arc<Self>,
-        state: &mut State,
-        mut next: impl FnMut(&mut State, &mut After) -> Option<(MessageSeq, Entry)>,
-        after: &mut After,
-        wakes: &mut Wakes,
-    ) -> Option<(MessageSeq, Entry)> {
-        let mut left = None;
-        while let Some(consumer) = state.consumers.front() {
-            let consumer = Arc::clone(consumer);
-            let (mut seq, mut entry) = match left.take() {
-                Some(left) => left,
-                None => next(state, after)?,
-            };
-            let mut handing = consumer.outbox.begin(&consumer);
-            loop {
-                let key_to_forget = match consumer.ack_mode {
-                    AckMode::Automatic => self.key_of(&entry.message),
-                    AckMode::Manual => None,
-                };
-                if let Some(entry) = self.hand_to(&mut handing, state, seq, entry, after, wakes) {
-                    state.consumers.front_stalled();
-                    left = Some((seq, entry));
-                    break;
-                }
-                if self.keys.is_some() {
-                    drop(handing);
-                    self.forget(key_to_forget);
-                    break;
-                }
-                if !state.consumers.is_front(&consumer) {
-                    break;
-                }
-                (seq, entry) = next(state, after)?;
-            }
-        }
-        left
-    }
-
-    /// Gives a message to a consumer whose outbox is held; gives it back if it cannot take it.
-    #[inline]
-    fn hand_to(
-        &self,
-        handing: &mut Handing<'_>,
-        state: &mut State,
-        seq: MessageSeq,
-        mut entry: Entry,
-        after: &mut After,
-        wakes: &mut Wakes,
-    ) -> Option<Entry> {
-        let number = match self.spec.settings.kind {
-            // A first delivery says nothing (RabbitMQ); `basic.get` always does.
-            QueueKind::Quorum if entry.return_count > 0 => Some(entry.return_count),
-            QueueKind::Quorum | QueueKind::Classic | QueueKind::Stream => None,
-        };
-        let consumer = handing.consumer();
-        let (message, kept) = match (number, consumer.ack_mode) {
-            (Some(count), _) => {
-                let stamped = entry.message.with_number(DELIVERY_COUNT, count.into());
-                (stamped, Some(entry.message))
-            }
-            (None, AckMode::Manual) => (entry.message.clone(), Some(entry.message)),
-            (None, AckMode::Automatic) => {
-                after.hold(&entry.message);
-                (entry.message, None)
-            }
-        };
-        let delivery = Delivery {
-            message,
-            seq,
-            redelivered: entry.redelivered,
-        };
-        match handing.push(delivery, wakes) {
-            Pushed::Taken => {
-                state.counts.redelivered += u64::from(entry.redelivered);
-                match (consumer.ack_mode, kept) {
-                    (AckMode::Manual, Some(message)) => {
-                        state.counts.delivered += 1;
-                        state.consumers.front_took(Unsettled::Counts);
-                        let consumer = Some(Arc::clone(consumer));
-                        let entry = Entry { message, ..entry };
-                        state.unacked.insert(seq, Out { entry, consumer });
-                    }
-                    (AckMode::Automatic, _) | (AckMode::Manual, None) => {
-                        state.counts.delivered_no_ack += 1;
-                        state.consumers.front_took(Unsettled::Free);
-                        after
-                            .left
-                            .extend(Some(entry.lsn).filter(|lsn| *lsn != Lsn::ZERO));
-                    }
-                }
-                None
-            }
-            Pushed::Stalled(delivery) | Pushed::Closed(delivery) => {
-                entry.message = kept.unwrap_or(delivery.message);
-                Some(entry)
-            }
-        }
-    }
-
-    /// Notes in the journal how often messages came back, so that a restart does not forget it.
-    fn journal_returns(&self, returns: &[(Lsn, u32)]) {
-        let Some(journal) = &self.spec.journal else {
-            return;
-        };
-        for same in returns.chunk_by(|(_, one), (_, other)| one == other) {
-            let lsns: SmallVec<[Lsn; 8]> = same.iter().map(|(lsn, _)| *lsn).collect();
-            if let Some((_, count)) = same.first()
-                && let Err(error) = journal.append_noted(self.spec.id, &lsns, *count)
-            {
-                tracing::debug!(queue = %self.spec.name, %error, "returns were not journalled");
-            }
-        }
-    }
-
-    /// Notes in the journal that messages are gone. A failed journal ends the broker by its own way, so
-    /// nobody waits for this and an error changes nothing here.
-    pub(crate) fn journal_left(&self, left: &[Lsn]) {
-        if let Some(journal) = &self.spec.journal
-            && !left.is_empty()
-            && let Err(error) = journal.append_acks(self.spec.id, left)
-        {
-            tracing::debug!(queue = %self.spec.name, %error, "acknowledgements were not journalled");
-        }
-    }
 }
 
 impl fmt::Debug for Queue {
@@ -859,24 +532,6 @@ impl Remains {
     }
 }
 
-/// Lets stalled consumers draw again: whoever made room calls this, without a lock.
-pub(crate) fn resume(mut stalled: Vec<Arc<Consumer>>, now: Instant, wakes: &mut Wakes) {
-    stalled.sort_by_key(|consumer| consumer.queue.id());
-    for of_queue in stalled.chunk_by(|one, other| one.queue.id() == other.queue.id()) {
-        if let [first, ..] = of_queue {
-            first.queue.resume(of_queue, now, wakes);
-        }
-    }
-}
-
 fn has_record(lsn: &Lsn) -> bool {
     *lsn != Lsn::ZERO
-}
-
-fn note_release(releases: &mut Releases, consumer: &Arc<Consumer>, bytes: u64) {
-    let same = |other: &(Arc<Consumer>, Share)| other.0.shares_limits(consumer);
-    match releases.iter().position(same) {
-        Some(at) => releases[at].1.add(bytes),
-        None => releases.push((Arc::clone(consumer), Share::one(bytes))),
-    }
 }

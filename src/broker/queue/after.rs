@@ -159,4 +159,30 @@ impl Queue {
         }
         after.dead
     }
+
+    /// Notes in the journal how often messages came back, so that a restart does not forget it.
+    fn journal_returns(&self, returns: &[(Lsn, u32)]) {
+        let Some(journal) = &self.spec.journal else {
+            return;
+        };
+        for same in returns.chunk_by(|(_, one), (_, other)| one == other) {
+            let lsns: SmallVec<[Lsn; 8]> = same.iter().map(|(lsn, _)| *lsn).collect();
+            if let Some((_, count)) = same.first()
+                && let Err(error) = journal.append_noted(self.spec.id, &lsns, *count)
+            {
+                tracing::debug!(queue = %self.spec.name, %error, "returns were not journalled");
+            }
+        }
+    }
+
+    /// Notes in the journal that messages are gone. A failed journal ends the broker by its own way, so
+    /// nobody waits for this and an error changes nothing here.
+    pub(crate) fn journal_left(&self, left: &[Lsn]) {
+        if let Some(journal) = &self.spec.journal
+            && !left.is_empty()
+            && let Err(error) = journal.append_acks(self.spec.id, left)
+        {
+            tracing::debug!(queue = %self.spec.name, %error, "acknowledgements were not journalled");
+        }
+    }
 }

@@ -153,11 +153,8 @@ impl Vhost {
         now: Instant,
         wakes: &mut Wakes,
     ) -> Result<Committed, Error> {
-        let (removed, put_back): (Vec<_>, Vec<_>) =
-            settlements.iter().partition(|group| match group.how {
-                Settle::Ack | Settle::Discard => true,
-                Settle::Requeue | Settle::Return | Settle::Untouched => false,
-            });
+        let (put_back, removed): (Vec<_>, Vec<_>) =
+            settlements.iter().partition(|group| group.how.goes_back());
         let mut settled: Vec<Settled> = removed
             .into_iter()
             .map(|group| {
