@@ -1,5 +1,7 @@
 //! What the simulated disk keeps, loses, tears and refuses.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn disk_with_dir() -> SimDisk {
