@@ -1,8 +1,8 @@
 //! Users, their passwords and what they may do.
 //!
-//! Owns: accounts, permissions, topic permissions and limits of the whole broker, and the one place where a
-//! right is decided ([`Users::authorize`], and [`Users::authorize_topic`] for routing keys). Knows no queue;
-//! a right is about names. What is a pattern is `access/pattern.rs`' business.
+//! Owns: accounts, permissions, topic permissions and limits of the whole broker, how they change, and who is let in.
+//! A right is decided in one place, `access/rights.rs` ([`Users::authorize`], and [`Users::authorize_topic`] for routing
+//! keys). Knows no queue; a right is about names. What is a pattern is `access/pattern.rs`' business.
 //! Spec: RabbitMQ's model: per user and vhost one pattern each for configure, write and read.
 //! Bounds: [`USERS_MAX`]; a user has at most one entry per vhost, and [`TOPIC_PERMISSIONS_MAX`] for topics.
 
@@ -11,7 +11,10 @@ mod password;
 mod pattern;
 mod permissions;
 mod proof;
+mod restore;
+mod rights;
 mod token;
+mod user;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,22 +22,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use parking_lot::RwLock;
-use serde::{Deserialize, Serialize};
 
 use super::definitions::{DefinitionStore, PermissionRecord, TopicPermissionRecord, UserRecord};
-use super::error::{Error, ResourceKind};
-use super::events::INTERNAL_USER;
+use super::error::Error;
 use super::limits::NAME_BYTES_MAX;
 use super::name::Name;
 use super::usage::Usage;
 use proof::Proofs;
-use token::TokenRights;
 
 pub use authorizer::{AccessObject, AccessRequest, Authorizer, Verdict};
 pub use password::{HashAlgorithm, PasswordHash, SALT_BYTES};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern, PatternError};
 pub use permissions::{Access, Permissions, TopicPermissions};
 pub use token::{Token, TokenAuthority, TokenError};
+pub use user::{Limits, User};
 
 /// Accounts of one broker; beyond it no more can be made.
 pub(crate) const USERS_MAX: usize = 100_000;
@@ -42,103 +43,6 @@ pub(crate) const USERS_MAX: usize = 100_000;
 pub(crate) const TOPIC_PERMISSIONS_MAX: usize = 100_000;
 /// Tags of one account.
 pub const TAGS_MAX: usize = 32;
-
-/// An account.
-#[derive(Clone, Debug)]
-pub struct User {
-    name: Name,
-    tags: Vec<String>,
-    password: Option<PasswordHash>,
-    limits: Limits,
-    /// What its token allows, if it came with one: then the account of this name, if there is any, gives no right.
-    token: Option<Arc<TokenRights>>,
-}
-
-impl User {
-    /// Who acts when nobody asked for it; cannot log in.
-    pub(crate) fn internal() -> Self {
-        Self {
-            name: Name::from(INTERNAL_USER),
-            tags: Vec::new(),
-            password: None,
-            limits: Limits::default(),
-            token: None,
-        }
-    }
-
-    /// Whoever a good token speaks for.
-    fn of_token(token: &Token) -> Self {
-        Self {
-            name: Name::from(token.user.as_str()),
-            tags: token.tags(),
-            password: None,
-            limits: Limits::default(),
-            token: Some(Arc::new(TokenRights::new(token))),
-        }
-    }
-
-    /// Until when its token holds, in seconds since 1970; none without a token, or for ever.
-    #[must_use]
-    pub fn expires_unix_s(&self) -> Option<u64> {
-        self.token.as_ref()?.expires_unix_s()
-    }
-
-    /// Whether it logged in by a token.
-    #[must_use]
-    pub fn has_token(&self) -> bool {
-        self.token.is_some()
-    }
-
-    /// The name it logs in with.
-    #[must_use]
-    pub fn name(&self) -> &Name {
-        &self.name
-    }
-
-    /// What it may do outside vhosts: `administrator`, `monitoring`, `policymaker`, `management`,
-    /// `impersonator`, or anything else.
-    #[must_use]
-    pub fn tags(&self) -> &[String] {
-        &self.tags
-    }
-
-    /// The hash of its password; without one it cannot log in with a password.
-    #[must_use]
-    pub fn password(&self) -> Option<&PasswordHash> {
-        self.password.as_ref()
-    }
-
-    /// How many connections and channels it may have.
-    #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// Whether it has this tag.
-    #[must_use]
-    pub fn has_tag(&self, tag: &str) -> bool {
-        self.tags.iter().any(|own| own == tag)
-    }
-}
-
-/// How many connections, channels or queues there may be; `None` is no limit.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Limits {
-    /// `max-connections`, of a user or a vhost.
-    pub connection_count_max: Option<u64>,
-    /// `max-channels`, of a user.
-    pub channel_count_max: Option<u64>,
-    /// `max-queues`, of a vhost.
-    pub queue_count_max: Option<u64>,
-}
-
-impl Limits {
-    /// Whether nothing is limited.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// Where a login comes from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -565,90 +469,6 @@ impl Users {
         .collect()
     }
 
-    /// Whether `user` may do this in `vhost`: every right is decided here. The default exchange goes
-    /// by the name `amq.default`.
-    #[must_use]
-    pub fn authorize(
-        &self,
-        user: &User,
-        vhost: &Name,
-        kind: ResourceKind,
-        name: &[u8],
-        access: Access,
-    ) -> bool {
-        let name = match kind {
-            ResourceKind::Exchange if name.is_empty() => b"amq.default",
-            ResourceKind::Exchange | ResourceKind::Queue => name,
-        };
-        let object = match kind {
-            ResourceKind::Exchange => AccessObject::Exchange { name, access },
-            ResourceKind::Queue => AccessObject::Queue { name, access },
-        };
-        let verdict = self.verdict(user.name(), vhost, object);
-        verdict.or_else(|| match &user.token {
-            Some(token) => token.allow(access, vhost, name),
-            None => {
-                let permissions = self.permissions(user.name(), vhost);
-                permissions.is_some_and(|permissions| permissions.allow(access, name))
-            }
-        })
-    }
-
-    /// Whether `user` may open `vhost`: it may if it has any right there.
-    #[must_use]
-    pub fn authorize_vhost(&self, user: &User, vhost: &Name) -> bool {
-        let verdict = self.verdict(user.name(), vhost, AccessObject::Vhost);
-        verdict.or_else(|| match &user.token {
-            Some(token) => token.may_enter(vhost),
-            None => self.permissions(user.name(), vhost).is_some(),
-        })
-    }
-
-    /// What the authorizer says, if there is one.
-    fn verdict(&self, user: &Name, vhost: &Name, object: AccessObject<'_>) -> Verdict {
-        let Some(authorizer) = &self.authorizer else {
-            return Verdict::NoOpinion;
-        };
-        authorizer.authorize(&AccessRequest {
-            user,
-            vhost,
-            object,
-        })
-    }
-
-    /// Whether `user` may publish to ([`Access::Write`]) or bind from ([`Access::Read`]) a topic exchange
-    /// with this routing key. That is asked after [`Self::authorize`], and allowed unless an entry for the
-    /// exchange says otherwise.
-    #[must_use]
-    pub fn authorize_topic(
-        &self,
-        user: &User,
-        vhost: &Name,
-        exchange: &Name,
-        routing_key: &[u8],
-        access: Access,
-    ) -> bool {
-        let object = AccessObject::Topic {
-            exchange: exchange.as_bytes(),
-            routing_key,
-            access,
-        };
-        self.verdict(user.name(), vhost, object).or_else(|| {
-            if let Some(token) = &user.token {
-                return token.allow_topic(access, vhost, exchange.as_bytes(), routing_key);
-            }
-            let permissions = {
-                let state = self.state.read();
-                if state.topics.is_empty() {
-                    return true;
-                }
-                let key = (user.name().clone(), vhost.clone(), exchange.clone());
-                state.topics.get(&key).cloned()
-            };
-            permissions.is_none_or(|permissions| permissions.allow(access, routing_key))
-        })
-    }
-
     /// Lets what was remembered of rights be asked for again: an [`Authorizer`] would answer otherwise now.
     pub fn rights_changed(&self) {
         self.changed();
@@ -657,60 +477,6 @@ impl Users {
     /// Changes whenever any right may have changed.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn restore_user(&self, record: UserRecord) {
-        let name = Name::new(&record.name);
-        let user = User {
-            name: name.clone(),
-            tags: record.tags,
-            password: record.password.as_deref().map(PasswordHash::from_bytes),
-            limits: Limits::default(),
-            token: None,
-        };
-        self.state.write().users.insert(name, Arc::new(user));
-    }
-
-    /// Called once all users are restored.
-    pub(crate) fn restore_user_limits(&self, name: &[u8], limits: Limits) {
-        if let Some(user) = self.state.write().users.get_mut(name) {
-            *user = Arc::new(User {
-                limits,
-                ..User::clone(user)
-            });
-        }
-    }
-
-    pub(crate) fn restore_permissions(&self, record: &PermissionRecord) {
-        let key = (Name::new(&record.user), Name::new(&record.vhost));
-        match Permissions::new(&record.configure, &record.write, &record.read) {
-            Ok(permissions) => {
-                self.state
-                    .write()
-                    .permissions
-                    .insert(key, Arc::new(permissions));
-            }
-            // Written by a later version: no right rather than too many.
-            Err(error) => {
-                tracing::error!(user = %key.0, vhost = %key.1, %error, "permission dropped")
-            }
-        }
-    }
-
-    pub(crate) fn restore_topic_permissions(&self, record: &TopicPermissionRecord) {
-        let key = (
-            Name::new(&record.user),
-            Name::new(&record.vhost),
-            Name::new(&record.exchange),
-        );
-        let (user, vhost) = (key.0.to_string(), key.1.to_string());
-        let permissions = TopicPermissions::new(&record.write, &record.read, &user, &vhost);
-        let permissions = permissions.unwrap_or_else(|error| {
-            // Written by a later version: no right rather than too many.
-            tracing::error!(user, vhost, exchange = %key.2, %error, "topic permission closed");
-            TopicPermissions::none()
-        });
-        self.state.write().topics.insert(key, Arc::new(permissions));
     }
 
     /// Takes away all rights in a vhost that is deleted.
@@ -754,16 +520,6 @@ impl Users {
 
     fn changed(&self) {
         self.generation.fetch_add(1, Ordering::Release);
-    }
-}
-
-impl From<&User> for UserRecord {
-    fn from(user: &User) -> Self {
-        Self {
-            name: user.name.as_bytes().to_vec(),
-            tags: user.tags.clone(),
-            password: user.password.as_ref().map(|hash| hash.as_bytes().to_vec()),
-        }
     }
 }
 

@@ -5,22 +5,33 @@
 //! Bound: what the frames and the payload threshold allow; 16 bytes where it is held.
 //! Spec: AMQP 0-9-1 §4.2.6; `spec/amqp.md`.
 
+mod head;
+mod template;
+mod traits;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::amqp::field::FieldTable;
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, PropertiesRef};
 use crate::journal::{BodyRecord, Lsn, PayloadRecord, StoredRef};
 
-use super::limits::{BODY_COPY_BYTES_MAX, NAME_BYTES_MAX, PACKED_BYTES_MAX};
+use super::limits::{BODY_COPY_BYTES_MAX, PACKED_BYTES_MAX};
 use super::name::Name;
 use super::payloads::PayloadBody;
 use super::stamp;
 use super::vhost::split_bcc;
+
+pub use template::Template;
+pub use traits::{MessageTraits, Persistence};
+
+use head::{
+    EXPIRATION_AT, FLAG_EXPIRES, FLAG_HIDDEN_KEYS, FLAG_PERSISTENT, HEAD_OVERHEAD_BYTES,
+    HIDDEN_SIZE_BYTES, PRIORITY_AT, ROUTE_AT, Scratch, header_size, hidden_size, put_head, short,
+};
 
 /// The body of a message.
 #[derive(Clone, Debug)]
@@ -51,60 +62,6 @@ impl BodyRef<'_> {
     }
 }
 
-/// How a publisher wants the message kept (delivery-mode).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Persistence {
-    /// Mode 1, or none: it may be lost when the broker stops.
-    Transient,
-    /// Mode 2: it survives in durable queues.
-    Persistent,
-}
-
-/// What the broker itself must know of a message; the rest stays raw.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct MessageTraits {
-    /// From delivery-mode.
-    pub persistence: Persistence,
-    /// The priority property; 0 if it has none.
-    pub priority: u8,
-    /// The expiration property: how long it may wait, in whole milliseconds.
-    pub expiration: Option<Duration>,
-}
-
-impl MessageTraits {
-    /// What the broker must know of a message with these properties, which were checked.
-    #[must_use]
-    pub fn of(properties: &PropertiesRef<'_>) -> Self {
-        Self {
-            persistence: match properties.delivery_mode {
-                Some(2) => Persistence::Persistent,
-                Some(_) | None => Persistence::Transient,
-            },
-            priority: properties.priority.unwrap_or(0),
-            expiration: properties.expiration.and_then(expiration),
-        }
-    }
-
-    /// The same, of a header as a message keeps it.
-    pub(crate) fn of_header(header: &Bytes) -> Self {
-        let content = ContentHeader {
-            class_id: CLASS_ID_BASIC,
-            body_bytes: 0,
-            raw: header.clone(),
-        };
-        Self::of(&content.properties_ref().unwrap_or_default())
-    }
-}
-
-/// The time that an expiration property stands for: a number of milliseconds in decimal digits.
-fn expiration(text: &[u8]) -> Option<Duration> {
-    let text = std::str::from_utf8(text).ok()?;
-    let milliseconds: i64 = text.parse().ok()?;
-    u32::try_from(milliseconds)
-        .ok()
-        .map(|milliseconds| Duration::from_millis(milliseconds.into()))
-}
-
 /// A published message, shared by all that hold it.
 ///
 /// `packed` is one allocation: traits, route, header and, if it is short, the body:
@@ -132,20 +89,6 @@ pub(crate) const JOURNAL_FLAG_EXPIRES: u32 = 1 << 8;
 pub(crate) const JOURNAL_FLAG_HIDDEN_KEYS: u32 = 1 << 9;
 /// The message is transient, and is in the journal only where it waits for its time.
 pub(crate) const JOURNAL_FLAG_TRANSIENT: u32 = 1 << 10;
-
-const FLAG_PERSISTENT: u8 = 1;
-/// The expiration field counts; it is in milliseconds.
-const FLAG_EXPIRES: u8 = 2;
-/// There are hidden keys.
-const FLAG_HIDDEN_KEYS: u8 = 4;
-const PRIORITY_AT: usize = 1;
-const HEADER_SIZE_AT: usize = 2;
-const EXPIRATION_AT: usize = 6;
-const ROUTE_AT: usize = 10;
-/// What the fixed fields and the two name sizes take, in bytes.
-const HEAD_OVERHEAD_BYTES: usize = ROUTE_AT + 2;
-/// What the size of the hidden keys takes, in bytes.
-const HIDDEN_SIZE_BYTES: usize = 2;
 
 impl Message {
     /// Makes a message; short ones are copied into memory of their own.
@@ -549,58 +492,6 @@ impl Message {
     }
 }
 
-/// What messages have in common that differ in their bodies only: where they were published, and the header.
-#[derive(Debug)]
-pub struct Template {
-    /// The head, and behind it the body of the message that was made last.
-    packed: Vec<u8>,
-    head_bytes: usize,
-    header_bytes: usize,
-}
-
-impl Template {
-    /// Of such messages.
-    #[must_use]
-    pub fn new(exchange: &[u8], routing_key: &[u8], header: &[u8], traits: MessageTraits) -> Self {
-        let mut head = Scratch::new();
-        put_head(&mut head, exchange, routing_key, header, traits, &[]);
-        Self {
-            head_bytes: head.len(),
-            header_bytes: header.len(),
-            packed: head.into_vec(),
-        }
-    }
-
-    /// The message with this body, which lies in `owner`.
-    #[inline]
-    pub(crate) fn message(&mut self, owner: &Bytes, body: &[u8]) -> Message {
-        self.packed.truncate(self.head_bytes);
-        if body.len() <= self.packed_body_bytes_max() {
-            self.packed.extend_from_slice(body);
-            return Message(Form::Packed(Arc::from(self.packed.as_slice())));
-        }
-        Message(Form::Split(Arc::new(Split {
-            head: Box::from(self.packed.as_slice()),
-            body: Body::Inline(owner.slice_ref(body)),
-        })))
-    }
-
-    /// The longest body that is kept in one piece with all else, in bytes.
-    pub(crate) fn packed_body_bytes_max(&self) -> usize {
-        PACKED_BYTES_MAX.saturating_sub(self.header_bytes)
-    }
-
-    /// The exchange they are published to.
-    pub(crate) fn exchange(&self) -> &[u8] {
-        short(&self.packed, ROUTE_AT)
-    }
-
-    /// Their routing key.
-    pub(crate) fn routing_key(&self) -> &[u8] {
-        short(&self.packed, ROUTE_AT + 1 + self.exchange().len())
-    }
-}
-
 impl fmt::Debug for Message {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
@@ -609,111 +500,6 @@ impl fmt::Debug for Message {
             .field("routing_key", &String::from_utf8_lossy(self.routing_key()))
             .field("size_bytes", &self.size_bytes())
             .finish_non_exhaustive()
-    }
-}
-
-/// Where a message is put together: on the stack, unless it is long.
-type Scratch = SmallVec<[u8; 1_024]>;
-
-/// The octets of the short string at `at`; empty if there is none.
-fn short(head: &[u8], at: usize) -> &[u8] {
-    let length = head.get(at).map_or(0, |length| usize::from(*length));
-    head.get(at + 1..at + 1 + length).unwrap_or_default()
-}
-
-fn header_size(head: &[u8]) -> usize {
-    head.get(HEADER_SIZE_AT..EXPIRATION_AT)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, |bytes| u32::from_le_bytes(bytes) as usize)
-}
-
-/// What the hidden keys at `at` take, in bytes, their size included.
-fn hidden_size(head: &[u8], at: usize) -> usize {
-    if head
-        .first()
-        .is_none_or(|flags| flags & FLAG_HIDDEN_KEYS == 0)
-    {
-        return 0;
-    }
-    head.get(at..at + HIDDEN_SIZE_BYTES)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, |bytes| {
-            HIDDEN_SIZE_BYTES + usize::from(u16::from_le_bytes(bytes))
-        })
-}
-
-/// Puts everything but the body into an empty `head`.
-fn put_head(
-    head: &mut Scratch,
-    exchange: &[u8],
-    routing_key: &[u8],
-    header: &[u8],
-    traits: MessageTraits,
-    hidden_keys: &[Name],
-) {
-    let exchange = exchange.get(..NAME_BYTES_MAX).unwrap_or(exchange);
-    let routing_key = routing_key.get(..NAME_BYTES_MAX).unwrap_or(routing_key);
-    let (header, header_bytes) = match u32::try_from(header.len()) {
-        Ok(header_bytes) => (header, header_bytes),
-        Err(_) => (&[][..], 0),
-    };
-    let mut flags = match traits.persistence {
-        Persistence::Persistent => FLAG_PERSISTENT,
-        Persistence::Transient => 0,
-    };
-    if traits.expiration.is_some() {
-        flags |= FLAG_EXPIRES;
-    }
-    if !hidden_keys.is_empty() {
-        flags |= FLAG_HIDDEN_KEYS;
-    }
-    let expiration = traits.expiration.unwrap_or_default().as_millis();
-    let expiration = u32::try_from(expiration).unwrap_or(u32::MAX);
-    let [h0, h1, h2, h3] = header_bytes.to_le_bytes();
-    let [e0, e1, e2, e3] = expiration.to_le_bytes();
-    let exchange_bytes = u8::try_from(exchange.len()).unwrap_or(u8::MAX);
-    head.extend_from_slice(&[
-        flags,
-        traits.priority,
-        h0,
-        h1,
-        h2,
-        h3,
-        e0,
-        e1,
-        e2,
-        e3,
-        exchange_bytes,
-    ]);
-    head.extend_from_slice(exchange);
-    head.push(u8::try_from(routing_key.len()).unwrap_or(u8::MAX));
-    head.extend_from_slice(routing_key);
-    head.extend_from_slice(header);
-    if !hidden_keys.is_empty() {
-        put_hidden_keys(hidden_keys, head);
-    }
-}
-
-/// Adds the hidden keys; those that do not fit the size, which no header that came over the wire has
-/// room for, are left out.
-fn put_hidden_keys(keys: &[Name], head: &mut Scratch) {
-    let at = head.len();
-    head.extend_from_slice(&[0; HIDDEN_SIZE_BYTES]);
-    let mut size: u16 = 0;
-    for key in keys {
-        let key = key.as_bytes();
-        let Ok(length) = u8::try_from(key.len()) else {
-            continue;
-        };
-        let Some(longer) = size.checked_add(1 + u16::from(length)) else {
-            break;
-        };
-        size = longer;
-        head.push(length);
-        head.extend_from_slice(key);
-    }
-    if let Some(place) = head.get_mut(at..at + HIDDEN_SIZE_BYTES) {
-        place.copy_from_slice(&size.to_le_bytes());
     }
 }
 

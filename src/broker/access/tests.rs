@@ -1,6 +1,7 @@
 //! Accounts and rights, without a broker around them.
 
 use super::*;
+use crate::broker::ResourceKind;
 
 fn users() -> Users {
     let users = Users::new(
