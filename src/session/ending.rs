@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::amqp::field::ShortString;
 use crate::amqp::frame;
 use crate::amqp::method::{channel as channel_method, connection};
+use crate::amqp::reply::ReplyCode;
 
 use super::channel::Channel;
 use super::failure::{Failure, MethodId, Reach};
@@ -42,10 +44,6 @@ impl Session {
             text,
             method,
         } = failure;
-        let MethodId {
-            class_id,
-            method_id,
-        } = method;
         match reach {
             Reach::Channel => {
                 tracing::info!(chan = number, text = %text, "channel error");
@@ -60,8 +58,8 @@ impl Session {
                 let close = channel_method::Close {
                     reply_code: code.number(),
                     reply_text: text,
-                    class_id,
-                    method_id,
+                    class_id: method.class_id,
+                    method_id: method.method_id,
                 };
                 frame::put_method(self.transmit.frames(number), number, &close);
             }
@@ -71,13 +69,9 @@ impl Session {
                     return;
                 }
                 self.end(now);
-                let close = connection::Close {
-                    reply_code: code.number(),
-                    reply_text: text,
-                    class_id,
-                    method_id,
-                };
-                frame::put_method(self.transmit.frames(0), 0, &close);
+                // What was asked before is answered before.
+                self.transmit.promise_last(0);
+                self.put_close(code, text, method);
                 self.state = State::Closing {
                     deadline: now + CLOSE_OK_WAIT,
                     frames: Frames::Intact,
@@ -85,12 +79,24 @@ impl Session {
             }
             Reach::Socket => {
                 tracing::warn!(chan = number, text = %text, "the socket is closed");
+                self.transmit.drop_promises();
                 self.end(now);
             }
         }
     }
 
-    /// Gives everything back to the broker; nothing more is read.
+    /// Tells the client that its connection ends, and why.
+    pub(super) fn put_close(&mut self, code: ReplyCode, text: ShortString, method: MethodId) {
+        let close = connection::Close {
+            reply_code: code.number(),
+            reply_text: text,
+            class_id: method.class_id,
+            method_id: method.method_id,
+        };
+        frame::put_method(self.transmit.frames(0), 0, &close);
+    }
+
+    /// Gives everything back to the broker; nothing more is read. Answers that wait for the disk still go out.
     pub(super) fn end(&mut self, now: Instant) {
         self.deliver_pending(now);
         let channels = std::mem::take(&mut self.channels);
@@ -102,7 +108,7 @@ impl Session {
         self.storing = None;
         self.blocked = None;
         self.choked = false;
-        self.transmit.drop_promise();
+        self.close_waits = false;
         self.unread = Bytes::new();
         self.secret_waits = false;
         if let State::Running(connection) = std::mem::replace(&mut self.state, State::Closed) {

@@ -67,7 +67,7 @@ impl Session {
         input.advance(input.len() - kept);
     }
 
-    /// Handles complete frames; stops where a body must be stored first, an answer be made durable, the
+    /// Handles complete frames; stops where a body must be stored first, answers be made durable, the
     /// client take what is unsent, or an alarm be over.
     pub(super) fn handle_frames(&mut self, frames: &Bytes, now: Instant) {
         let frame_bytes_max = self.frame_bytes_max();
@@ -95,6 +95,11 @@ impl Session {
                         return;
                     }
                 };
+                if self.transmit.has_promise() && begins_with(rest, &CONNECTION_CLOSE) {
+                    self.close_waits = true;
+                    self.unread = frames.slice(start..);
+                    return;
+                }
                 start += frame.frame_bytes;
                 if let Err(failure) = self.handle_frame(frames, &frame, now) {
                     self.fail(frame.channel, failure, now);
@@ -440,6 +445,8 @@ fn begins_with(frames: &[u8], method: &[u8; 4]) -> bool {
 }
 
 const PUBLISH: [u8; 4] = method_ids(basic::Publish::CLASS_ID, basic::Publish::METHOD_ID);
+const CONNECTION_CLOSE: [u8; 4] =
+    method_ids(connection::Close::CLASS_ID, connection::Close::METHOD_ID);
 const UPDATE_SECRET: [u8; 4] = method_ids(
     connection::UpdateSecret::CLASS_ID,
     connection::UpdateSecret::METHOD_ID,

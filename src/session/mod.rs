@@ -11,8 +11,8 @@
 //! Opening ─connection.open─> Running ─close, failure─> Closing ─close-ok, timeout─> Closed
 //!    └──────────failure─────────────────────────────────────────────────────────────┘
 //! ```
-//! Bounds: `frame_bytes_max`, channels, the outbox; while a body is stored or an answer about the topology
-//! waits for the disk, no more is read; nor while
+//! Bounds: `frame_bytes_max`, channels, the outbox; while a body is stored, or as many answers about the topology wait
+//! for the disk as may (`transmit.rs`), no more is read; nor while
 //! `UNSENT_BYTES_MAX` are unsent, nor from a publisher while an alarm is on (`blocked.rs`).
 //! Spec: AMQP 0-9-1 §2.2, §4; `spec/amqp.md`.
 
@@ -243,6 +243,8 @@ pub struct Session {
     token_expires_at: Option<Instant>,
     /// The client must take what is unsent before more is handled.
     choked: bool,
+    /// The client's `connection.close` is in [`Self::unread`]; answers that wait for the disk come before its end.
+    close_waits: bool,
     /// What was read and waits, see [`Self::is_waiting`].
     unread: Bytes,
     /// A new token is in it, and everything else can go on.
@@ -297,6 +299,7 @@ impl Session {
             timeout_check_at: None,
             token_expires_at: None,
             choked: false,
+            close_waits: false,
             unread: Bytes::new(),
             secret_waits: false,
         }
@@ -335,7 +338,7 @@ impl Session {
         self.wakes.wake_all();
     }
 
-    /// The journal is durable up to `durable`: confirms that waited for it go out.
+    /// The journal is durable up to `durable`: confirms and answers that waited for it go out.
     pub fn handle_committed(&mut self, durable: Lsn, now: Instant) {
         let waiting: Vec<u16> = self
             .channels
@@ -349,7 +352,8 @@ impl Session {
                 Ok(())
             });
         }
-        if self.transmit.keep_promise(durable) {
+        if self.transmit.keep_promises(durable) {
+            self.close_waits &= self.transmit.has_promise();
             self.read_on(now);
             self.finish_batch(now);
         }
@@ -398,11 +402,12 @@ impl Session {
         self.choked || self.is_busy()
     }
 
-    /// Whether the store must take a body, the journal make an answer true, or something that is short be
+    /// Whether the store must take a body, the journal make answers true, or something that is short be
     /// there again, before more is handled.
     fn is_busy(&self) -> bool {
         self.storing.is_some()
-            || self.transmit.has_promise()
+            || self.transmit.is_full_of_promises()
+            || self.close_waits
             || self.blocked.is_some()
             || self.secret_waits
     }
@@ -421,7 +426,10 @@ impl Session {
                 tracing::info!("the handshake took too long");
                 self.state = State::Closed;
             }
-            State::Closing { deadline, .. } if *deadline <= now => self.state = State::Closed,
+            State::Closing { deadline, .. } if *deadline <= now => {
+                self.transmit.drop_promises();
+                self.state = State::Closed;
+            }
             State::Opening(_) | State::Closed => {}
             State::Running(_) | State::Closing { .. } => {
                 self.beat(now);
@@ -435,6 +443,7 @@ impl Session {
 
     /// The socket is gone.
     pub fn handle_disconnect(&mut self, now: Instant) {
+        self.transmit.drop_promises();
         self.end(now);
     }
 
@@ -454,7 +463,11 @@ impl Session {
         let explanation = "the disk failed; what was not confirmed may be lost";
         let code = ReplyCode::InternalError;
         let failure = Failure::connection(code, explanation, MethodId::default());
-        self.fail(0, failure, now);
+        // What waits for the disk will not be true any more; if the connection's end is among it, this one takes its place.
+        match self.transmit.drop_promises() {
+            true => self.put_close(failure.code, failure.text, failure.method),
+            false => self.fail(0, failure, now),
+        }
     }
 
     /// Some of what [`Self::poll_transmit`] gave has been written: a client that takes it lives.
@@ -522,7 +535,7 @@ impl Session {
         }
     }
 
-    /// Whether more bytes may be read: not while a body is being stored, an answer waits for the disk, an
+    /// Whether more bytes may be read: not while a body is being stored, too many answers wait for the disk, an
     /// alarm blocks a publisher, or too much is unsent.
     #[must_use]
     pub fn wants_bytes(&self) -> bool {
@@ -577,7 +590,7 @@ impl Session {
     /// Whether the socket is to be closed once everything is written.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        matches!(self.state, State::Closed) && !self.transmit.has_promise()
     }
 
     fn frame_bytes_max(&self) -> u32 {

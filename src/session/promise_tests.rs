@@ -9,11 +9,14 @@ use bytes::{Bytes, BytesMut};
 use crate::amqp::field::{FieldTable, Secret, ShortString};
 use crate::amqp::frame::{self, ProtocolHeader};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, Properties};
-use crate::amqp::method::{Encode, Method, basic, channel, connection, exchange, queue, tx};
+use crate::amqp::method::{
+    Encode, Method, basic, channel, confirm, connection, exchange, queue, tx,
+};
 use crate::broker::{Broker, BrokerSettings, Origin, Waker};
 use crate::journal::{Driver, Journal, JournalSettings};
 use crate::testing::disk::SimDisk;
 
+use super::transmit::PROMISE_COUNT_MAX;
 use super::{Chunk, Session, SessionSettings};
 
 struct Asleep;
@@ -24,6 +27,7 @@ impl Waker for Asleep {
 
 /// A broker on a simulated disk whose sync thread is this test.
 struct Scene {
+    disk: SimDisk,
     broker: Arc<Broker>,
     journal: Journal,
     driver: Driver,
@@ -38,8 +42,8 @@ impl Scene {
             free_bytes_min: 0,
             ..JournalSettings::default()
         };
-        let disk = Arc::new(SimDisk::new());
-        let opened = Journal::open_by_hand(disk, Path::new("/journal"), settings);
+        let disk = SimDisk::new();
+        let opened = Journal::open_by_hand(Arc::new(disk.clone()), Path::new("/journal"), settings);
         let (journal, driver, recovered) = opened.expect("an empty disk");
         let broker = Broker::open(
             BrokerSettings::new([1; 32], now, 0),
@@ -47,6 +51,7 @@ impl Scene {
             None,
         );
         let mut scene = Self {
+            disk,
             broker: broker.expect("a new broker"),
             journal,
             driver,
@@ -110,8 +115,8 @@ impl Scene {
     }
 }
 
-/// Channels and names of the methods that the session has to send now.
-fn answers(session: &mut Session) -> Vec<(u16, &'static str)> {
+/// Channels and methods that the session has to send now.
+fn methods(session: &mut Session) -> Vec<(u16, Method)> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = session.poll_transmit() {
         match chunk {
@@ -119,17 +124,32 @@ fn answers(session: &mut Session) -> Vec<(u16, &'static str)> {
             Chunk::Payload(_) | Chunk::Manifest(_) => panic!("there is no payload store"),
         }
     }
-    let mut answers = Vec::new();
+    let mut methods = Vec::new();
     while let Some(frame) = frame::decode(&mut bytes, 131_072).expect("own frames") {
         let method = Method::decode(&frame.payload).expect("own methods");
-        answers.push((frame.channel, method.name()));
+        methods.push((frame.channel, method));
     }
-    answers
+    methods
 }
 
-fn declare(name: &'static str) -> queue::Declare {
+/// Channels and names of the methods that the session has to send now.
+fn answers(session: &mut Session) -> Vec<(u16, &'static str)> {
+    let methods = methods(session).into_iter();
+    methods
+        .map(|(channel, method)| (channel, method.name()))
+        .collect()
+}
+
+const CLOSE: connection::Close = connection::Close {
+    reply_code: 200,
+    reply_text: ShortString::EMPTY,
+    class_id: 0,
+    method_id: 0,
+};
+
+fn declare(name: &str) -> queue::Declare {
     queue::Declare {
-        queue: ShortString::from_static(name),
+        queue: ShortString::truncated(name),
         passive: false,
         durable: true,
         exclusive: false,
@@ -137,6 +157,26 @@ fn declare(name: &'static str) -> queue::Declare {
         no_wait: false,
         arguments: FieldTable::default(),
     }
+}
+
+/// A persistent message to a queue.
+fn put_persistent(input: &mut BytesMut, channel: u16, queue: &'static str) {
+    let persistent = Properties {
+        delivery_mode: Some(2),
+        ..Properties::default()
+    };
+    let header = ContentHeader {
+        class_id: CLASS_ID_BASIC,
+        body_bytes: 4,
+        raw: persistent.encode(),
+    };
+    let publish = basic::Publish {
+        exchange: ShortString::EMPTY,
+        routing_key: ShortString::from_static(queue),
+        mandatory: false,
+        immediate: false,
+    };
+    frame::put_method_with_content(input, channel, &publish, &header, b"body", 131_072);
 }
 
 /// A durable queue's declare-ok comes when its record is synced, and so does the answer to a client
@@ -161,7 +201,7 @@ fn declare_ok_waits_for_the_disk() {
         scene.tell(session);
         assert_eq!(answers(session), []);
         assert!(session.waits_for_commit());
-        assert!(!session.wants_bytes());
+        assert!(session.wants_bytes());
     }
 
     scene.write_and_sync();
@@ -175,32 +215,31 @@ fn declare_ok_waits_for_the_disk() {
     assert_eq!(answers(&mut second), expected);
 }
 
-/// Frames that were read together with the declare are handled, in order, once it is answered.
+/// The client's `connection.close` is handled behind the answers that wait, which one sync gives.
 #[test]
-fn what_was_read_behind_an_answer_that_waits_is_handled_after_it() {
+fn the_end_of_a_connection_waits_for_its_answers() {
     let mut scene = Scene::new();
     let mut session = scene.session();
     let mut input = BytesMut::new();
     frame::put_method(&mut input, 1, &declare("q"));
     frame::put_method(&mut input, 2, &declare("r"));
-    frame::put_method(
-        &mut input,
-        0,
-        &connection::Close {
-            reply_code: 200,
-            reply_text: ShortString::EMPTY,
-            class_id: 0,
-            method_id: 0,
-        },
-    );
+    frame::put_method(&mut input, 0, &CLOSE);
+    frame::put_method(&mut input, 2, &declare("too late"));
     session.handle_bytes(&mut input, scene.now);
-    for expected in [(1, "queue.declare-ok"), (2, "queue.declare-ok")] {
-        assert_eq!(answers(&mut session), []);
-        scene.write_and_sync();
-        scene.tell(&mut session);
-        assert_eq!(answers(&mut session).first(), Some(&expected));
-    }
+    assert_eq!(answers(&mut session), []);
+    assert!(!session.wants_bytes());
+    assert!(!session.is_closed());
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    let expected = [
+        (1, "queue.declare-ok"),
+        (2, "queue.declare-ok"),
+        (0, "connection.close-ok"),
+    ];
+    assert_eq!(answers(&mut session), expected);
     assert!(session.is_closed());
+    let vhost = scene.broker.vhost(b"/").expect("never deleted");
+    assert!(vhost.queue(b"too late").is_none());
 }
 
 /// Nothing waits for the disk where nothing was written: transient things, and things that are there.
@@ -305,7 +344,7 @@ fn every_change_of_the_topology_is_answered_after_its_sync() {
     );
 }
 
-/// Two commits that are sent at once are answered one after the other, each after its sync.
+/// Two commits that are sent at once are each answered, after the sync.
 #[test]
 fn every_commit_of_a_transaction_is_answered() {
     let mut scene = Scene::new();
@@ -315,31 +354,271 @@ fn every_commit_of_a_transaction_is_answered() {
     scene.tell(&mut session);
     scene.send(&mut session, 1, &tx::Select {});
     answers(&mut session);
-    let persistent = Properties {
-        delivery_mode: Some(2),
-        ..Properties::default()
-    };
-    let header = ContentHeader {
-        class_id: CLASS_ID_BASIC,
-        body_bytes: 4,
-        raw: persistent.encode(),
-    };
-    let publish = basic::Publish {
-        exchange: ShortString::EMPTY,
-        routing_key: ShortString::from_static("q"),
-        mandatory: false,
-        immediate: false,
-    };
     let mut input = BytesMut::new();
     for _ in 0..2 {
-        frame::put_method_with_content(&mut input, 1, &publish, &header, b"body", 131_072);
+        put_persistent(&mut input, 1, "q");
         frame::put_method(&mut input, 1, &tx::Commit {});
     }
     session.handle_bytes(&mut input, scene.now);
-    for _ in 0..2 {
-        assert_eq!(answers(&mut session), []);
+    assert_eq!(answers(&mut session), []);
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    let expected = [(1, "tx.commit-ok"), (1, "tx.commit-ok")];
+    assert_eq!(answers(&mut session), expected);
+}
+
+/// A client that sends many declares at once gets all answers, in order, and the disk syncs a few times.
+#[test]
+fn a_thousand_declares_share_a_few_syncs() {
+    let mut scene = Scene::new();
+    let mut session = scene.session();
+    let name = |index: usize| format!("q{index}");
+    let mut input = BytesMut::new();
+    for index in 0..1_000 {
+        frame::put_method(&mut input, 1, &declare(&name(index)));
+    }
+    let syncs_before = scene.disk.sync_count();
+    session.handle_bytes(&mut input, scene.now);
+    assert_eq!(answers(&mut session), []);
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    let declared = methods(&mut session)
+        .into_iter()
+        .map(|answer| match answer {
+            (1, Method::QueueDeclareOk(declared)) => declared.queue.to_string(),
+            other => panic!("expected queue.declare-ok, got {other:?}"),
+        });
+    assert!(declared.eq((0..1_000).map(name)));
+    let syncs = scene.disk.sync_count() - syncs_before;
+    assert!((1..=5).contains(&syncs), "{syncs} syncs");
+}
+
+/// Only so many answers wait at once: the rest of what was read is handled when the disk has come on.
+#[test]
+fn answers_that_wait_are_bounded() {
+    let mut scene = Scene::new();
+    let mut session = scene.session();
+    let count = 2 * PROMISE_COUNT_MAX + 10;
+    let mut input = BytesMut::new();
+    for index in 0..count {
+        // On two channels, since the bound is the connection's.
+        let channel = 1 + index as u16 % 2;
+        frame::put_method(&mut input, channel, &declare(&format!("q{index}")));
+    }
+    session.handle_bytes(&mut input, scene.now);
+    let mut left = count;
+    for expected in [PROMISE_COUNT_MAX, PROMISE_COUNT_MAX, 10] {
+        assert_eq!(session.wants_bytes(), expected < PROMISE_COUNT_MAX);
+        let vhost = scene.broker.vhost(b"/").expect("never deleted");
+        left -= expected;
+        assert_eq!(vhost.queue_count(), count - left);
         scene.write_and_sync();
         scene.tell(&mut session);
-        assert_eq!(answers(&mut session), [(1, "tx.commit-ok")]);
+        assert_eq!(answers(&mut session).len(), expected);
     }
+    assert!(session.wants_bytes());
+    assert!(!session.waits_for_commit());
+}
+
+/// What waits on one channel holds up no other, and each answer waits for its own record only.
+#[test]
+fn channels_wait_apart() {
+    let mut scene = Scene::new();
+    let mut session = scene.session();
+    scene.send(&mut session, 1, &declare("a"));
+    scene.write_and_sync();
+    // It is durable, but nobody said so yet.
+    scene.send(&mut session, 2, &declare("b"));
+    let qos = basic::Qos {
+        prefetch_size: 0,
+        prefetch_count: 9,
+        global: false,
+    };
+    scene.send(&mut session, 1, &qos);
+    scene.send(&mut session, 3, &channel::Open {});
+    scene.send(&mut session, 3, &qos);
+    let free = [(3, "channel.open-ok"), (3, "basic.qos-ok")];
+    assert_eq!(answers(&mut session), free);
+    scene.tell(&mut session);
+    let first = [(1, "queue.declare-ok"), (1, "basic.qos-ok")];
+    assert_eq!(answers(&mut session), first);
+    assert!(session.waits_for_commit());
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    assert_eq!(answers(&mut session), [(2, "queue.declare-ok")]);
+    assert!(!session.waits_for_commit());
+}
+
+/// A channel's failure comes behind the answers that it owes; what the client sends behind its own mistake is dropped.
+#[test]
+fn a_channel_fails_behind_its_answers() {
+    let mut scene = Scene::new();
+    let mut session = scene.session();
+    let other = queue::Declare {
+        auto_delete: true,
+        ..declare("a")
+    };
+    let mut input = BytesMut::new();
+    frame::put_method(&mut input, 1, &declare("a"));
+    frame::put_method(&mut input, 1, &other);
+    frame::put_method(&mut input, 1, &declare("dropped"));
+    frame::put_method(&mut input, 2, &declare("b"));
+    session.handle_bytes(&mut input, scene.now);
+    assert_eq!(answers(&mut session), []);
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    let expected = [
+        (1, "queue.declare-ok"),
+        (1, "channel.close"),
+        (2, "queue.declare-ok"),
+    ];
+    assert_eq!(answers(&mut session), expected);
+    scene.send(&mut session, 1, &channel::CloseOk {});
+    scene.send(&mut session, 1, &channel::Open {});
+    assert_eq!(answers(&mut session), [(1, "channel.open-ok")]);
+    let vhost = scene.broker.vhost(b"/").expect("never deleted");
+    assert!(vhost.queue(b"dropped").is_none());
+}
+
+/// A client that closes a channel and opens it again gets the answers of both lives in order.
+#[test]
+fn a_channel_is_closed_and_opened_behind_its_answers() {
+    let mut scene = Scene::new();
+    let mut session = scene.session();
+    let close = channel::Close {
+        reply_code: 200,
+        reply_text: ShortString::EMPTY,
+        class_id: 0,
+        method_id: 0,
+    };
+    let mut input = BytesMut::new();
+    frame::put_method(&mut input, 1, &declare("a"));
+    frame::put_method(&mut input, 1, &close);
+    frame::put_method(&mut input, 1, &channel::Open {});
+    frame::put_method(&mut input, 1, &declare("b"));
+    session.handle_bytes(&mut input, scene.now);
+    assert_eq!(answers(&mut session), []);
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    let expected = [
+        (1, "queue.declare-ok"),
+        (1, "channel.close-ok"),
+        (1, "channel.open-ok"),
+        (1, "queue.declare-ok"),
+    ];
+    assert_eq!(answers(&mut session), expected);
+}
+
+/// A connection that fails says so behind all answers that it owes, whatever channel they are on.
+#[test]
+fn a_connection_fails_behind_its_answers() {
+    let mut scene = Scene::new();
+    let mut session = scene.session();
+    let mut input = BytesMut::new();
+    frame::put_method(&mut input, 1, &declare("a"));
+    frame::put_method(&mut input, 2, &declare("b"));
+    // A channel that is not open.
+    frame::put_method(&mut input, 9, &tx::Select {});
+    frame::put_method(&mut input, 1, &declare("dropped"));
+    session.handle_bytes(&mut input, scene.now);
+    assert_eq!(answers(&mut session), []);
+    assert!(!session.is_open());
+    assert!(session.waits_for_commit());
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    let expected = [
+        (1, "queue.declare-ok"),
+        (2, "queue.declare-ok"),
+        (0, "connection.close"),
+    ];
+    assert_eq!(answers(&mut session), expected);
+    scene.send(&mut session, 0, &connection::CloseOk {});
+    assert!(session.is_closed());
+}
+
+/// A client that closes its connection while ours is being closed gets its answers too.
+#[test]
+fn two_ends_that_cross_come_behind_the_answers() {
+    let mut scene = Scene::new();
+    let mut session = scene.session();
+    scene.send(&mut session, 1, &declare("a"));
+    scene.send(&mut session, 9, &tx::Select {});
+    scene.send(&mut session, 0, &CLOSE);
+    assert_eq!(answers(&mut session), []);
+    assert!(!session.is_closed());
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    let expected = [
+        (1, "queue.declare-ok"),
+        (0, "connection.close"),
+        (0, "connection.close-ok"),
+    ];
+    assert_eq!(answers(&mut session), expected);
+    assert!(session.is_closed());
+}
+
+/// When the disk has failed, nothing that waited for it is said any more, only that.
+#[test]
+fn a_failed_disk_answers_nothing_that_waited() {
+    for fails_before in [false, true] {
+        let scene = Scene::new();
+        let mut session = scene.session();
+        scene.send(&mut session, 1, &declare("a"));
+        if fails_before {
+            scene.send(&mut session, 9, &tx::Select {});
+        }
+        session.handle_storage_failure(scene.now);
+        match &methods(&mut session)[..] {
+            [(0, Method::ConnectionClose(close))] => assert_eq!(close.reply_code, 541),
+            other => panic!("expected connection.close, got {other:?}"),
+        }
+        assert!(!session.waits_for_commit());
+        scene.send(&mut session, 0, &connection::CloseOk {});
+        assert!(session.is_closed());
+    }
+}
+
+/// A confirm on a channel whose answer waits comes behind it, and only when it is due.
+#[test]
+fn confirms_keep_their_place_behind_answers() {
+    let mut scene = Scene::new();
+    let mut session = scene.session();
+    scene.send(&mut session, 1, &declare("q"));
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    scene.send(&mut session, 1, &confirm::Select { no_wait: false });
+    answers(&mut session);
+    let mut input = BytesMut::new();
+    put_persistent(&mut input, 1, "q");
+    frame::put_method(&mut input, 1, &declare("r"));
+    put_persistent(&mut input, 1, "r");
+    session.handle_bytes(&mut input, scene.now);
+    assert_eq!(answers(&mut session), []);
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    match &methods(&mut session)[..] {
+        [(1, Method::QueueDeclareOk(_)), (1, Method::BasicAck(ack))] => {
+            assert_eq!((ack.delivery_tag, ack.multiple), (2, true));
+        }
+        other => panic!("expected queue.declare-ok and basic.ack, got {other:?}"),
+    }
+}
+
+/// Who wants no answer waits for nothing.
+#[test]
+fn a_change_without_an_answer_promises_nothing() {
+    let mut scene = Scene::new();
+    let mut session = scene.session();
+    let unanswered = queue::Declare {
+        no_wait: true,
+        ..declare("q")
+    };
+    scene.send(&mut session, 1, &unanswered);
+    assert!(!session.waits_for_commit());
+    // But who asks afterwards does.
+    scene.send(&mut session, 2, &declare("q"));
+    assert_eq!(answers(&mut session), []);
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    assert_eq!(answers(&mut session), [(2, "queue.declare-ok")]);
 }

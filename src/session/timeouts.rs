@@ -68,6 +68,7 @@ impl Session {
         }
         if self.heartbeat.is_missed(now) {
             tracing::warn!("the client missed its heartbeats");
+            self.transmit.drop_promises();
             self.end(now);
         } else if self.heartbeat.is_due(now) {
             frame::put_heartbeat(self.transmit.frames(0));

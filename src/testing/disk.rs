@@ -40,6 +40,8 @@ struct State {
     inode_next: u64,
     /// Changing operations so far.
     op_count: u64,
+    /// Syncs of files that succeeded so far.
+    sync_count: u64,
     failures: BTreeMap<u64, io::ErrorKind>,
     power_off_at: Option<u64>,
     reads_fail: bool,
@@ -113,6 +115,11 @@ impl SimDisk {
     /// How many changing operations (write, sync, create, rename, ...) were asked for so far.
     pub fn op_count(&self) -> u64 {
         self.state.lock().op_count
+    }
+
+    /// How often a file was synced so far.
+    pub fn sync_count(&self) -> u64 {
+        self.state.lock().sync_count
     }
 
     /// Makes the changing operation number `op` (the first is 0) fail. A failed write may have written

@@ -91,6 +91,7 @@ impl DiskFile for SimFile {
             }
             return Err(error);
         }
+        state.sync_count += 1;
         state.change(Change::Sync {
             inode: self.inode,
             is_ok: true,
