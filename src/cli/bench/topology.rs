@@ -1,6 +1,6 @@
 //! `warren bench topology`: how many queues and bindings a broker declares and deletes a second, and what they take.
 //!
-//! Owns: one connection that declares many queues, binds each, and deletes them, with up to a thousand answers due.
+//! Owns: one connection that declares many queues, binds each, and deletes them, with up to `--window` answers due.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 
 use super::process::{Process, Usage};
-use super::wire::{CHANNEL, Wire};
+use super::wire::{CHANNEL, PIPELINED_COUNT, Wire};
 use crate::amqp::field::{FieldTable, ShortString};
 use crate::amqp::frame::put_method;
 use crate::amqp::method::queue;
@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// Queues survive a restart
     #[arg(long)]
     durable: bool,
+    /// Requests under way at once; 1 waits for each answer
+    #[arg(long, default_value_t = PIPELINED_COUNT, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    window: u64,
     /// Leave the queues
     #[arg(long)]
     keep: bool,
@@ -54,7 +57,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let own_name = || format!("warren.bench.{}", std::process::id());
     let name = args.name.clone().unwrap_or_else(own_name);
     let queue_name = |index: u64| ShortString::truncated(format!("{name}.q{index}"));
-    let (queues, bindings, durable) = (args.queues, args.bindings, args.durable);
+    let (queues, bindings, durable, window) =
+        (args.queues, args.bindings, args.durable, args.window);
     let steps = Steps {
         broker,
         is_json: args.json,
@@ -66,7 +70,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut wire = Wire::open(&args.broker.uri(), &settings).await?;
 
     let begun = steps.begin()?;
-    wire.pipeline(queues, |index, out| {
+    wire.pipeline(queues, window, |index, out| {
         let declare = queue::Declare {
             queue: queue_name(index),
             passive: false,
@@ -85,7 +89,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let binding_count = queues.saturating_mul(bindings);
     if binding_count > 0 {
         let begun = steps.begin()?;
-        wire.pipeline(binding_count, |index, out| {
+        wire.pipeline(binding_count, window, |index, out| {
             let bind = queue::Bind {
                 queue: queue_name(index % queues),
                 exchange: ShortString::from_static("amq.direct"),
@@ -102,7 +106,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
     if !args.keep {
         let begun = steps.begin()?;
-        wire.pipeline(queues, |index, out| {
+        wire.pipeline(queues, window, |index, out| {
             let delete = queue::Delete {
                 queue: queue_name(index),
                 if_unused: false,

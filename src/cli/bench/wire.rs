@@ -17,8 +17,8 @@ use crate::client::{AmqpUri, ConnectSettings, RawConnection, RawReader, RawWrite
 
 /// The channel that all is said on.
 pub(super) const CHANNEL: u16 = 1;
-/// Methods of [`Wire::pipeline`] that wait for their answers.
-const PIPELINED_MAX: u64 = 1_000;
+/// Methods that a connection sends ahead of their answers, where nobody says how many.
+pub(super) const PIPELINED_COUNT: u64 = 1_000;
 /// Longest wait for any answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(120);
 /// Longest wait for the broker to agree to the end.
@@ -56,27 +56,28 @@ impl Wire {
         self.answer().await
     }
 
-    /// Sends `count` methods, many at a time, and waits for an answer to each.
+    /// Sends `count` methods, at most `window` ahead of their answers, and waits for an answer to each.
     ///
     /// # Errors
     /// As [`call`](Self::call).
     pub(super) async fn pipeline(
         &mut self,
         count: u64,
+        window: u64,
         mut put: impl FnMut(u64, &mut BytesMut),
     ) -> anyhow::Result<()> {
         let (mut sent, mut answered) = (0, 0);
         let mut out = BytesMut::new();
         while answered < count {
             out.clear();
-            let until = count.min(answered + PIPELINED_MAX);
+            let until = count.min(answered + window);
             while sent < until {
                 put(sent, &mut out);
                 sent += 1;
             }
             self.writer.write(&out).await?;
             // Half of them, so that the broker has the others to work on meanwhile.
-            let awaited = (answered + PIPELINED_MAX / 2).min(sent);
+            let awaited = (answered + window.div_ceil(2)).min(sent);
             while answered < awaited {
                 self.answer().await?;
                 answered += 1;

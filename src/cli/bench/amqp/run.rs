@@ -26,7 +26,7 @@ use crate::amqp::header::Properties;
 use crate::amqp::method::{Method, exchange, queue};
 use crate::cli::bench::histogram::Histogram;
 use crate::cli::bench::process::Process;
-use crate::cli::bench::wire::{CHANNEL, Wire};
+use crate::cli::bench::wire::{CHANNEL, PIPELINED_COUNT, Wire};
 use crate::client::ConnectSettings;
 
 /// How often the counters are looked at.
@@ -76,13 +76,13 @@ async fn declare(wire: &mut Wire, settings: &Settings) -> anyhow::Result<()> {
         .await?;
     }
     let durable = settings.is_durable;
-    wire.pipeline(plan.queues as u64, |index, out| {
+    wire.pipeline(plan.queues as u64, PIPELINED_COUNT, |index, out| {
         put_method(out, CHANNEL, &declare_queue(plan, index as usize, durable));
     })
     .await?;
     if plan.exchange.declared().is_some() {
         let count = plan.queues * plan.bindings;
-        wire.pipeline(count as u64, |index, out| {
+        wire.pipeline(count as u64, PIPELINED_COUNT, |index, out| {
             let (queue, binding) = (index as usize % plan.queues, index as usize / plan.queues);
             let bind = queue::Bind {
                 queue: plan.queue(queue),
@@ -111,7 +111,7 @@ fn declare_queue(plan: &Plan, queue: usize, durable: bool) -> queue::Declare {
 }
 
 async fn delete(wire: &mut Wire, plan: &Plan) -> anyhow::Result<()> {
-    wire.pipeline(plan.queues as u64, |index, out| {
+    wire.pipeline(plan.queues as u64, PIPELINED_COUNT, |index, out| {
         let delete = queue::Delete {
             queue: plan.queue(index as usize),
             if_unused: false,
