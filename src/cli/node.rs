@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::EXIT_OK;
 use super::broker::BrokerArgs;
-use super::serve::stop_signal;
+use super::serve::StopSignals;
 use super::systemd::{Notice, notify};
 use super::traffic::TrafficArgs;
 use crate::config::PeerTls;
@@ -90,26 +90,26 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         peer_tls: args.peer_tls,
     };
     let mut node = Node::start(settings).await?;
+    let stopped_by = StopSignals::listen()?.received();
+    let mut hangup = signal(SignalKind::hangup())?;
     let listening = node
         .peer_addr()
         .map_or_else(|| "nothing".to_owned(), |addr| addr.to_string());
-    let signal = stop_signal();
-    tokio::pin!(signal);
+    tokio::pin!(stopped_by);
     let stopped = tokio::select! {
         ready = node.ready() => !ready,
-        signal = &mut signal => {
-            signal?;
+        signal = &mut stopped_by => {
+            tracing::info!(signal, "stopping");
             true
         }
     };
     if !stopped {
         println!("Node {name} ready; peers listening on {listening}");
         notify(Notice::Ready);
-        let mut hangup = tokio::signal::unix::signal(SignalKind::hangup())?;
         loop {
             tokio::select! {
-                signal = &mut signal => {
-                    tracing::info!(signal = signal?, "stopping");
+                signal = &mut stopped_by => {
+                    tracing::info!(signal, "stopping");
                     break;
                 }
                 ended = node.ended() => {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,10 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
         ..Embedding::default()
     };
     let server = Server::start_in(settings.clone(), embedding).await?;
+    // Before a word is printed: who reads that the broker is up may signal at once. Until here a signal has its default
+    // effect, so that a long recovery can be ended.
+    let stop_signals = StopSignals::listen()?;
+    let hangup = signal(SignalKind::hangup())?;
     let http = HttpServer::bind(&settings, &server).await?;
     for address in server.sockets().left() {
         tracing::warn!(%address, "a socket was handed over that no setting names the port of");
@@ -71,11 +75,11 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
     let http = tokio::spawn(http.serve(stopping.clone()));
     println!("Server startup complete; 0 plugins started.");
     notify(Notice::Ready);
-    let reloading = reload_at_signal(&args.settings, settings, &server, log, &shown);
+    let reloading = reload_at_signal(hangup, &args.settings, settings, &server, log, &shown);
     tokio::select! {
         never = reloading => match never? {},
-        signal = stop_asked(&stop) => {
-            tracing::info!(signal = signal?, "stopping");
+        signal = stop_asked(stop_signals, &stop) => {
+            tracing::info!(signal, "stopping");
             notify(Notice::Stopping);
             stopping.cancel();
             // Whoever asked for it hears that it was done.
@@ -101,13 +105,13 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
 /// Reads the settings again with each SIGHUP; what cannot be read leaves everything as it was.
 // req: TLS-4
 async fn reload_at_signal(
+    mut hangup: Signal,
     args: &SettingsArgs,
     mut current: ServerSettings,
     server: &ServerHandle,
     log: &LogFilter,
     shown: &watch::Sender<serde_json::Value>,
 ) -> anyhow::Result<Infallible> {
-    let mut hangup = signal(SignalKind::hangup())?;
     loop {
         if hangup.recv().await.is_none() {
             std::future::pending::<()>().await;
@@ -154,19 +158,36 @@ async fn reload_at_signal(
 const LAST_ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 /// Waits for SIGTERM, Ctrl-C or an administrator's word; gives its name.
-async fn stop_asked(stop: &CancellationToken) -> anyhow::Result<&'static str> {
+async fn stop_asked(signals: StopSignals, stop: &CancellationToken) -> &'static str {
     tokio::select! {
-        signal = stop_signal() => signal,
-        () = stop.cancelled() => Ok("an administrator"),
+        signal = signals.received() => signal,
+        () = stop.cancelled() => "an administrator",
     }
 }
 
-/// Waits for SIGTERM or Ctrl-C; gives its name.
-pub(super) async fn stop_signal() -> anyhow::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
+/// SIGTERM and Ctrl-C, which from [`StopSignals::listen`] on wait to be received and no longer end the process.
+pub(super) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Catches both from now on.
+    ///
+    /// # Errors
+    /// The system's, where no handler can be set.
+    pub(super) fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the first that came since [`StopSignals::listen`]; gives its name.
+    pub(super) async fn received(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }

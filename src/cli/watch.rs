@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::EXIT_OK;
 use super::broker::BrokerArgs;
-use super::serve::stop_signal;
+use super::serve::StopSignals;
 use super::traffic::TrafficArgs;
 use crate::amqp::field::ShortString;
 use crate::config::{self, PeerTls};
@@ -121,11 +121,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
     });
     tokio::pin!(watching);
+    let signals = StopSignals::listen()?;
     println!("Watching {}", settings.folder.display());
     tokio::select! {
         ended = &mut watching => ended?,
-        signal = stop_signal() => {
-            tracing::info!(signal = signal?, "stopping");
+        signal = signals.received() => {
+            tracing::info!(signal, "stopping");
             stopping.cancel();
             watching.await?;
         }
