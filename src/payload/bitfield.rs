@@ -43,6 +43,16 @@ impl Bitfield {
         }
     }
 
+    /// No piece held, of the same payload.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self {
+            words: vec![0; self.words.len()],
+            piece_count: self.piece_count,
+            held_count: 0,
+        }
+    }
+
     /// Every piece of the payload held.
     pub fn full(geometry: &Geometry) -> Self {
         let mut bitfield = Self::empty(geometry);
@@ -167,6 +177,26 @@ impl Bitfield {
         pieces(*geometry, words.map(|(mine, theirs)| mine & theirs))
     }
 
+    /// A piece of `geometry` that all three hold, of several one that `salt` decides. Costs a step for each 64 pieces at most.
+    pub fn one_of_all(fields: [&Self; 3], geometry: &Geometry, salt: u64) -> Option<PieceIndex> {
+        let [first, second, third] = fields.map(|field| field.words.as_slice());
+        let count = first.len();
+        // An odd step visits each of a power of two of places once.
+        let places = count.next_power_of_two();
+        let step = (salt as usize) | 1;
+        let start = (salt >> 32) as usize;
+        (0..places)
+            .map(|turn| start.wrapping_add(turn.wrapping_mul(step)) & (places - 1))
+            .find_map(|at| {
+                let word = first.get(at)? & second.get(at)? & third.get(at)?;
+                let turned = (salt.rotate_left(at as u32) >> 58) as u32;
+                let rotated = word.rotate_left(turned);
+                let place =
+                    (rotated != 0).then(|| (rotated.leading_zeros() + turned) % WORD_BITS)?;
+                geometry.piece_index(u32::try_from(at).ok()? * WORD_BITS + place)
+            })
+    }
+
     /// The pieces of `geometry` that are not held, in order.
     pub fn missing<'a>(
         &'a self,
@@ -257,7 +287,7 @@ mod tests {
         /// The wire form goes both ways for every set of pieces.
         // req: PIECE-8
         #[test]
-        fn wire_form_round_trips(held in proptest::collection::vec(any::<bool>(), 0..300)) {
+        fn wire_form_round_trips(held in proptest::collection::vec(any::<bool>(), 0..300), salt in any::<u64>()) {
             let geometry = geometry(held.len() as u32);
             let mut bitfield = Bitfield::empty(&geometry);
             for piece in geometry.pieces().filter(|piece| held[piece.as_usize()]) {
@@ -276,8 +306,23 @@ mod tests {
             }
             let both = bitfield.held(&geometry).filter(|piece| even.has(*piece));
             prop_assert!(bitfield.held_by_both(&even, &geometry).eq(both));
+            let one = Bitfield::one_of_all([&bitfield, &even, &Bitfield::full(&geometry)], &geometry, salt);
+            prop_assert_eq!(one.is_some(), bitfield.held_by_both(&even, &geometry).next().is_some());
+            prop_assert!(one.is_none_or(|piece| bitfield.has(piece) && even.has(piece)));
             prop_assert_eq!(bitfield.missing(&geometry).count(), held.len() - count);
             prop_assert_eq!(Bitfield::full(&geometry).has_any_not_in(&bitfield), count < held.len());
         }
+    }
+    /// Every piece is the choice of some salt.
+    #[test]
+    fn a_salt_may_choose_any_piece() {
+        let geometry = geometry(150);
+        let all = Bitfield::full(&geometry);
+        let mut chosen = Bitfield::empty(&geometry);
+        for salt in (0..5_000_u64).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let piece = Bitfield::one_of_all([&all, &all, &all], &geometry, salt);
+            chosen.set(piece.expect("there are pieces"));
+        }
+        assert!(chosen.is_full(), "{} of 150", chosen.held_count());
     }
 }

@@ -1,7 +1,7 @@
 //! The piece protocol: nodes fetch the pieces of payloads from each other. Events in, actions out.
 //!
 //! Owns: the wire (`wire`), proofs (`proof`), what peers hold and ask (`peer`, `uploads`), which piece comes
-//! next from whom (`picker`, `requests`, `transfer`), and all of one node together (`engine`). Knows no
+//! next from whom (`picker`, `giver`, `requests`, `transfer`), and all of one node together (`engine`). Knows no
 //! socket, file, clock or random source; `server::peer` drives it on TCP, `tests/sim` on a made-up network.
 //! Spec: `spec/peer-protocol.md`.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -11,6 +11,7 @@ pub mod availability;
 mod blame;
 pub mod engine;
 mod flow;
+mod giver;
 pub mod limits;
 mod peer;
 pub mod picker;

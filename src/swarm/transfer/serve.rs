@@ -57,7 +57,7 @@ impl Transfer {
         let ahead = self.up_rate.bytes_per_second(now) as f64 * GIVE_AHEAD_TIME.as_secs_f64();
         let ahead =
             (ahead as u64).clamp(2 * piece_bytes, GIVE_AHEAD_BYTES_MAX.max(2 * piece_bytes));
-        while giver.has_ungiven() && giver.unsent_bytes(None, now) < ahead {
+        while giver.has_ungiven() && giver.moving_bytes(now) < ahead {
             let mut takers: Vec<_> = self
                 .members
                 .iter()
@@ -65,7 +65,7 @@ impl Transfer {
                     !member.choked && member.have.as_ref().is_some_and(|have| !have.is_full())
                 })
                 .map(|(conn, member)| {
-                    let unsent = giver.unsent_bytes(Some(*conn), now);
+                    let unsent = giver.unsent_bytes(*conn);
                     let unrelayed = giver.unrelayed_count(*conn);
                     (unsent, unrelayed, member.last_gift, *conn)
                 })
