@@ -462,8 +462,8 @@ mod tests {
         runs.insert_run(Lsn(5), 3);
         let mut definitions = Changes::default();
         definitions.reset();
-        definitions.set((*b"key").into(), Some((*b"value").into()));
-        definitions.set((*b"gone").into(), None);
+        assert!(definitions.set(b"key", Some(b"value")));
+        assert!(definitions.set(b"gone", None));
         let list = ListRef {
             at: 8,
             count: 300,
