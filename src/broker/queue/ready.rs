@@ -55,7 +55,8 @@ pub(crate) struct Ready {
     head: Line,
     /// The last of them. What stands between the two is in `deep`.
     tail: Line,
-    limits: Limits,
+    /// How much of it may be in memory, in bytes; of no meaning without a spill.
+    list_bytes_max: usize,
     /// What holding a message costs this list, in [`WHOLE`]ths of what it costs alone: other queues may hold
     /// it too. Looked up when the tail has grown by a page, before the first page is written.
     share: usize,
@@ -110,9 +111,7 @@ impl Limits {
 impl Ready {
     /// An empty list of a queue; without a spill all of it stays in memory.
     pub(crate) fn new(queue: QueueId, spill: Option<Arc<Spill>>) -> Self {
-        let limits = spill
-            .as_ref()
-            .map_or(Limits::NONE, |spill| Limits::of(spill.list_bytes_max()));
+        let list_bytes_max = spill.as_ref().map_or(0, |spill| spill.list_bytes_max());
         Self {
             count: 0,
             bytes: 0,
@@ -120,7 +119,7 @@ impl Ready {
             returned_memory_bytes: 0,
             head: Line::default(),
             tail: Line::default(),
-            limits,
+            list_bytes_max,
             share: WHOLE,
             reported_bytes: 0,
             queue,
@@ -149,6 +148,13 @@ impl Ready {
         self.bytes
     }
 
+    fn limits(&self) -> Limits {
+        match self.spill {
+            Some(_) => Limits::of(self.list_bytes_max),
+            None => Limits::NONE,
+        }
+    }
+
     /// What is in memory, in bytes with what holding it costs this list.
     pub(crate) fn memory_bytes(&self) -> usize {
         let deep = self.deep.as_deref().map_or(0, Deep::memory_bytes);
@@ -170,7 +176,7 @@ impl Ready {
         self.bytes += entry.message.size_bytes();
         self.count += 1;
         let joins_head = self.tail.is_empty()
-            && self.head.memory_bytes() < self.limits.head
+            && self.head.memory_bytes() < self.limits().head
             && self.is_middle_empty();
         match joins_head {
             true => self.head.push_back(seq, entry),
@@ -244,17 +250,18 @@ impl Ready {
     /// The next messages that must leave the memory, if too many are in it. They stay a part of the list;
     /// the queue writes them and says so with [`Self::written`].
     pub(crate) fn next_batch(&mut self) -> Option<Arc<Batch>> {
-        let returned_is_full = self.returned_memory_bytes > self.limits.returned;
-        if !returned_is_full && self.tail.memory_bytes() < self.limits.page {
+        let limits = self.limits();
+        let returned_is_full = self.returned_memory_bytes > limits.returned;
+        if !returned_is_full && self.tail.memory_bytes() < limits.page {
             return None;
         }
         if self.is_middle_empty() {
             // A fan-out's message is held once for all its queues; to write it once for each would cost more
             // than it saves, as long as most of them have it.
             // req: SPILL-9
-            self.share = share_of(&self.tail, self.limits.page);
+            self.share = share_of(&self.tail, limits.page);
             let held = self.head.memory_bytes() + self.tail.memory_bytes();
-            if self.own(held) <= self.limits.head {
+            if self.own(held) <= limits.head {
                 self.head.append(&mut self.tail);
                 if !returned_is_full {
                     return None;
@@ -264,18 +271,18 @@ impl Ready {
         let spill = self.spill.as_ref().filter(|spill| spill.may_write())?;
         let deep = (self.deep).get_or_insert_with(|| Box::new(Deep::new(spill.area(self.queue))));
         if returned_is_full {
-            let (held, kept) = (self.returned_memory_bytes, self.limits.returned / 2);
-            let line = last_of(&mut self.returned, held, kept, self.limits.page);
+            let (held, kept) = (self.returned_memory_bytes, limits.returned / 2);
+            let line = last_of(&mut self.returned, held, kept, limits.page);
             self.returned_memory_bytes -= line.memory_bytes();
             let batch = deep.add_returned_page(line);
             if batch.is_some() {
                 return batch;
             }
         }
-        if self.tail.memory_bytes() < self.limits.page {
+        if self.tail.memory_bytes() < limits.page {
             return None;
         }
-        let line = self.tail.take_front(self.limits.page);
+        let line = self.tail.take_front(limits.page);
         deep.add_page(line)
     }
 
@@ -309,7 +316,7 @@ impl Ready {
         self.reveal_front();
         let returned = self.is_returned_page_due() || self.wants_returned();
         let middle = self.wants_head();
-        let memory_bytes_max = self.limits.page;
+        let memory_bytes_max = self.limits().page;
         let deep = self.deep.as_mut()?;
         deep.next_load(returned, middle, memory_bytes_max)
     }
@@ -485,12 +492,12 @@ impl Ready {
 
     /// Whether there is room for a page of messages that came back.
     fn wants_returned(&self) -> bool {
-        self.returned_memory_bytes <= self.limits.returned / 2
+        self.returned_memory_bytes <= self.limits().returned / 2
     }
 
     /// Whether there is room for a page of messages that were never taken.
     fn wants_head(&self) -> bool {
-        self.head.memory_bytes() <= self.limits.read_ahead
+        self.head.memory_bytes() <= self.limits().read_ahead
     }
 
     /// Tells the spill what this list holds, if that has changed by much, and learns what it may hold.
@@ -500,7 +507,7 @@ impl Ready {
         if held.abs_diff(self.reported_bytes) >= REPORT_BYTES {
             spill.report(self.reported_bytes, held);
             self.reported_bytes = held;
-            self.limits = Limits::of(spill.list_bytes_max());
+            self.list_bytes_max = spill.list_bytes_max();
         }
     }
 }
