@@ -95,6 +95,13 @@ impl AddressBook {
             .map(|(_, (address, _))| *address)
     }
 
+    /// When the first of those that are neither dialled nor in use may be tried.
+    pub(crate) fn next_at(&self) -> Option<Instant> {
+        let idle = self.entries.values();
+        let idle = idle.filter(|entry| entry.state == State::Idle);
+        idle.map(|entry| entry.not_before).min()
+    }
+
     /// How many dials are under way.
     pub(crate) fn dialling_count(&self) -> usize {
         self.entries

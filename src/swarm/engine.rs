@@ -335,10 +335,7 @@ impl Engine {
     pub fn handle_dial_failed(&mut self, address: SocketAddr, now: Instant) {
         self.dials.remove(&address);
         self.dial_ended(address, now);
-        let ids: Vec<TransferId> = self.transfers.keys().copied().collect();
-        for id in ids {
-            self.dial(id, now);
-        }
+        self.dial_all(now);
     }
 
     /// A message came. What the peer did wrong closes its connection by an action.
@@ -471,6 +468,9 @@ impl Engine {
             self.ticked = now;
             self.tick(now);
         }
+        if self.dial_timeout().is_some_and(|due| due <= now) {
+            self.dial_all(now);
+        }
         self.fill_blocked(now);
         self.upload(now);
     }
@@ -504,7 +504,8 @@ impl Engine {
         let uploads = self.shared.uploads.timeout();
         let credit = self.shared.down.timeout();
         let quota = self.quota_timeout();
-        let others = [tick, uploads, credit, quota].into_iter().flatten();
+        let dial = self.dial_timeout();
+        let others = [tick, uploads, credit, quota, dial].into_iter().flatten();
         news.chain(others).min()
     }
 

@@ -87,10 +87,10 @@ pub const BLAMED_NODES_MAX: usize = 4096;
 /// Addresses known for one payload; beyond it hints are ignored.
 pub const ADDRESSES_PER_PAYLOAD_MAX: usize = 64;
 /// First pause after a failed dial or a refusal; doubles up to [`DIAL_PAUSE_MAX`].
-pub const DIAL_PAUSE_FIRST: Duration = Duration::from_millis(250);
+pub const DIAL_PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause after the first [`DIALS_SHORT`] failures: who found a swarm too busy to answer is not to wait for
 /// longer than that takes.
-pub const DIAL_PAUSE_SHORT: Duration = Duration::from_secs(2);
+pub const DIAL_PAUSE_SHORT: Duration = Duration::from_secs(1);
 /// Failures in a row up to which the pause stays short.
 pub const DIALS_SHORT: u32 = 12;
 /// Longest pause between two dials of one address.

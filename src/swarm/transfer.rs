@@ -259,6 +259,15 @@ impl Transfer {
         self.members.len() - far + far.min(FAR_NEIGHBOURS)
     }
 
+    /// Whether more peers are looked for, besides those that are being dialled.
+    pub(crate) fn lacks_neighbours(&self, settings: &Settings) -> bool {
+        // req: SWARM-9
+        let dialling = self.book.dialling_count();
+        let neighbours = self.neighbour_count(settings.zone.as_ref());
+        neighbours + dialling < settings.neighbours_aim
+            && self.members.len() + dialling < settings.neighbours_max
+    }
+
     fn far_members(&self, zone: Option<&Zone>) -> impl Iterator<Item = (&ConnId, &Member)> {
         let members = self.members.iter();
         members.filter(move |(_, member)| member.is_far(zone))

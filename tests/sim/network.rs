@@ -40,6 +40,8 @@ pub(crate) struct Host {
     pub(crate) heard_messages: u64,
     /// The most connections that it had at a time.
     pub(crate) links_most: usize,
+    /// Dials of its that led to nobody who takes connections.
+    pub(crate) refused_dials: u64,
     /// It has no listener.
     pub(crate) outbound_only: bool,
     /// Its zone's number, and bytes that came to it from other zones.
@@ -238,6 +240,7 @@ impl Network {
             control_messages: 0,
             heard_messages: 0,
             links_most: 0,
+            refused_dials: 0,
             links: BTreeMap::new(),
             outbound_only: false,
             zone: None,
@@ -437,7 +440,9 @@ impl Network {
                     if other >= self.hosts.len() {
                         *self.vain_dials.entry(host).or_default() += 1;
                     }
-                    self.hosts[host].engine.handle_dial_failed(address, now);
+                    let it = &mut self.hosts[host];
+                    it.refused_dials += 1;
+                    it.engine.handle_dial_failed(address, now);
                 }
                 host
             }
@@ -611,6 +616,12 @@ impl Network {
             message,
         };
         self.schedule(at, event);
+    }
+
+    /// Whether nothing is on its way out of a host.
+    #[allow(dead_code, reason = "for reports of tests/scale")]
+    pub(crate) fn is_uplink_idle(&self, host: &Host) -> bool {
+        host.up_free <= self.now
     }
 
     /// Whether every honest host that is up has the whole payload.

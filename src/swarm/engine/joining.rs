@@ -426,30 +426,45 @@ impl Engine {
         }
     }
 
+    /// When [`Engine::dial`] has something to do next: never as long as nothing can be dialled or nobody is missed.
+    pub(super) fn dial_timeout(&self) -> Option<Instant> {
+        let settings = &self.shared.settings;
+        let is_full = self.dials.len() >= settings.dials_max
+            || self.peers.len() >= settings.connections_max;
+        if is_full {
+            return None;
+        }
+        let dials_out_only = settings.listen_port.is_none();
+        let transfers = self.transfers.values();
+        let searching = transfers
+            .filter(|it| it.is_dialling(dials_out_only) && it.lacks_neighbours(settings));
+        searching.filter_map(|it| it.book.next_at()).min()
+    }
+
+    /// Looks for neighbours of every payload that lacks some.
+    pub(super) fn dial_all(&mut self, now: Instant) {
+        let ids: Vec<TransferId> = self.transfers.keys().copied().collect();
+        for id in ids {
+            self.dial(id, now);
+        }
+    }
+
     /// Dials, or asks over connections that are there, until there are neighbours enough.
     pub(super) fn dial(&mut self, id: TransferId, now: Instant) {
         // req: SWARM-9
         let settings = &self.shared.settings;
-        let (aim, dials_max) = (settings.neighbours_aim, settings.dials_max);
-        let connections_max = settings.connections_max;
-        let neighbours_max = settings.neighbours_max;
-        let zone = settings.zone.clone();
+        let (dials_max, connections_max) = (settings.dials_max, settings.connections_max);
         let dials_out_only = settings.listen_port.is_none();
         loop {
             let salt = self.shared.random.next();
+            let settings = &self.shared.settings;
             let Some(transfer) = self
                 .transfers
                 .get_mut(&id)
-                .filter(|it| it.is_dialling(dials_out_only))
+                .filter(|it| it.is_dialling(dials_out_only) && it.lacks_neighbours(settings))
             else {
                 return;
             };
-            let dialling = transfer.book.dialling_count();
-            if transfer.neighbour_count(zone.as_ref()) + dialling >= aim
-                || transfer.members.len() + dialling >= neighbours_max
-            {
-                return;
-            }
             let Some(address) = transfer.book.next(salt, now) else {
                 return;
             };

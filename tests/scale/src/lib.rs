@@ -13,6 +13,7 @@ mod hostile;
 #[path = "../../sim/network.rs"]
 #[allow(dead_code)]
 mod network;
+mod report;
 mod scale;
 #[path = "../../sim/trace.rs"]
 mod trace;

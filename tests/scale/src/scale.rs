@@ -9,6 +9,7 @@ use warren::payload::{Geometry, PieceBytes};
 
 use crate::hostile::Conduct;
 use crate::network::Network;
+use crate::report::Report;
 use crate::trace::Trace;
 
 const RATE: f64 = 20_000_000.0 / 8.0;
@@ -43,7 +44,15 @@ fn run(nodes: usize, size_bytes: u64, piece_bytes: u64, latency: Duration) -> Ou
     for number in 1..=nodes {
         network.want(number, &[0], false);
     }
-    let time = network.run(Duration::from_secs(1_000));
+    let limit = Duration::from_secs(1_000);
+    let time = match std::env::var_os("SIM_REPORT") {
+        Some(_) => {
+            let (time, report) = Report::run(&mut network, limit);
+            report.print(&network);
+            time
+        }
+        None => network.run(limit),
+    };
     let time = time.unwrap_or_else(|| panic!("{}", network.describe()));
     if let Some(trace) = &network.trace {
         trace.print(nodes, geometry.piece_count());
