@@ -101,7 +101,7 @@ pub const PARKED_MAX: usize = 64;
 pub const HINT_FAILURES_MAX: u32 = 3;
 /// Two complete peers part after this long, so that others find a place.
 pub const DONE_LINGER: Duration = Duration::from_secs(2);
-/// Peers of other zones that count as neighbours when more are looked for.
+/// Peers of other zones that are kept when one of the own zone comes and all places are taken.
 pub const FAR_NEIGHBOURS: usize = 3;
 /// A piece that nobody near holds may be asked of a far peer by one more node after each turn: twice as long as
 /// imports took of late and an announcement, within these bounds.

@@ -252,11 +252,11 @@ impl Transfer {
         self.is_fetching() && !self.ends && self.wanted.is_empty() && !self.attempts.is_empty()
     }
 
-    /// Members that count as neighbours: those near, and a few of other zones.
-    pub(crate) fn neighbour_count(&self, zone: Option<&Zone>) -> usize {
+    /// Members that count as neighbours: those near. Who counted those of other zones, too, would know few of its own,
+    /// and what two of a zone do not know of each other is imported twice.
+    fn neighbour_count(&self, zone: Option<&Zone>) -> usize {
         // req: SWARM-37
-        let far = self.far_members(zone).count();
-        self.members.len() - far + far.min(FAR_NEIGHBOURS)
+        self.members.len() - self.far_members(zone).count()
     }
 
     /// Whether more peers are looked for, besides those that are being dialled.

@@ -38,8 +38,8 @@ fn three_zones(knows: bool, seed: u64) -> (f64, [f64; 3]) {
 /// The two swarms that are compared meet the same network.
 const SEED: u64 = 1;
 
-/// A payload comes into each zone about once, and the last node is not much later than without zones. The goal for the
-/// copies is 1.3; 1.48 is what was seen last.
+/// A payload comes into each zone about once, and the last node is not much later than without zones. 1.26 copies at most
+/// are what was seen last.
 // req: SWARM-36
 // req: SWARM-37
 #[test]
@@ -49,7 +49,7 @@ fn payload_crosses_each_border_about_once() {
     println!(
         "with zones {time:.2} s, {copies:.2?} copies; without {time_without:.2} s, {copies_without:.2?}"
     );
-    assert!(copies.iter().all(|copies| *copies <= 1.6), "{copies:?}");
+    assert!(copies.iter().all(|copies| *copies <= 1.3), "{copies:?}");
     assert!(
         copies_without.iter().sum::<f64>() > 6.0,
         "nothing to gain: {copies_without:?}"
