@@ -429,15 +429,15 @@ impl Engine {
     /// When [`Engine::dial`] has something to do next: never as long as nothing can be dialled or nobody is missed.
     pub(super) fn dial_timeout(&self) -> Option<Instant> {
         let settings = &self.shared.settings;
-        let is_full = self.dials.len() >= settings.dials_max
-            || self.peers.len() >= settings.connections_max;
+        let is_full =
+            self.dials.len() >= settings.dials_max || self.peers.len() >= settings.connections_max;
         if is_full {
             return None;
         }
         let dials_out_only = settings.listen_port.is_none();
         let transfers = self.transfers.values();
-        let searching = transfers
-            .filter(|it| it.is_dialling(dials_out_only) && it.lacks_neighbours(settings));
+        let searching =
+            transfers.filter(|it| it.is_dialling(dials_out_only) && it.lacks_neighbours(settings));
         searching.filter_map(|it| it.book.next_at()).min()
     }
 

@@ -87,7 +87,10 @@ impl Report {
     fn look(&mut self, network: &Network) {
         let now = network.now;
         let seconds = (now - network.began).as_secs_f64();
-        let slot = self.lines.last_mut().filter(|line| line.looks < LOOKS_PER_LINE);
+        let slot = self
+            .lines
+            .last_mut()
+            .filter(|line| line.looks < LOOKS_PER_LINE);
         let line = match slot {
             Some(line) => line,
             None => {
@@ -114,13 +117,18 @@ impl Report {
             if held * 2 >= stats.piece_count {
                 way.half_s.get_or_insert(seconds);
             }
-            let truth = || peers.iter().map(|peer| (peer, &network.hosts[number(peer.node)]));
+            let truth = || {
+                peers
+                    .iter()
+                    .map(|peer| (peer, &network.hosts[number(peer.node)]))
+            };
             if !is_complete {
                 way.lonely += u32::from(peers.len() < 4);
                 if peers.iter().all(|peer| peer.requests == 0) {
                     way.waiting += 1;
-                    let has_some = truth()
-                        .any(|(peer, other)| number(peer.node) != 0 && lacks_some(&host.held, &other.held));
+                    let has_some = truth().any(|(peer, other)| {
+                        number(peer.node) != 0 && lacks_some(&host.held, &other.held)
+                    });
                     way.hesitating += u32::from(has_some);
                 }
             }
@@ -141,7 +149,9 @@ impl Report {
     /// Tables of it.
     pub(crate) fn print(&self, network: &Network) {
         let nodes = self.ways.len() - 1;
-        println!("  seconds  with peers  peers  incomplete  idle uplinks: holds nothing, all complete, nothing new, unasked");
+        println!(
+            "  seconds  with peers  peers  incomplete  idle uplinks: holds nothing, all complete, nothing new, unasked"
+        );
         for (at, line) in self.lines.iter().enumerate() {
             let share = |count: usize| count as f64 / line.looks as f64 / nodes as f64;
             println!(
@@ -161,7 +171,9 @@ impl Report {
         quantiles("first piece", ways.iter().map(|way| way.first_piece_s));
         quantiles("half", ways.iter().map(|way| way.half_s));
         quantiles("complete", ways.iter().map(|way| way.complete_s));
-        let refused = network.hosts[1..].iter().map(|host| Some(host.refused_dials as f64));
+        let refused = network.hosts[1..]
+            .iter()
+            .map(|host| Some(host.refused_dials as f64));
         quantiles("refused dials", refused);
         let mut last: Vec<(usize, &Way)> = self.ways.iter().enumerate().skip(1).collect();
         let key = |way: &Way| way.complete_s.unwrap_or(f64::MAX);
@@ -178,7 +190,10 @@ fn quantiles(name: &str, values: impl Iterator<Item = Option<f64>>) {
     values.sort_by(f64::total_cmp);
     let at = |share: f64| {
         let last = values.len().saturating_sub(1) as f64;
-        values.get((last * share) as usize).copied().unwrap_or(f64::NAN)
+        values
+            .get((last * share) as usize)
+            .copied()
+            .unwrap_or(f64::NAN)
     };
     println!(
         "  {name}: of {}: least {:.2}, 10 % {:.2}, half {:.2}, 90 % {:.2}, 99 % {:.2}, most {:.2}",
