@@ -161,22 +161,29 @@ impl Giver {
         self.set(piece, Giving::Out);
     }
 
-    /// `conn` left; what was on its way to it, and what only it was seen with, is to be given again.
+    /// `conn`, which held `held`, left: what was on its way to it, and what nobody is seen with any more, is to be given
+    /// again.
     ///
     /// `still_held` says whether some other peer holds a piece.
-    pub(crate) fn lost(&mut self, conn: ConnId, still_held: impl Fn(PieceIndex) -> bool) {
-        let taken: Vec<PieceIndex> = self
-            .takers
-            .iter()
-            .filter(|(_, taker)| **taker == conn)
-            .map(|(piece, _)| *piece)
-            .collect();
+    pub(crate) fn lost(
+        &mut self,
+        conn: ConnId,
+        held: impl Iterator<Item = PieceIndex>,
+        still_held: impl Fn(PieceIndex) -> bool,
+    ) {
+        let taken = self.takers.iter().filter(|(_, taker)| **taker == conn);
+        let taken: Vec<PieceIndex> = taken.map(|(piece, _)| *piece).collect();
         for piece in taken {
             self.forget_taker(piece);
             self.take_gift(piece);
             if still_held(piece) {
                 self.set(piece, Giving::Out);
             } else {
+                self.take_back(piece);
+            }
+        }
+        for piece in held.filter(|piece| !still_held(*piece)) {
+            if self.pieces.get(piece.as_usize()) == Some(&Giving::Out) {
                 self.take_back(piece);
             }
         }

@@ -45,7 +45,9 @@ pub const SLOW_WINDOW: Duration = Duration::from_secs(30);
 /// A peer that sends less, in bytes per second, is asked for one block at a time.
 pub const SLOW_BYTES_PER_SECOND: u64 = 16 * 1024;
 /// Queueing time, beyond the least round trip, up to which the bytes asked of a peer grow.
-pub const QUEUE_TIME: Duration = Duration::from_millis(80);
+pub const QUEUE_TIME: Duration = Duration::from_millis(160);
+/// The same for a transfer that is read in order while it comes: what is asked for next should come next.
+pub const QUEUE_TIME_IN_ORDER: Duration = Duration::from_millis(80);
 /// The origin offers what its uplink moves in this time ahead of what was asked for.
 pub const GIVE_AHEAD_TIME: Duration = Duration::from_millis(150);
 /// When every piece went out once, the origin gives again only if the swarm would otherwise need longer

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::payload::geometry::BLOCK_BYTES_MAX;
 use crate::payload::{BlockRange, Geometry, PieceIndex};
-use crate::swarm::limits::{QUEUE_TIME, SLOW_BYTES_PER_SECOND, SLOW_WINDOW, STALL_AFTER};
+use crate::swarm::limits::{SLOW_BYTES_PER_SECOND, SLOW_WINDOW, STALL_AFTER};
 use crate::swarm::wire::{NodeId, RawBlock};
 
 /// A connection, numbered by the driver; never used twice.
@@ -149,8 +149,13 @@ impl Pacing {
         self.window_bytes += bytes;
     }
 
-    /// A whole block came.
-    pub(crate) fn answered(&mut self, block: RawBlock, now: Instant) -> Match {
+    /// A whole block came; `queue_time` is how long requests may wait at the peer.
+    pub(crate) fn answered(
+        &mut self,
+        block: RawBlock,
+        queue_time: Duration,
+        now: Instant,
+    ) -> Match {
         // req: PEER-12
         let Some(asked) = self.asked.remove(&block) else {
             return Match::Unasked;
@@ -160,6 +165,7 @@ impl Pacing {
         self.adapt(
             now.saturating_duration_since(asked.at),
             u64::from(block.len_bytes),
+            queue_time,
         );
         if asked.cancelled {
             Match::Cancelled
@@ -182,20 +188,20 @@ impl Pacing {
     }
 
     /// Grows while the queue at the peer is short, shrinks when it is long.
-    fn adapt(&mut self, trip: Duration, len_bytes: u64) {
+    fn adapt(&mut self, trip: Duration, len_bytes: u64, queue_time: Duration) {
         // req: SWARM-5
         let least = self.least_trip.map_or(trip, |least| least.min(trip));
         self.least_trip = Some(least);
         self.last_trip = Some(trip);
         let queued = trip.saturating_sub(least);
-        if queued <= QUEUE_TIME {
+        if queued <= queue_time {
             let most = u64::from(BLOCK_BYTES_MAX) * 64;
             self.target_bytes = (self.target_bytes + len_bytes).min(most);
             // What is not used is not kept: growth follows what was really unanswered.
             self.target_bytes = self
                 .target_bytes
                 .min(2 * (self.outstanding_bytes + 2 * len_bytes));
-        } else if queued > 2 * QUEUE_TIME {
+        } else if queued > 2 * queue_time {
             self.target_bytes = self.target_bytes.saturating_sub(len_bytes / 2).max(1);
         }
     }

@@ -356,7 +356,11 @@ impl Transfer {
         }
         if let Some(giver) = &mut self.giver {
             let availability = &self.availability;
-            giver.lost(conn, |piece| availability.holders(piece) > 0);
+            let held = member
+                .have
+                .iter()
+                .flat_map(|have| have.held(&self.geometry));
+            giver.lost(conn, held, |piece| availability.holders(piece) > 0);
         }
         shared.uploads.drain(self.id, conn);
         self.remember(&member);

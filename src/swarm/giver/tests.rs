@@ -101,9 +101,9 @@ proptest! {
                 }
                 _ => {
                     on_way[slot].clear();
-                    held[slot] = Bitfield::empty(&geometry);
+                    let left = std::mem::replace(&mut held[slot], Bitfield::empty(&geometry));
                     let held = &held;
-                    giver.lost(conn, |piece| held.iter().any(|other| other.has(piece)));
+                    giver.lost(conn, left.held(&geometry), |piece| held.iter().any(|other| other.has(piece)));
                 }
             }
             let somewhere = |piece: PieceIndex| {

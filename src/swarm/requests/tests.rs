@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::payload::PieceBytes;
+use crate::swarm::limits::QUEUE_TIME;
 
 const KIB: u64 = 1024;
 
@@ -26,9 +27,18 @@ fn every_request_has_exactly_one_answer() {
     let mut pacing = Pacing::new(now);
     pacing.ask(blocks[0], now);
     pacing.ask(blocks[2], now);
-    assert_eq!(pacing.answered(raw(blocks[1]), now), Match::Unasked);
-    assert_eq!(pacing.answered(raw(blocks[0]), now), Match::Wanted);
-    assert_eq!(pacing.answered(raw(blocks[0]), now), Match::Unasked);
+    assert_eq!(
+        pacing.answered(raw(blocks[1]), QUEUE_TIME, now),
+        Match::Unasked
+    );
+    assert_eq!(
+        pacing.answered(raw(blocks[0]), QUEUE_TIME, now),
+        Match::Wanted
+    );
+    assert_eq!(
+        pacing.answered(raw(blocks[0]), QUEUE_TIME, now),
+        Match::Unasked
+    );
     assert_eq!(pacing.cancel(blocks[2].piece()), [raw(blocks[2])]);
     assert_eq!(pacing.cancel(blocks[2].piece()), []);
     assert!(pacing.is_asked(blocks[2]));
@@ -52,7 +62,7 @@ fn window_follows_the_queue_at_the_peer() {
         }
         pacing.ask(block, *now);
         *now += time;
-        pacing.answered(raw(block), *now);
+        pacing.answered(raw(block), QUEUE_TIME, *now);
         for other in blocks(&geometry).iter().skip(1) {
             pacing.rejected(raw(*other));
         }

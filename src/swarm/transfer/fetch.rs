@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::{Shared, Transfer, TransferState};
 use crate::payload::{Bitfield, BlockRange, PieceIndex};
 use crate::swarm::engine::Action;
-use crate::swarm::limits::{ENDGAME_AGE_MIN, IMPORT_TURN_MAX, MOVE_AFTER};
+use crate::swarm::limits::{
+    ENDGAME_AGE_MIN, IMPORT_TURN_MAX, MOVE_AFTER, QUEUE_TIME, QUEUE_TIME_IN_ORDER,
+};
 use crate::swarm::peer::PeerError;
 use crate::swarm::picker::{Order, pick};
 use crate::swarm::requests::{Attempt, ConnId, Match, raw};
@@ -333,7 +335,11 @@ impl Transfer {
             return Ok(());
         };
         // req: PEER-12
-        let matched = member.pacing.answered(raw(block), now);
+        let queue_time = match self.order {
+            Order::RarestFirst => QUEUE_TIME,
+            Order::InOrder => QUEUE_TIME_IN_ORDER,
+        };
+        let matched = member.pacing.answered(raw(block), queue_time, now);
         let len_bytes = u64::from(len_bytes);
         match matched {
             Match::Unasked => return Err(PeerError::AnsweredUnasked),
