@@ -207,6 +207,7 @@ pub struct Broker {
 }
 
 /// Wakes nobody.
+#[cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
 struct NoWaker;
 
 impl Waker for NoWaker {
@@ -481,6 +482,7 @@ impl Broker {
 
     /// Opens a vhost for a part of this process that acts for the broker itself: no right is asked for, no
     /// limit counts it, and nothing is delivered to it.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
     pub(crate) fn connect_internal(&self, vhost: &[u8]) -> Result<Connection, Error> {
         let found = self.vhost(vhost).ok_or_else(|| Error::VhostNotFound {
             vhost: Name::new(vhost),

@@ -164,6 +164,7 @@ impl Connection {
     }
 
     /// A connection of the broker's own.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
     pub(crate) fn internal(
         id: ConnectionId,
         user: Arc<User>,

@@ -62,8 +62,10 @@ use heartbeat::Heartbeat;
 use transmit::Transmit;
 use view::Introduction;
 
+#[cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
 pub(crate) use channel::NODE_QUEUE;
 pub use events::Addresses;
+#[cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
 pub(crate) use properties::check_message;
 pub use tls::{PeerCertificate, TlsFacts};
 pub use transmit::{Chunk, ManifestPart, PayloadPart, STREAM_STEP_BYTES};

@@ -17,6 +17,7 @@ const IMPERSONATOR_TAG: &str = "impersonator";
 
 /// All of RabbitMQ's checks of a message, for one that comes another way than through frames: what a client would be
 /// told when its channel is closed for it.
+#[cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
 pub(crate) fn check_message(
     header: &ContentHeader,
     user: &User,

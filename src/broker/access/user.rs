@@ -23,6 +23,7 @@ pub struct User {
 
 impl User {
     /// Who acts when nobody asked for it; cannot log in.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
     pub(crate) fn internal() -> Self {
         Self {
             name: Name::from(INTERNAL_USER),

@@ -282,6 +282,7 @@ impl Vhost {
     ///
     /// # Errors
     /// If the connection may not publish to the default exchange, or the journal takes no more.
+    #[cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
     pub(crate) fn publish_to_queue(
         &self,
         by: &Connection,
