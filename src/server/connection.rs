@@ -435,7 +435,7 @@ impl Connection {
                 }
                 self.streamed = (!part.is_last()).then_some(streamed.reader);
             }
-            Err(reason) => self.session.handle_stream_failed(&reason),
+            Err(reason) => self.session.handle_stream_failed(&reason, Instant::now()),
         }
     }
 

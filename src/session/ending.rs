@@ -75,6 +75,7 @@ impl Session {
                 self.state = State::Closing {
                     deadline: now + CLOSE_OK_WAIT,
                     frames: Frames::Intact,
+                    is_answered: false,
                 };
             }
             Reach::Socket => {

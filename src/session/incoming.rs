@@ -61,7 +61,7 @@ impl Session {
     /// its beginning.
     fn take_last_words(&mut self, input: &mut BytesMut) {
         if holds_close_ok(input) {
-            self.state = State::Closed;
+            self.close_when_told();
         }
         let kept = input.len().min(CLOSE_OK_FRAME.len() - 1);
         input.advance(input.len() - kept);
@@ -90,7 +90,7 @@ impl Session {
                     Err(error) => {
                         self.lose_frames(error, now);
                         if holds_close_ok(rest) {
-                            self.state = State::Closed;
+                            self.close_when_told();
                         }
                         return;
                     }
@@ -163,15 +163,25 @@ impl Session {
         while let Ok(Some(frame)) = frame::parse(rest, frame_bytes_max) {
             if frame.kind == FrameKind::Method && frame.channel == 0 {
                 match Method::decode(&Bytes::copy_from_slice(frame.payload)) {
-                    Ok(Method::ConnectionCloseOk(_)) => self.state = State::Closed,
+                    Ok(Method::ConnectionCloseOk(_)) => self.close_when_told(),
                     Ok(Method::ConnectionClose(_)) => {
                         frame::put_method(self.transmit.frames(0), 0, &connection::CloseOk {});
-                        self.state = State::Closed;
+                        self.close_when_told();
                     }
                     _ => {}
                 }
             }
             rest = rest.get(frame.frame_bytes..).unwrap_or_default();
+        }
+    }
+
+    /// Both sides have ended the connection: it is closed once no answer waits for the journal, at its deadline otherwise.
+    pub(super) fn close_when_told(&mut self) {
+        match &mut self.state {
+            State::Closing { is_answered, .. } if self.transmit.has_promise() => {
+                *is_answered = true
+            }
+            state => *state = State::Closed,
         }
     }
 

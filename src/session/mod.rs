@@ -80,6 +80,9 @@ const CLOSE_OK_WAIT: Duration = Duration::from_secs(10);
 /// Answers and returns that the client has not taken, in bytes, beyond which nothing more that it sends is
 /// handled: who asks without reading the answers waits for itself. Deliveries have the outbox's bound.
 const UNSENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of deliveries that one connection holds behind a large body or an answer that waits for the disk, beside what
+/// its outbox takes. So other channels are served meanwhile, and what a long backlog on the same channel costs is bounded.
+const HELD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// `connection.close-ok` as a whole frame.
 const CLOSE_OK_FRAME: [u8; 12] = [1, 0, 0, 0, 0, 0, 4, 0, 10, 0, 51, 0xCE];
 
@@ -164,6 +167,8 @@ enum State {
     Closing {
         deadline: Instant,
         frames: Frames,
+        /// The client ends the connection too: nothing is left but answers that wait for the journal.
+        is_answered: bool,
     },
     /// Nothing more is read; what is left to send is sent.
     Closed,
@@ -356,6 +361,12 @@ impl Session {
         }
         if self.transmit.keep_promises(durable) {
             self.close_waits &= self.transmit.has_promise();
+            if let State::Closing {
+                is_answered: true, ..
+            } = self.state
+            {
+                self.close_when_told();
+            }
             self.read_on(now);
             self.finish_batch(now);
         }
@@ -415,8 +426,9 @@ impl Session {
     }
 
     /// A streamed body cannot be read back: the client cannot be told within its frames.
-    pub fn handle_stream_failed(&mut self, reason: &str) {
+    pub fn handle_stream_failed(&mut self, reason: &str, now: Instant) {
         tracing::error!(reason, "a payload cannot be read; the connection is closed");
+        self.end(now);
         self.transmit.clear();
         self.state = State::Closed;
     }
@@ -486,15 +498,19 @@ impl Session {
             && let State::Running(connection) = &self.state
         {
             let outbox = Arc::clone(connection.outbox());
+            // What is held is still in memory.
+            let held_bytes = self.transmit.held_bytes().saturating_sub(HELD_BYTES_MAX);
+            let kept_bytes = self.encoded_cost_bytes.min(held_bytes);
             outbox.released(
-                std::mem::take(&mut self.encoded_cost_bytes),
+                std::mem::replace(&mut self.encoded_cost_bytes, kept_bytes) - kept_bytes,
                 self.broker.time(now),
                 &mut self.wakes,
             );
             self.wakes.wake_all();
         }
-        if std::mem::take(&mut self.choked) {
+        if self.choked {
             self.heartbeat.received(now);
+            self.choked = self.transmit.unsent_bytes() >= UNSENT_BYTES_MAX;
             self.read_on(now);
             self.finish_batch(now);
         }

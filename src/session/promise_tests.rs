@@ -17,7 +17,7 @@ use crate::journal::{Driver, Journal, JournalSettings};
 use crate::testing::disk::SimDisk;
 
 use super::transmit::PROMISE_COUNT_MAX;
-use super::{Chunk, Session, SessionSettings};
+use super::{Chunk, HELD_BYTES_MAX, Session, SessionSettings, UNSENT_BYTES_MAX};
 
 struct Asleep;
 
@@ -621,4 +621,168 @@ fn a_change_without_an_answer_promises_nothing() {
     scene.write_and_sync();
     scene.tell(&mut session);
     assert_eq!(answers(&mut session), [(2, "queue.declare-ok")]);
+}
+
+/// Bodies of [`put_transient`].
+const TRANSIENT_BYTES: usize = 100 * 1024;
+
+/// A transient message that fits in one frame.
+fn put_transient(input: &mut BytesMut, channel: u16, queue: &'static str) {
+    let header = ContentHeader {
+        class_id: CLASS_ID_BASIC,
+        body_bytes: TRANSIENT_BYTES as u64,
+        raw: Properties::default().encode(),
+    };
+    let publish = basic::Publish {
+        exchange: ShortString::EMPTY,
+        routing_key: ShortString::from_static(queue),
+        mandatory: false,
+        immediate: false,
+    };
+    let body = vec![7; TRANSIENT_BYTES];
+    frame::put_method_with_content(input, channel, &publish, &header, &body, 131_072);
+}
+
+/// Writes what can go, and says how many frames that were.
+fn write(scene: &Scene, session: &mut Session) -> usize {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = session.poll_transmit() {
+        if let Chunk::Bytes(chunk) = chunk {
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    session.handle_transmitted(scene.now);
+    let frames = std::iter::from_fn(|| frame::decode(&mut bytes, 131_072).expect("own frames"));
+    frames.count()
+}
+
+/// A transient queue `t` of so many messages.
+fn fill(scene: &Scene, session: &mut Session, count: usize) {
+    let transient = queue::Declare {
+        durable: false,
+        ..declare("t")
+    };
+    scene.send(session, 1, &transient);
+    let mut input = BytesMut::new();
+    for _ in 0..count {
+        put_transient(&mut input, 1, "t");
+    }
+    session.handle_bytes(&mut input, scene.now);
+    write(scene, session);
+}
+
+/// What a slow disk lets wait on one channel is bounded, however much goes out on another one meanwhile.
+#[test]
+fn deliveries_that_wait_are_bounded() {
+    let mut scene = Scene::new();
+    let (mut publisher, mut session) = (scene.session(), scene.session());
+    fill(&scene, &mut publisher, 200);
+    scene.send(&mut session, 1, &declare("q"));
+    let consume = basic::Consume {
+        queue: ShortString::from_static("t"),
+        consumer_tag: ShortString::EMPTY,
+        no_local: false,
+        no_ack: true,
+        exclusive: false,
+        no_wait: false,
+        arguments: FieldTable::default(),
+    };
+    scene.send(&mut session, 1, &consume);
+    let qos = basic::Qos {
+        prefetch_size: 0,
+        prefetch_count: 1,
+        global: false,
+    };
+    for _ in 0..200 {
+        session.handle_wake(scene.now);
+        scene.send(&mut session, 2, &qos);
+        assert!(
+            write(&scene, &mut session) <= 1,
+            "nothing but the answer of channel 2"
+        );
+    }
+    let held = session.transmit.held_bytes();
+    assert!(
+        held >= HELD_BYTES_MAX,
+        "{held}: other channels would wait for no reason"
+    );
+    assert!(held < HELD_BYTES_MAX + 2 * UNSENT_BYTES_MAX, "{held}");
+
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    let mut frame_count = 0;
+    for _ in 0..200 {
+        session.handle_wake(scene.now);
+        frame_count += write(&scene, &mut session);
+    }
+    assert_eq!(session.transmit.held_bytes(), 0);
+    // Two answers, the qos-oks that waited to be read, and three frames for each message.
+    assert!(frame_count >= 2 + 3 * 200, "{frame_count}");
+}
+
+/// Who asks for much behind an answer that waits is read again when that has gone, and not with each heartbeat before.
+#[test]
+fn who_has_much_to_come_is_not_read() {
+    let mut scene = Scene::new();
+    let (mut publisher, mut session) = (scene.session(), scene.session());
+    fill(&scene, &mut publisher, 40);
+    scene.send(&mut session, 1, &declare("q"));
+    let get = basic::Get {
+        queue: ShortString::from_static("t"),
+        no_ack: true,
+    };
+    let mut input = BytesMut::new();
+    for _ in 0..40 {
+        frame::put_method(&mut input, 1, &get);
+    }
+    session.handle_bytes(&mut input, scene.now);
+    for _ in 0..10 {
+        assert!(!session.wants_bytes());
+        assert_eq!(write(&scene, &mut session), 0);
+    }
+    assert!(session.transmit.held_bytes() < UNSENT_BYTES_MAX + 2 * TRANSIENT_BYTES);
+    scene.write_and_sync();
+    scene.tell(&mut session);
+    let mut frame_count = 0;
+    while session.has_transmit() {
+        frame_count += write(&scene, &mut session);
+    }
+    assert_eq!(frame_count, 1 + 3 * 40);
+    assert!(session.wants_bytes());
+}
+
+/// Two ends that crossed wait for the disk no longer than a client has for its `close-ok`, and hear when it hangs up.
+#[test]
+fn ends_that_crossed_have_a_deadline() {
+    let scene = Scene::new();
+    let mut session = scene.session();
+    scene.send(&mut session, 1, &declare("a"));
+    scene.send(&mut session, 9, &tx::Select {});
+    scene.send(&mut session, 0, &CLOSE);
+    assert!(!session.is_closed());
+    assert!(
+        session.wants_bytes(),
+        "a socket that is gone must be noticed"
+    );
+    let deadline = session.poll_timeout().expect("there is a deadline");
+    session.handle_timeout(deadline);
+    assert!(session.is_closed());
+}
+
+/// A payload that cannot be read ends the connection with all that it had.
+#[test]
+fn a_stream_that_fails_ends_the_connection() {
+    let scene = Scene::new();
+    let mut session = scene.session();
+    let exclusive = queue::Declare {
+        exclusive: true,
+        durable: false,
+        ..declare("mine")
+    };
+    scene.send(&mut session, 1, &exclusive);
+    let vhost = scene.broker.vhost(b"/").expect("never deleted");
+    assert!(vhost.queue(b"mine").is_some());
+    session.handle_stream_failed("gone", scene.now);
+    assert!(session.is_closed());
+    assert!(vhost.queue(b"mine").is_none());
 }

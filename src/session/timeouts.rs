@@ -34,6 +34,10 @@ impl Session {
             if self.is_busy() {
                 break;
             }
+            // It may not have been sent what it should acknowledge.
+            if self.transmit.is_promised(number) {
+                continue;
+            }
             self.with_channel(number, now, |channel, cx| {
                 channel.check_timeout(usual, cx.now)
             });

@@ -441,6 +441,20 @@ impl Transmit {
         self.chunks.is_empty() && self.tail.is_empty() && self.turns.is_empty()
     }
 
+    /// Octets that wait behind a body or for the journal.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.lines.values().map(|line| line.octets.len()).sum()
+    }
+
+    /// Whether frames of `channel` wait for the journal.
+    pub(super) fn is_promised(&self, channel: u16) -> bool {
+        let stops = self.lines.get(&channel).map(|line| &line.stops);
+        stops.is_some_and(|stops| {
+            let mut stops = stops.iter();
+            stops.any(|stop| matches!(stop.wait, Wait::Durable(_)))
+        })
+    }
+
     /// Octets in memory that were not polled yet; streamed bodies are not in memory.
     #[inline]
     pub(super) fn unsent_bytes(&self) -> usize {

@@ -36,12 +36,13 @@ impl Channel {
         self.flush_settled(cx);
         let (held, settlements) = self.transaction(id_of!(tx::Commit))?.take();
         let acks = settlements.iter().filter(|one| one.how == Settle::Ack);
-        self.counts.acked += acks.count() as u64;
+        let ack_count = acks.count() as u64;
         let mandatory: Vec<bool> = held.iter().map(|held| held.mandatory).collect();
         let prepared = held.into_iter().map(|held| held.prepared).collect();
         let vhost = cx.connection.vhost();
         let committed = vhost.commit(prepared, &grouped(settlements), cx.now, cx.wakes);
         let committed = committed.map_err(|error| Failure::broker(&error, id_of!(tx::Commit)))?;
+        self.counts.acked += ack_count;
         for (published, mandatory) in committed.published.iter().zip(mandatory) {
             self.count_outcome(published.outcome, mandatory);
             if mandatory && published.outcome == PublishOutcome::Unroutable {
