@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::config::HttpSettings;
+use crate::server::canonical;
 
 /// How long requests may go on when the broker stops.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
@@ -102,6 +103,7 @@ pub(super) async fn serve<L>(
             accepted = listener.accept() => accepted,
             () = stopping.cancelled() => break,
         };
+        let address = canonical(address);
         let Some(place) = door.admit(address.ip()) else {
             tracing::warn!(%address, "an HTTP connection is turned away: there are too many");
             continue;

@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
     let hangup = signal(SignalKind::hangup())?;
     let http = HttpServer::bind(&settings, &server).await?;
     for address in server.sockets().left() {
-        tracing::warn!(%address, "a socket was handed over that no setting names the port of");
+        tracing::warn!(%address, "a socket was handed over that is not listened on: no setting names its port, or another socket has the port already");
     }
     let http = http.with_log(Arc::clone(log) as Arc<dyn LogControl>);
     let (shown, effective) = watch::channel(super::config::to_json(&settings)?);

@@ -35,6 +35,11 @@ pub(super) trait Accepts: Send + 'static {
     fn admit(&mut self, arrived: Self::Arrived, shared: &Arc<Shared>);
 }
 
+/// An IPv4 client of a socket for both families under its own address, as a socket for IPv4 names it.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// Accepts until the server stops.
 pub(super) async fn run(mut listener: impl Accepts, shared: Arc<Shared>) {
     loop {
@@ -104,7 +109,8 @@ impl Accepts for Listener {
     type Arrived = (TcpStream, SocketAddr);
 
     async fn accept(&self) -> std::io::Result<Self::Arrived> {
-        self.socket.accept().await
+        let (stream, address) = self.socket.accept().await?;
+        Ok((stream, canonical(address)))
     }
 
     fn admit(&mut self, (stream, address): Self::Arrived, shared: &Arc<Shared>) {
@@ -133,7 +139,7 @@ impl Accepts for Listener {
             stream,
             addresses: Addresses {
                 peer: address,
-                local,
+                local: canonical(local),
             },
             is_proxy,
             tls: self.tls.clone(),

@@ -60,6 +60,7 @@ pub use inherited::InheritedSockets;
 pub(crate) use inside::{Inside, InsideUpload};
 use io_meter::{Area, IoMeter};
 use listener::Listener;
+pub(crate) use listener::canonical;
 use oauth::{OAuth, OAuthError};
 use pager::PagerThread;
 use payloads::{Payloads, Quiet, StoreReferences, open_store};

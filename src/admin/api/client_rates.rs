@@ -188,6 +188,11 @@ impl ClientLooks<'_> {
         now: &T,
         between: Option<(&[u64; N], &[u64; N])>,
     ) {
+        // What counts from 0 again is another of the same number or name, whose rate is not known yet.
+        let between = between.filter(|(last, before)| {
+            let mut pairs = last.iter().zip(before.iter());
+            pairs.all(|(last, before)| last >= before)
+        });
         for (at, (name, read)) in counters.iter().enumerate() {
             let rate = match between {
                 Some((last, before)) => super::rates::rate(last[at], before[at], self.seconds),

@@ -65,7 +65,6 @@ pub(super) fn read(broker: &Broker, registry: &Registry, meter: &IoMeter) -> Vec
         ("queue_created", churn.queues_created),
         ("queue_deleted", churn.queues_deleted),
     ]);
-    all.extend(told(&broker.statistics().published()));
     all
 }
 

@@ -115,7 +115,8 @@ fn look(sampled: &Sampled, seen: &[Seen]) -> Look {
         registry,
         meter,
     } = sampled;
-    let node = node_counters::read(broker, registry, meter);
+    let mut node = node_counters::read(broker, registry, meter);
+    node.extend(node_counters::told(&broker.statistics().published()));
     let mut look = Look {
         at: Some(Instant::now()),
         at_unix_ms: unix_ms(),
