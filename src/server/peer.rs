@@ -204,6 +204,9 @@ impl Swarm {
             web_seed_hosts: settings.web_seed_hosts,
             web_trust: settings.web_trust,
             handshaker: secure::Handshaker::new(&key)?,
+            listen_ip: local_addr
+                .map(|address| address.ip())
+                .filter(|ip| !ip.is_unspecified()),
             tls: parking_lot::Mutex::new(settings.tls),
             buffers: buffers::Buffers::default(),
             timer: tokio::sync::Notify::new(),

@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) web_seed_hosts: Vec<WebSeedHost>,
     pub(super) web_trust: Option<Arc<rustls::ClientConfig>>,
     pub(super) handshaker: Handshaker,
+    /// The one address that this node listens on; `None` if it listens on all or on none.
+    pub(super) listen_ip: Option<IpAddr>,
     /// For connections that are made from now on; never locked with another lock.
     pub(super) tls: Mutex<PeerTls>,
     pub(super) buffers: Buffers,

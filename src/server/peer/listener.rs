@@ -1,12 +1,12 @@
 //! Accepts and dials connections, within bounds, agrees on their transport, and resolves names of a manifest's peers.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::connection::{self, Link, Output};
 use super::core::{self, Shared};
@@ -62,7 +62,7 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>) {
 pub(super) async fn dial(shared: Arc<Shared>, address: SocketAddr) {
     let dialled = tokio::select! {
         () = shared.stopping.cancelled() => return,
-        dialled = tokio::time::timeout(DIAL_WAIT, TcpStream::connect(address)) => dialled,
+        dialled = tokio::time::timeout(DIAL_WAIT, connect(&shared, address)) => dialled,
     };
     match dialled {
         Ok(Ok(stream)) => begin(&shared, stream, address, Role::Dialler),
@@ -71,6 +71,29 @@ pub(super) async fn dial(shared: Arc<Shared>, address: SocketAddr) {
             core::with(&shared, |core, now| {
                 core.engine.handle_dial_failed(address, now);
             });
+        }
+    }
+}
+
+/// Connects from the address that this node listens on, if it is one address: the peer, and whom it tells, take the
+/// address that they see for the one to dial.
+async fn connect(shared: &Shared, address: SocketAddr) -> io::Result<TcpStream> {
+    let reaches = |own: &IpAddr| {
+        let remote = address.ip();
+        own.is_ipv4() == remote.is_ipv4() && own.is_loopback() == remote.is_loopback()
+    };
+    let Some(own) = shared.listen_ip.filter(reaches) else {
+        return TcpStream::connect(address).await;
+    };
+    let socket = match own {
+        IpAddr::V4(_) => TcpSocket::new_v4()?,
+        IpAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    match socket.bind(SocketAddr::new(own, 0)) {
+        Ok(()) => socket.connect(address).await,
+        Err(error) => {
+            tracing::debug!(%own, %error, "cannot dial from where this node listens");
+            TcpStream::connect(address).await
         }
     }
 }
@@ -148,7 +171,7 @@ async fn agree(
             // It may be one that speaks plainly only. If it is not, the two find out and part.
             Err(error) => {
                 tracing::debug!(peer = %remote, %error, "no TLS with the peer; trying without");
-                let plain = tokio::time::timeout(DIAL_WAIT, TcpStream::connect(remote)).await;
+                let plain = tokio::time::timeout(DIAL_WAIT, connect(shared, remote)).await;
                 let plain = plain.map_err(|_| io::ErrorKind::TimedOut)??;
                 without_delay(&plain, remote);
                 Ok(Link::Plain(plain))
