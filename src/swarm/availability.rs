@@ -2,7 +2,7 @@
 //!
 //! Owns: one counter for each piece, kept in step with the bitfields of the members, and the pieces of each count,
 //! so that a rare one is found without a look at every piece.
-//! Bound: 2 bytes for each piece, and a bitfield for each of at most [`LEVELS_MAX`] counts.
+//! Bound: 2 bytes for each piece, and a bitfield for each count up to 31.
 
 use crate::payload::{Bitfield, Geometry, PieceIndex};
 
