@@ -134,5 +134,5 @@ fn a_socket_that_was_handed_over_is_listened_on() {
 
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let (process, _folder) = start("sync=os", &socket);
-    process.errors_until(|errors| errors.contains("no setting names the port of"));
+    process.errors_until(|errors| errors.contains("handed over that is not listened on"));
 }

@@ -8,7 +8,7 @@ export async function scenario(browser, lab) {
     await page.getByRole("heading", { name: "Overview" }).waitFor();
     const dialog = page.getByRole("dialog");
     await claim("a broker whose confirms do not wait for the disk says so, and another does not", async () => {
-        const row = (on) => on.getByRole("table", { name: "Node" });
+        const row = (on) => on.getByRole("group", { name: "Node", exact: true });
         await row(page).getByText("the disk", { exact: true }).waitFor();
         expect(await page.getByText("Confirms do not wait for the disk").count() === 0, "no warning");
         const url = await lab.second("--sync", "os");
