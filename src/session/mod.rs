@@ -430,7 +430,6 @@ impl Session {
         tracing::error!(reason, "a payload cannot be read; the connection is closed");
         self.end(now);
         self.transmit.clear();
-        self.state = State::Closed;
     }
 
     /// The time of [`Self::poll_timeout`] has come.
