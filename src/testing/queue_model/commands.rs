@@ -153,13 +153,7 @@ impl Run {
     /// Whether a message with this key waits or is out in a queue that drops duplicates.
     fn has_key(&self, queue: usize, key: u8) -> bool {
         let model = &self.queues[queue];
-        let out = self
-            .channels
-            .iter()
-            .flat_map(|channel| &channel.outstanding);
-        let out = out
-            .filter(|out| out.queue == queue && out.life == model.life)
-            .map(|out| out.rank.number);
+        let out = self.outstanding_of(queue).map(|out| out.rank.number);
         let mut there = model.ready.keys().map(|rank| rank.number).chain(out);
         there.any(|number| model.keys.get(&number) == Some(&key))
     }

@@ -9,10 +9,18 @@ use bytes::Bytes;
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader};
 use crate::broker::{AckMode, BodyRef, Get, Message, Peek, Queue};
 
-use super::model::ModelQueue;
+use super::model::{ModelQueue, Outstanding};
 use super::{CHANNEL_COUNT, DEAD_QUEUE, QUEUE_NAMES, Run};
 
 impl Run {
+    /// What is out of a queue in its present life, on any channel.
+    pub(super) fn outstanding_of(&self, queue: usize) -> impl Iterator<Item = &Outstanding> {
+        let life = self.queues[queue].life;
+        let out = self.channels.iter();
+        out.flat_map(|channel| &channel.outstanding)
+            .filter(move |out| out.queue == queue && out.life == life)
+    }
+
     /// Compares what can be seen from outside.
     pub(super) fn check(&mut self) {
         let now_ms = self.now_ms();
@@ -28,13 +36,7 @@ impl Run {
                 .expect("the queue is there");
             let depth = queue.depth();
             assert_eq!(depth.ready_count, model.ready.len());
-            let out = self
-                .channels
-                .iter()
-                .flat_map(|channel| &channel.outstanding);
-            let out = out
-                .filter(|out| out.queue == at && out.life == model.life)
-                .count();
+            let out = self.outstanding_of(at).count();
             assert_eq!(depth.unacked_count, out);
             assert_eq!(depth.ready_bytes, 8 * model.ready.len() as u64);
             assert_eq!(depth.unacked_bytes, 8 * out as u64);
