@@ -156,3 +156,52 @@ fn failure_of_a_commit_here_ends_the_journal() {
     assert!(!journal.durable_lsn().covers(lsn));
     assert!(matches!(journal.close(), Err(JournalError::Failed(_))));
 }
+
+/// The sync thread's wait for company ends with the last record that it waits for; and before that where somebody
+/// blocks until his own is durable.
+// req: JOURNAL-43
+#[test]
+fn company_ends_the_wait_for_it_and_so_does_who_blocks() {
+    let disk = SimDisk::new();
+    let (journal, _driver, _) = Journal::open_by_hand(
+        Arc::new(disk),
+        Path::new("/journal"),
+        JournalSettings {
+            free_bytes_min: 0,
+            ..JournalSettings::default()
+        },
+    )
+    .unwrap();
+    let wait = |count, bytes_max| {
+        let (shared, before) = (Arc::clone(&journal.handle.shared), last(&journal));
+        let waiting = thread::spawn(move || {
+            shared.await_more(count, bytes_max, LONG);
+            shared.lock().appender.last().0 - before
+        });
+        while journal.shared().lock().awaited().is_none() && !waiting.is_finished() {
+            thread::yield_now();
+        }
+        waiting
+    };
+    let waiting = wait(5, usize::MAX);
+    for number in 0..5u8 {
+        append(&journal, &[number]);
+    }
+    assert_eq!(waiting.join().unwrap(), 5);
+
+    // So much is pending that nobody need come.
+    assert_eq!(wait(5, 0).join().unwrap(), 0);
+
+    let waiting = wait(5, usize::MAX);
+    let lsn = append(&journal, b"of one who blocks");
+    let blocked = journal.clone();
+    let blocks = thread::spawn(move || blocked.wait_durable(lsn));
+    assert_eq!(waiting.join().unwrap(), 1);
+    // Nobody writes it: the journal ends, and who blocks is told.
+    journal.shared().set_stopped();
+    assert!(blocks.join().unwrap().is_err());
+}
+
+fn last(journal: &Journal) -> u64 {
+    journal.shared().lock().appender.last().0
+}

@@ -38,12 +38,20 @@ pub(crate) struct State {
     sleeps_long: bool,
     /// Whether another thread has committed since it fell asleep.
     was_led: bool,
+    /// Set while the sync thread lets more come before it commits: until this record, or for a moment.
+    awaits: Option<Lsn>,
 }
 
 impl State {
     /// Whether the sync thread sleeps and nobody has woken it.
     pub(crate) fn is_asleep(&self) -> bool {
         self.sleeping
+    }
+
+    /// The record that the sync thread lets come before it commits, if it does.
+    #[cfg(test)]
+    pub(super) fn awaited(&self) -> Option<Lsn> {
+        self.awaits
     }
 }
 
@@ -98,6 +106,7 @@ impl Shared {
                 sleeping: false,
                 sleeps_long: false,
                 was_led: false,
+                awaits: None,
             }),
             committer: OnceLock::new(),
             work: Condvar::new(),
@@ -164,7 +173,11 @@ impl Shared {
             self.check_open(&state)?;
         }
         let result = append(&mut state.appender);
-        let wake = !self.is_gathering() && std::mem::take(&mut state.sleeping);
+        let has_come = state.awaits.is_some_and(|lsn| lsn <= state.appender.last());
+        if has_come {
+            state.awaits = None;
+        }
+        let wake = has_come || (!self.is_gathering() && std::mem::take(&mut state.sleeping));
         drop(state);
         if wake {
             self.work.notify_one();
@@ -172,16 +185,24 @@ impl Shared {
         Ok(result)
     }
 
-    /// Wakes the sync thread if it sleeps while something is pending: somebody is about to wait for it.
+    /// Wakes the sync thread if it sleeps, or lets more come, while something is pending: somebody is about to block
+    /// until that is durable.
     fn wake(&self, state: &mut State) {
+        if !state.appender.is_empty() {
+            state.sleeping |= state.awaits.take().is_some();
+            self.wake_sleeping(state);
+        }
+    }
+
+    fn wake_sleeping(&self, state: &mut State) {
         if !state.appender.is_empty() && std::mem::take(&mut state.sleeping) {
             self.work.notify_one();
         }
     }
 
-    /// As [`Self::wake`].
+    /// Wakes the sync thread if it sleeps while something is pending.
     pub(crate) fn wake_if_pending(&self) {
-        self.wake(&mut self.state.lock());
+        self.wake_sleeping(&mut self.state.lock());
     }
 
     /// Another thread has committed in place of the sync thread, which has work left if `has_more`.
@@ -263,6 +284,18 @@ impl Shared {
             state.sleeping = false;
         }
         (state.stop, is_quiet)
+    }
+
+    /// Lets `count` more records come, for `timeout` at most, unless more than `bytes_max` is pending; who blocks a
+    /// thread until its record is durable ends it. Gives whether the journal is to stop.
+    pub(crate) fn await_more(&self, count: u64, bytes_max: usize, timeout: Duration) -> Stop {
+        let mut state = self.state.lock();
+        if state.stop == Stop::Running && state.appender.pending_bytes() <= bytes_max {
+            state.awaits = Some(Lsn(state.appender.last().0.saturating_add(count)));
+            let _ = self.work.wait_for(&mut state, timeout);
+            state.awaits = None;
+        }
+        state.stop
     }
 
     /// Sleeps for `timeout`, unless the journal is to stop.
