@@ -90,6 +90,11 @@ impl Appender {
         self.stalled_bytes = bytes;
     }
 
+    /// Whether what was taken waits for space on the disk.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled_bytes > 0
+    }
+
     /// Whether something is pending, at most `bytes_max` bytes that go into the segment that is written.
     pub(crate) fn is_within(&self, bytes_max: usize) -> bool {
         let needs_no_segment = self.parts.iter().all(|part| part.begins.is_none());

@@ -19,7 +19,7 @@ use super::append::Part;
 use super::books::Books;
 use super::compact::{Cleaning, Progress};
 use super::error::{JournalError, StorageFailure};
-use super::files::{Current, Files, FooterPlan, Made, Plan, failure};
+use super::files::{Current, Files, FooterPlan, Made, Plan, failure, is_no_space};
 use super::record::{self, ALIGN_BYTES, MARK_BYTES};
 use super::sabotage::{self, Sabotage};
 use super::settings::SyncMode;
@@ -351,7 +351,8 @@ impl Committer {
         if let Some(failure) = self.shared.failure() {
             return Err(failure.clone());
         }
-        if self.stalled.is_empty() {
+        let was_stalled = !self.stalled.is_empty();
+        if !was_stalled {
             self.stalled = self.shared.take_parts().into();
         }
         if self.stalled.is_empty() {
@@ -359,21 +360,26 @@ impl Committer {
         }
         let mut is_written = false;
         while let Some(mut part) = self.stalled.pop_front() {
-            if let Some(begin) = part.begins {
-                if self.begin_segment(&part, begin.first, u64::from(begin.file_bytes))? {
-                    part.begins = None;
-                } else {
-                    self.stalled.push_front(part);
-                    let bytes = self.stalled.iter().map(|part| part.bytes.len()).sum();
-                    self.shared.lock().appender.set_stalled_bytes(bytes);
-                    self.publish(self.synced);
-                    return Ok(Turn::NoSpace);
+            let has_segment = match part.begins {
+                None => true,
+                Some(begin) => {
+                    self.begin_segment(&part, begin.first, u64::from(begin.file_bytes))?
                 }
+            };
+            if has_segment {
+                part.begins = None;
             }
-            self.write(part)?;
+            if !has_segment || !self.write(&mut part)? {
+                self.stalled.push_front(part);
+                return Ok(self.stall());
+            }
+            self.shared.lock().appender.reuse(part.bytes);
             is_written = true;
         }
         debug_assert!(is_written, "there was a part");
+        if was_stalled {
+            self.shared.lock().appender.set_stalled_bytes(0);
+        }
         match self.shared.settings.sync {
             SyncMode::Disk => {
                 if sabotage::is(Sabotage::ConfirmBeforeSync) {
@@ -390,12 +396,23 @@ impl Committer {
         Ok(Turn::Worked)
     }
 
-    /// Completes a part (durable number in its mark, checksums), counts its records, and writes it.
-    // req: JOURNAL-3 JOURNAL-7
-    fn write(&mut self, mut part: Part) -> Result<(), StorageFailure> {
+    /// There is no space for what is left: it waits, and publishers are held.
+    fn stall(&mut self) -> Turn {
+        let bytes = self.stalled.iter().map(|part| part.bytes.len()).sum();
+        self.shared.lock().appender.set_stalled_bytes(bytes);
+        self.set_space_low(true);
+        self.cleaning_due = true;
+        self.publish(self.synced);
+        Turn::NoSpace
+    }
+
+    /// Completes a part (durable number in its mark, checksums), counts its records, and writes it; `false` if the
+    /// file system had no space for it, where it could not reserve any: then it may be written again.
+    // req: JOURNAL-3 JOURNAL-7 JOURNAL-44
+    fn write(&mut self, part: &mut Part) -> Result<bool, StorageFailure> {
         debug_assert_eq!(part.segment, self.current.number);
         record::patch_mark(&mut part.bytes, self.synced);
-        if let Err(error) = count_records(&mut part, &self.shared.books) {
+        if let Err(error) = count_records(part, &self.shared.books) {
             self.report_damage(&error);
         }
         let mut rest = part.bytes.as_mut_slice();
@@ -404,16 +421,20 @@ impl Committer {
             rest = rest.split_at_mut(len).1;
         }
         debug_assert!(part.bytes.len().is_multiple_of(ALIGN_BYTES));
-        self.current
+        let written = self
+            .current
             .file
-            .write_at(&part.bytes, u64::from(part.offset))
-            .map_err(failure("write", &self.current.path))?;
+            .write_at(&part.bytes, u64::from(part.offset));
+        match written {
+            Ok(()) => {}
+            Err(error) if is_no_space(&error) => return Ok(false),
+            Err(error) => return Err(failure("write", &self.current.path)(error)),
+        }
         self.current.hasher.update(&part.bytes);
         self.current.end = part.offset + u32::try_from(part.bytes.len()).expect("within a segment");
         self.written = part.last;
         self.marked = self.synced;
-        self.shared.lock().appender.reuse(part.bytes);
-        Ok(())
+        Ok(true)
     }
 
     /// Makes everything written durable.
@@ -474,16 +495,11 @@ impl Committer {
                 ledger.complete_below = part.segment;
                 ledger.shed_footers(part.segment.saturating_sub(1));
             }
-            Made::NoSpace => {
-                self.set_space_low(true);
-                self.cleaning_due = true;
-                return Ok(false);
-            }
+            Made::NoSpace => return Ok(false),
         }
         let count = self.shared.books.ledger().segment_count();
         let mut state = self.shared.lock();
         state.appender.set_segment_count(count, part.segment);
-        state.appender.set_stalled_bytes(0);
         drop(state);
         self.cleaning_due = true;
         Ok(true)

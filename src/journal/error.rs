@@ -29,6 +29,12 @@ pub enum JournalError {
         /// The number asked for.
         lsn: super::Lsn,
     },
+    /// The message was appended, but the disk is full: it cannot be read before it is written.
+    #[error("message {lsn} is not on the disk yet, which is full")]
+    WaitsForSpace {
+        /// The number asked for.
+        lsn: super::Lsn,
+    },
     /// The store is damaged at a place that was durable. It is not opened; an operator must decide.
     #[error(
         "journal segment {path} is damaged at byte {offset}: {what}; \

@@ -157,18 +157,18 @@ impl Files {
                 }
             }
         };
-        if let Err(error) = file.allocate(plan.file_bytes) {
-            if !is_no_space(&error) {
-                return Err(failure("allocate", &made_at)(error));
-            }
+        let give_up = |file: Box<dyn DiskFile>| {
             drop(file);
             if !is_spare {
-                self.dir
-                    .disk
-                    .remove(&made_at)
-                    .map_err(failure("remove", &made_at))?;
+                let removed = self.dir.disk.remove(&made_at);
+                removed.map_err(failure("remove", &made_at))?;
             }
-            return Ok(Made::NoSpace);
+            Ok(Made::NoSpace)
+        };
+        match file.allocate(plan.file_bytes) {
+            Ok(()) => {}
+            Err(error) if is_no_space(&error) => return give_up(file),
+            Err(error) => return Err(failure("allocate", &made_at)(error)),
         }
         let salt = self.salt(plan.number);
         let header = Header {
@@ -180,8 +180,13 @@ impl Files {
         };
         let mut bytes = header.encode_with_catalog(plan.catalog);
         bytes.extend_from_slice(&(plan.tail)(salt));
-        file.write_at(&bytes, 0)
-            .map_err(failure("write", &made_at))?;
+        // Where nothing could be reserved the room may be missing only now.
+        // req: JOURNAL-44
+        match file.write_at(&bytes, 0) {
+            Ok(()) => {}
+            Err(error) if is_no_space(&error) => return give_up(file),
+            Err(error) => return Err(failure("write", &made_at)(error)),
+        }
         if !sabotage::is(Sabotage::SkipSync) {
             file.sync_data().map_err(failure("sync", &made_at))?;
         }

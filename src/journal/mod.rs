@@ -439,6 +439,14 @@ impl Journal {
         Ok(self.durable_lsn())
     }
 
+    /// Blocks until the record can be read.
+    ///
+    /// # Errors
+    /// As [`Journal::wait_durable`]; [`JournalError::WaitsForSpace`] while it waits for space on the disk.
+    pub(crate) fn wait_readable(&self, lsn: Lsn) -> Result<(), JournalError> {
+        self.shared().wait_readable(lsn)
+    }
+
     /// Whether everything appended so far is durable, or becomes so within `timeout`; blocks for it.
     pub fn wait_all_durable(&self, timeout: Duration) -> bool {
         self.shared().wait_all_durable(timeout)

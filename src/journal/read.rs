@@ -81,14 +81,14 @@ enum Found {
     Gone,
 }
 
-/// Reads the message `lsn`; blocks until it is durable and on the disk.
+/// Reads the message `lsn`; blocks until it is durable and on the disk, but not for space there.
 // req: JOURNAL-19
 pub(crate) fn read_message(
     shared: &Shared,
     lsn: Lsn,
     location: Location,
 ) -> Result<StoredMessage, JournalError> {
-    shared.wait_durable(lsn)?;
+    shared.wait_readable(lsn)?;
     let mut location = location;
     for _ in 0..MOVES_MAX {
         let found = look(shared, lsn, location)?;

@@ -17,7 +17,8 @@ const WINDOW_BYTES: u32 = 1 << 20;
 /// A record that begins farther than this behind the last one is not read along with it, in bytes.
 const GAP_BYTES_MAX: u32 = 32 << 10;
 
-/// Shows `visit` the message at each of `places`, in their order; blocks until all are durable.
+/// Shows `visit` the message at each of `places`, in their order; blocks until all are durable, but not for space
+/// on the disk.
 ///
 /// A place that cannot be read is shown as its error, and the others go on.
 // req: JOURNAL-19
@@ -27,7 +28,7 @@ pub(crate) fn read_messages(
     mut visit: impl FnMut(usize, Result<StoredRef<'_>, JournalError>),
 ) -> Result<(), JournalError> {
     let last = places.iter().map(|(lsn, _)| *lsn).max();
-    shared.wait_durable(last.unwrap_or_default())?;
+    shared.wait_readable(last.unwrap_or_default())?;
     let files = &shared.books.files;
     let mut window = files.take_window();
     let mut done = 0;

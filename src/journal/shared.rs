@@ -357,6 +357,16 @@ impl Shared {
 
     /// Blocks until `lsn` is durable.
     pub(crate) fn wait_durable(&self, lsn: Lsn) -> Result<(), JournalError> {
+        self.wait_written(lsn, true)
+    }
+
+    /// Blocks until `lsn` can be read; not for space on the disk, since who reads makes it.
+    // req: JOURNAL-45
+    pub(crate) fn wait_readable(&self, lsn: Lsn) -> Result<(), JournalError> {
+        self.wait_written(lsn, false)
+    }
+
+    fn wait_written(&self, lsn: Lsn, waits_for_space: bool) -> Result<(), JournalError> {
         if lsn <= self.durable_lsn() {
             return Ok(());
         }
@@ -378,6 +388,9 @@ impl Shared {
             }
             if state.stop == Stop::Stopped {
                 return Err(JournalError::Closed);
+            }
+            if !waits_for_space && state.appender.is_stalled() {
+                return Err(JournalError::WaitsForSpace { lsn });
             }
             self.progress.wait(&mut state);
         }

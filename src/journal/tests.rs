@@ -435,7 +435,7 @@ fn definitions_are_kept_by_checkpoints() {
 }
 
 /// A full disk stops nothing for good: what is pending waits, and goes on when there is space.
-// req: JOURNAL-23 JOURNAL-24
+// req: JOURNAL-23 JOURNAL-24 JOURNAL-45
 #[test]
 fn full_disk_waits_for_space() {
     let disk = SimDisk::new();
@@ -467,6 +467,16 @@ fn full_disk_waits_for_space() {
     let last = *appended.last().unwrap();
     assert!(!durable.covers(last), "the disk was full");
     assert!(durable.covers(appended[35]), "the spares were used first");
+    // Who reads is not held: it may be who makes room.
+    let nowhere = Location {
+        segment: 1,
+        offset: 0,
+    };
+    let waits = journal.read_message(last, nowhere);
+    assert!(matches!(waits, Err(JournalError::WaitsForSpace { lsn }) if lsn == last));
+    let both = [appended[0], last].map(|lsn| (lsn, nowhere));
+    let waits = journal.read_messages(&both, |_, _| panic!("one of them cannot be read"));
+    assert!(matches!(waits, Err(JournalError::WaitsForSpace { lsn }) if lsn == last));
     assert_eq!(*alarm.lock(), [true]);
     let (again, _, _) = open(&disk.crash(CrashVariant::KeepAll, 0), 2);
     assert!(lsns(&again, 1).len() >= 35);
@@ -478,6 +488,61 @@ fn full_disk_waits_for_space() {
     assert_eq!(*alarm.lock(), [true, false]);
     let (again, _, _) = open(&disk.crash(CrashVariant::LoseAll, 0), 3);
     assert_eq!(lsns(&again, 1), appended);
+}
+
+/// Where nothing could be reserved, a write that finds no space, in the middle of a segment or at its beginning, is
+/// made again: whatever it left is as a torn tail. A sync that finds none ends the journal.
+// req: JOURNAL-44
+#[test]
+fn a_write_without_space_is_made_again() {
+    let (mut held, mut ended) = (0, 0);
+    for op in 0.. {
+        let disk = SimDisk::new();
+        let (journal, mut driver, _) = open(&disk, 1);
+        let first = disk.op_count();
+        disk.fail_op(first + op, io::ErrorKind::StorageFull);
+        let alarm = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&alarm);
+        journal.set_space_listener(Box::new(move |is_low| heard.lock().push(is_low)));
+        let (mut appended, mut failure) = (Vec::new(), None);
+        for number in 0..2 * SEGMENT_BYTES_MIN / 400 {
+            let body = [number as u8; 300];
+            let Ok(at) = journal.append_message(&message(&body, &[QueueId(1)])) else {
+                break;
+            };
+            appended.push(at.lsn);
+            match driver.turn() {
+                Ok(_) if !journal.durable_lsn().covers(at.lsn) => {
+                    assert_eq!(*alarm.lock(), [true], "op {op}: publishers are held");
+                    for variant in CrashVariant::ALL {
+                        let crashed = disk.crash(variant, op);
+                        let (again, _, _) = open(&crashed, 2);
+                        let kept = lsns(&again, 1);
+                        let least = appended.len() - 1;
+                        assert!(kept.len() >= least && appended.starts_with(&kept), "op {op}");
+                    }
+                    settle(&mut driver);
+                    held += 1;
+                }
+                Ok(_) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        if let Some(failure) = failure {
+            assert!(matches!(failure.doing, "sync" | "rename"), "{failure:?}");
+            ended += 1;
+        } else {
+            settle(&mut driver);
+            assert!(journal.durable_lsn().covers(*appended.last().unwrap()));
+            assert_ne!(alarm.lock().last(), Some(&true), "and let go on");
+            let (again, _, _) = open(&disk.crash(CrashVariant::LoseAll, 0), 3);
+            assert_eq!(lsns(&again, 1), appended, "op {op}");
+        }
+        if disk.op_count() <= first + op {
+            break;
+        }
+    }
+    assert!(held > 20 && ended > 20, "{held} held, {ended} ended");
 }
 
 /// Segments that crashes cut off are no hollow ballast: they get their room back before they are kept for a

@@ -351,7 +351,7 @@ impl Queue {
         let mut after = Lsn(first.0.saturating_sub(1));
         if let Some(journal) = &self.spec.journal {
             // What is not on the disk yet would not be found.
-            journal.wait_durable(last)?;
+            journal.wait_readable(last)?;
         }
         while page.has_references() {
             let had_count = entries.len();
