@@ -519,7 +519,10 @@ fn a_write_without_space_is_made_again() {
                         let (again, _, _) = open(&crashed, 2);
                         let kept = lsns(&again, 1);
                         let least = appended.len() - 1;
-                        assert!(kept.len() >= least && appended.starts_with(&kept), "op {op}");
+                        assert!(
+                            kept.len() >= least && appended.starts_with(&kept),
+                            "op {op}"
+                        );
                     }
                     settle(&mut driver);
                     held += 1;
