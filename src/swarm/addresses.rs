@@ -23,7 +23,8 @@ pub(crate) enum Source {
     Peer,
 }
 
-/// Idle ──dial──> Dialling ──connected, proven──> InUse ──left──> Idle; failures only lengthen the pause.
+/// Idle ──dial──> Dialling ──connected, proven──> InUse ──left──> Idle; failures only lengthen the pause. They are
+/// forgotten when the peer has told what it holds: one without a place proves the payload, too, before it says so.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     Idle,
@@ -126,15 +127,28 @@ impl AddressBook {
     pub(crate) fn in_use(&mut self, address: SocketAddr) {
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.state = State::InUse;
+        }
+    }
+
+    /// The peer at this address has taken this node among its neighbours.
+    pub(crate) fn settled(&mut self, address: SocketAddr) {
+        // req: SWARM-9
+        if let Some(entry) = self.entries.get_mut(&address) {
             entry.failures = 0;
         }
     }
 
-    /// The peer at this address left for no fault of the address; try again after a pause.
+    /// The peer at this address left, or has no place: it is there, so the next pause stays short.
     pub(crate) fn left(&mut self, address: SocketAddr, now: Instant) {
+        // req: SWARM-9
+        self.pause(address, DIALS_SHORT, now);
+    }
+
+    /// One failure more, of those that count up to `most`.
+    fn pause(&mut self, address: SocketAddr, most: u32, now: Instant) {
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.state = State::Idle;
-            entry.failures = entry.failures.saturating_add(1);
+            entry.failures = entry.failures.saturating_add(1).min(most);
             let most = pause(entry.failures);
             let salt = mix(self.salt ^ u64::from(entry.failures) ^ u64::from(address.port()));
             // Between half of it and all.
@@ -145,7 +159,7 @@ impl AddressBook {
 
     /// Nobody answered there, or nobody with the key.
     pub(crate) fn failed(&mut self, address: SocketAddr, now: Instant) {
-        self.left(address, now);
+        self.pause(address, u32::MAX, now);
         let hopeless = self.entries.get(&address).is_some_and(|entry| {
             entry.source == Source::Peer && entry.failures >= HINT_FAILURES_MAX
         });

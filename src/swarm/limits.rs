@@ -93,7 +93,7 @@ pub const DIAL_PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause after the first [`DIALS_SHORT`] failures: who found a swarm too busy to answer is not to wait for
 /// longer than that takes.
 pub const DIAL_PAUSE_SHORT: Duration = Duration::from_secs(1);
-/// Failures in a row up to which the pause stays short.
+/// Failures in a row up to which the pause stays short; it always does for who answers but has no place.
 pub const DIALS_SHORT: u32 = 12;
 /// Longest pause between two dials of one address.
 pub const DIAL_PAUSE_MAX: Duration = Duration::from_secs(30);

@@ -48,6 +48,9 @@ impl Transfer {
         member.have = Some(have);
         member.giving = giving;
         member.chokes_us = choked;
+        if let Some(address) = member.dialled {
+            self.book.settled(address);
+        }
         Ok(())
     }
 

@@ -335,6 +335,69 @@ fn full_swarm_turns_away_with_addresses() {
     assert_eq!(transfer.parked, []);
 }
 
+/// A peer without a place proves the payload before it says so: that is no success, and it is asked after pauses that
+/// grow. Once it has taken this node they begin anew.
+// req: SWARM-9
+#[test]
+fn full_peer_is_asked_less_and_less_often() {
+    let now = Instant::now();
+    let mut engine = engine(1, now);
+    let mut wanted = want(none(), false);
+    wanted.peers = vec![address(9)];
+    let id = engine.want(wanted, now).expect("new");
+    let plain = ChannelBinding::default();
+    engine.handle_connected(NEAR, Role::Dialler, address(9), plain, now);
+    let mut scripted = Scripted {
+        engine,
+        peer: Peer::new(Role::Listener, address(1), plain, [9; 32], now),
+        now,
+        id,
+        sent: VecDeque::new(),
+        others: Vec::new(),
+    };
+    scripted.gather();
+    scripted.greet();
+    let mut slot = 0;
+    // Takes the next proof, and turns the node away; when that was.
+    let mut turn_away = |scripted: &mut Scripted, is_member: bool| {
+        slot += 1;
+        let is_join = |message: &Message| matches!(message, Message::Join { .. });
+        while !scripted.sent.iter().any(is_join) {
+            scripted.wait(Duration::from_millis(5));
+        }
+        let asked = scripted.now;
+        scripted.sent.clear();
+        let (slot, payload, proof) = (Slot(slot), PAYLOAD, scripted.proof());
+        scripted.say(Message::Join {
+            slot,
+            payload,
+            proof,
+        });
+        if is_member {
+            scripted.say(Message::Bitfield {
+                slot,
+                giving: false,
+                choked: false,
+                bits: none().to_bytes().into(),
+            });
+        }
+        let reason = Reason::Full;
+        scripted.say(Message::Leave { slot, reason });
+        scripted.sent.clear();
+        asked
+    };
+    let slack = Duration::from_millis(5);
+    for is_member in [false, true] {
+        let mut before = turn_away(&mut scripted, is_member);
+        for most in [100, 200, 400, 800, 1_000, 1_000].map(Duration::from_millis) {
+            let asked = turn_away(&mut scripted, false);
+            let pause = asked - before;
+            assert!(pause >= most / 2 && pause <= most + slack, "{pause:?} of {most:?}");
+            before = asked;
+        }
+    }
+}
+
 /// A plain connection between two that speak TLS is closed, and so is one to a node that its key does not name.
 // req: PEER-16
 // req: PEER-17
