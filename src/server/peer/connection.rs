@@ -241,11 +241,14 @@ pub(super) async fn run(
     output: Arc<Output>,
 ) {
     let (reader, writer) = link.into_split();
+    // In this order, so that the greeting is out before what came is judged: it tells who speaks TLS that he is not
+    // understood here.
     let ended = tokio::select! {
+        biased;
         () = shared.stopping.cancelled() => Ok(()),
         () = output.closed.cancelled() => Ok(()),
-        ended = read(&shared, reader, conn) => ended,
         ended = write(&shared, writer, conn, &output) => ended,
+        ended = read(&shared, reader, conn) => ended,
     };
     if let Err(reason) = ended {
         tracing::debug!(peer = %remote, conn = conn.0, %reason, "peer connection ended");

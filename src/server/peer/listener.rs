@@ -168,14 +168,16 @@ async fn agree(
         }
         (PeerTls::Prefer, Role::Dialler) => match handshaker.connect(stream).await {
             Ok(secure) => Ok(Link::Secure(Arc::new(secure))),
-            // It may be one that speaks plainly only. If it is not, the two find out and part.
-            Err(error) => {
+            // Something came that is no TLS: it may be one that speaks plainly only. If it is not, the two find out and
+            // part. Who just closes has no place; asking him at once again would only double what a crowd costs him.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::debug!(peer = %remote, %error, "no TLS with the peer; trying without");
                 let plain = tokio::time::timeout(DIAL_WAIT, connect(shared, remote)).await;
                 let plain = plain.map_err(|_| io::ErrorKind::TimedOut)??;
                 without_delay(&plain, remote);
                 Ok(Link::Plain(plain))
             }
+            Err(error) => Err(error),
         },
         (PeerTls::Prefer | PeerTls::Require, Role::Listener) => {
             match secure::begins_with_tls(&stream).await? {

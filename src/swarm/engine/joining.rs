@@ -39,6 +39,8 @@ impl Engine {
             Ok(()) => None,
         };
         if let Some(reason) = refusal {
+            // Who found no way to speak TLS this time may find one the next.
+            let dialled = dialled.filter(|_| reason != PeerError::Downgraded);
             for transfer in self.transfers.values_mut() {
                 if let Some(address) = dialled {
                     transfer.book.forget(address);

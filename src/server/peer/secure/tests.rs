@@ -92,8 +92,12 @@ async fn relay(to: SocketAddr, takes_tls: bool, change: Change) -> (SocketAddr, 
     let heard = Heard::default();
     let notes = Arc::clone(&heard);
     tokio::spawn(async move {
-        while let Ok((near, _)) = listener.accept().await {
+        while let Ok((mut near, _)) = listener.accept().await {
             if !takes_tls && begins_with_tls(&near).await.unwrap_or(true) {
+                // What a peer without TLS would answer: something else.
+                let _ = near.write_all(b"no TLS here").await;
+                let _ = near.shutdown().await;
+                let _ = near.read_to_end(&mut Vec::new()).await;
                 continue;
             }
             let far = TcpStream::connect(to)
@@ -237,6 +241,25 @@ async fn a_downgrade_ends_at_hello() {
         );
     }
     assert_eq!(transfer.progress().borrow().pieces_held, 0);
+    node.swarm.shutdown().await;
+    source.swarm.shutdown().await;
+}
+
+/// A full node closes before a word is said: it is not asked at once again without TLS.
+// req: PEER-17
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_just_closes_is_dialled_with_tls_alone() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a port");
+    let full = listener.local_addr().expect("bound");
+    let (source, manifest, _served) = origin(PeerTls::Prefer).await;
+    let node = node(PeerTls::Prefer).await;
+    let _transfer = fetch(&node, &manifest, full).await;
+    for dial in 1..=3 {
+        let (near, _) = listener.accept().await.expect("dialled");
+        assert!(begins_with_tls(&near).await.expect("it speaks"), "dial {dial}");
+    }
     node.swarm.shutdown().await;
     source.swarm.shutdown().await;
 }
