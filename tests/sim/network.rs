@@ -131,6 +131,9 @@ pub(crate) struct Network {
     pub(crate) messages_wait: bool,
     /// How busy uplinks were, if that is asked for.
     pub(crate) trace: Option<Trace>,
+    /// What a downlink's queue holds at most, in time: a block that finds no place there stays with its sender, and so among
+    /// what the sender's sockets hold, while other blocks pass it.
+    pub(crate) downlink_queue: Option<Duration>,
     latency: Duration,
     queue: BinaryHeap<Scheduled>,
     next_event: u64,
@@ -173,6 +176,7 @@ impl Network {
             check_every: 1,
             messages_wait: false,
             trace: None,
+            downlink_queue: None,
             latency,
             queue: BinaryHeap::new(),
             next_event: 0,
@@ -544,7 +548,6 @@ impl Network {
                 if let Some(trace) = &mut self.trace {
                     trace.busy(host, sent - self.began, len / it.up_bytes_per_second);
                 }
-                self.schedule(sent, Event::Sent { host, conn });
                 let message = Message::Block {
                     slot,
                     piece: block.piece().get(),
@@ -553,6 +556,7 @@ impl Network {
                 };
                 let it = &self.hosts[host];
                 let Some(other) = it.links.get(&conn).map(|link| link.other) else {
+                    self.schedule(sent, Event::Sent { host, conn });
                     return;
                 };
                 let zone = it.zone;
@@ -569,6 +573,11 @@ impl Network {
                     other.down_free = reaches.max(other.down_free + enter);
                     other.down_free
                 };
+                let released = match self.downlink_queue {
+                    Some(queue) => sent.max(arrival - self.latency - queue),
+                    None => sent,
+                };
+                self.schedule(released, Event::Sent { host, conn });
                 self.deliver(host, conn, message, arrival);
             }
             Action::Close { conn, .. } => self.unlink(host, conn),

@@ -1,7 +1,8 @@
 //! Swarms of 30 to 1,000 nodes, and 10,000 by hand: how near they come to the fluid bound, what a node says, and
 //! that the origin's part does not grow with them.
 //!
-//! `SIM_NODES`, `SIM_BYTES`, `SIM_PIECE` and `SIM_LATENCY_MS` change the ignored one, `SIM_TRACE` shows its uplinks.
+//! `SIM_NODES`, `SIM_BYTES`, `SIM_PIECE` and `SIM_LATENCY_MS` change the ignored one, `SIM_TRACE` shows its uplinks. With
+//! `SIM_QUEUE_MS` a downlink's queue holds no more than that, and blocks that find no place stay with their senders.
 
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ fn run(nodes: usize, size_bytes: u64, piece_bytes: u64, latency: Duration) -> Ou
     let mut network = Network::new(geometry, latency, 1);
     network.check_every = 99_991;
     network.messages_wait = true;
+    let queue_ms = scale("SIM_QUEUE_MS", 0);
+    network.downlink_queue = (queue_ms > 0).then(|| Duration::from_millis(queue_ms));
     network.trace = Trace::wanted();
     for _ in 0..=nodes {
         network.add_host(RATE, RATE, Conduct::Honest);

@@ -258,7 +258,10 @@ async fn who_just_closes_is_dialled_with_tls_alone() {
     let _transfer = fetch(&node, &manifest, full).await;
     for dial in 1..=3 {
         let (near, _) = listener.accept().await.expect("dialled");
-        assert!(begins_with_tls(&near).await.expect("it speaks"), "dial {dial}");
+        assert!(
+            begins_with_tls(&near).await.expect("it speaks"),
+            "dial {dial}"
+        );
     }
     node.swarm.shutdown().await;
     source.swarm.shutdown().await;

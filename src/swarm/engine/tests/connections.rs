@@ -392,7 +392,10 @@ fn full_peer_is_asked_less_and_less_often() {
         for most in [100, 200, 400, 800, 1_000, 1_000].map(Duration::from_millis) {
             let asked = turn_away(&mut scripted, false);
             let pause = asked - before;
-            assert!(pause >= most / 2 && pause <= most + slack, "{pause:?} of {most:?}");
+            assert!(
+                pause >= most / 2 && pause <= most + slack,
+                "{pause:?} of {most:?}"
+            );
             before = asked;
         }
     }
