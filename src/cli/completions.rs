@@ -8,8 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
+use clap::builder::PossibleValuesParser;
 
-use super::{Cli, EXIT_OK};
+use super::{Cli, EXIT_OK, ctl};
 
 /// Print completions for a shell.
 #[derive(clap::Args)]
@@ -25,8 +26,16 @@ pub(crate) struct CompletionsArgs {
 /// Prints completions.
 pub(crate) fn print(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "warren", &mut script);
+    clap_complete::generate(args.shell, &mut with_ctl_commands(), "warren", &mut script);
     write(&script)
+}
+
+/// The command line with the names of ctl's commands, which clap does not read itself.
+fn with_ctl_commands() -> clap::Command {
+    let names = PossibleValuesParser::new(ctl::command_names());
+    Cli::command().mut_subcommand("ctl", |ctl| {
+        ctl.mut_arg("arguments", |arguments| arguments.value_parser(names))
+    })
 }
 
 /// Print the manual page.
@@ -69,7 +78,7 @@ mod tests {
     /// Every subcommand stands in the completions and the manual, and the definition holds together.
     #[test]
     fn every_subcommand_is_known_to_shell_and_reader() {
-        let mut command = Cli::command();
+        let mut command = with_ctl_commands();
         command.clone().debug_assert();
         let mut script = Vec::new();
         clap_complete::generate(
@@ -89,6 +98,9 @@ mod tests {
             let name = subcommand.get_name();
             assert!(script.contains(&format!("warren,{name})")), "{name}");
             assert!(page.contains(&format!("warren\\-{name}(1)")), "{name}");
+        }
+        for name in ["list_queues", "set_policy", "check_running"] {
+            assert!(script.contains(name), "{name}");
         }
     }
 }

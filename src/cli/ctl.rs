@@ -128,6 +128,13 @@ fn commands() -> impl Iterator<Item = &'static Command> {
     .flatten()
 }
 
+/// The names of all commands, from A to Z.
+pub(super) fn command_names() -> Vec<&'static str> {
+    let mut names: Vec<_> = commands().map(|command| command.name).collect();
+    names.sort_unstable();
+    names
+}
+
 /// The management API of a broker, for commands beside these.
 #[derive(Debug)]
 pub(super) struct ApiClient(http::Client);

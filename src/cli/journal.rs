@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use serde_json::json;
 
 use super::{EXIT_FAILED, EXIT_OK};
 use crate::disk::OsDisk;
-use crate::journal::{self, JournalError, Loss, Rebuilt, RebuiltFrom};
+use crate::journal::{self, JournalError, Loss, Rebuilt, RebuiltFrom, Repair};
 
 /// Look into the journal of a stopped broker.
 #[derive(clap::Args)]
@@ -65,6 +66,9 @@ struct Folder {
         default_value = "./warren-data"
     )]
     data_dir: PathBuf,
+    /// Print JSON: one object, of `dump` one for each record
+    #[arg(long)]
+    json: bool,
 }
 
 impl Folder {
@@ -76,9 +80,39 @@ impl Folder {
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
+        Command::Verify(folder) if folder.json => verify_as_json(&folder.journal()),
         Command::Verify(folder) => verify(&folder.journal()),
-        Command::Dump(folder) => dump(&folder.journal()),
-        Command::Repair(args) => repair(&args.folder.journal(), args.discard_damaged_records),
+        Command::Dump(folder) => dump(&folder.journal(), folder.json),
+        Command::Repair(args) => repair(&args.folder, args.discard_damaged_records),
+    }
+}
+
+fn verify_as_json(dir: &Path) -> anyhow::Result<ExitCode> {
+    match journal::verify(Arc::new(OsDisk), dir) {
+        Ok(verified) => {
+            let end = verified
+                .end
+                .map(|(path, position)| json!({ "path": path, "at": position }));
+            println!(
+                "{}",
+                json!({
+                    "whole": true,
+                    "segments": verified.segment_count,
+                    "last_record": verified.last.0,
+                    "queues": verified.queue_count,
+                    "messages": verified.message_count,
+                    "definitions": verified.definition_count,
+                    "stopped_cleanly": verified.clean,
+                    "end": end,
+                })
+            );
+            Ok(ExitCode::from(EXIT_OK))
+        }
+        Err(error @ (JournalError::Damaged { .. } | JournalError::SegmentMissing { .. })) => {
+            println!("{}", json!({ "whole": false, "reason": error.to_string() }));
+            Ok(ExitCode::from(EXIT_FAILED))
+        }
+        Err(error) => Err(error).context("cannot verify the journal"),
     }
 }
 
@@ -115,11 +149,22 @@ fn verify(dir: &Path) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn dump(dir: &Path) -> anyhow::Result<ExitCode> {
+fn dump(dir: &Path, is_json: bool) -> anyhow::Result<ExitCode> {
     let mut output = std::io::BufWriter::new(std::io::stdout().lock());
     let mut written = Ok(());
     let ends = journal::list(Arc::new(OsDisk), dir, |record| {
-        if written.is_ok() {
+        if written.is_ok() && is_json {
+            let object = json!({
+                "segment": record.segment,
+                "at": record.offset,
+                "record": record.lsn.0,
+                "kind": record.kind,
+                "bytes": record.record_bytes,
+                "content": record.content,
+                "batch_goes_on": record.more,
+            });
+            written = writeln!(output, "{object}");
+        } else if written.is_ok() {
             written = writeln!(
                 output,
                 "{:010} {:>8} {:>10} {:<17} {:>7} {}{}",
@@ -136,6 +181,14 @@ fn dump(dir: &Path) -> anyhow::Result<ExitCode> {
     .context("cannot read the journal")?;
     written.context("cannot print")?;
     for (path, position) in ends {
+        if is_json {
+            writeln!(
+                output,
+                "{}",
+                json!({ "whole_up_to": position, "path": path })
+            )?;
+            continue;
+        }
         writeln!(
             output,
             "# {} has whole records up to byte {position}",
@@ -146,9 +199,13 @@ fn dump(dir: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(EXIT_OK))
 }
 
-fn repair(dir: &Path, is_to_change: bool) -> anyhow::Result<ExitCode> {
+fn repair(folder: &Folder, is_to_change: bool) -> anyhow::Result<ExitCode> {
+    let dir = &folder.journal();
     let repaired = journal::repair(Arc::new(OsDisk), dir, is_to_change)
         .context("the journal cannot be repaired")?;
+    if folder.json {
+        return print_repair(&repaired, is_to_change);
+    }
     for rebuilt in &repaired.rebuilt {
         print_rebuilt(rebuilt);
     }
@@ -170,6 +227,43 @@ fn repair(dir: &Path, is_to_change: bool) -> anyhow::Result<ExitCode> {
         println!("kept         {}", kept.display());
     }
     verify(dir)
+}
+
+fn print_repair(repaired: &Repair, is_to_change: bool) -> anyhow::Result<ExitCode> {
+    let rebuilt = repaired.rebuilt.iter().map(|rebuilt| {
+        let (source, lost_behind) = match rebuilt.source {
+            RebuiltFrom::Records => ("records", None),
+            RebuiltFrom::Previous => ("previous", None),
+            RebuiltFrom::Nothing { last } => ("nothing", Some(last.0)),
+        };
+        json!({ "path": rebuilt.path, "source": source, "lost_behind_record": lost_behind })
+    });
+    let losses = repaired.losses.iter().map(|loss| {
+        let messages = loss.messages.as_ref().map(|messages| {
+            let messages = messages.iter();
+            let by_queue =
+                messages.map(|(queue, count)| json!({ "queue": queue.0, "messages": count }));
+            by_queue.collect::<Vec<_>>()
+        });
+        json!({
+            "path": loss.path, "from": loss.from, "to": loss.to,
+            "first_record": loss.first.0, "record_count": loss.end.0.saturating_sub(loss.first.0),
+            "messages": messages,
+        })
+    });
+    let is_whole = repaired.losses.is_empty() && repaired.rebuilt.is_empty();
+    let object = json!({
+        "damaged": !is_whole,
+        "changed": is_to_change && !is_whole,
+        "headers": rebuilt.collect::<Vec<_>>(),
+        "losses": losses.collect::<Vec<_>>(),
+        "kept": repaired.kept,
+    });
+    println!("{object}");
+    Ok(ExitCode::from(match is_whole || is_to_change {
+        true => EXIT_OK,
+        false => EXIT_FAILED,
+    }))
 }
 
 fn print_rebuilt(rebuilt: &Rebuilt) {

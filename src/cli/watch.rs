@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::EXIT_OK;
@@ -65,6 +66,58 @@ pub(crate) struct Args {
         value_name = "MODE"
     )]
     peer_tls: PeerTls,
+    /// Print one JSON object for each thing that happens
+    #[arg(long)]
+    json: bool,
+}
+
+/// What happened, as an object; nothing for what is only on its way.
+fn to_json(event: &Event) -> Option<serde_json::Value> {
+    Some(match event {
+        Event::Sent {
+            name,
+            size_bytes,
+            is_payload,
+        } => json!({ "event": "sent", "name": name, "size": size_bytes, "is_payload": is_payload }),
+        Event::NotSent { name, reason } => {
+            json!({ "event": "not_sent", "name": name, "reason": reason })
+        }
+        Event::Receipt(receipt) => {
+            let event = match receipt.state {
+                FileState::Complete => "complete",
+                FileState::Failed => "failed",
+                FileState::Announced | FileState::Accepted | FileState::Fetching => return None,
+            };
+            json!({ "event": event, "name": receipt.name, "node": receipt.node, "reason": receipt.reason })
+        }
+    })
+}
+
+/// Tells a person what happened.
+fn print(event: &Event) {
+    match event {
+        Event::Sent {
+            name,
+            size_bytes,
+            is_payload,
+        } => {
+            let way = if *is_payload {
+                "through the swarm"
+            } else {
+                "as a message"
+            };
+            println!("sent {name:?}, {size_bytes} bytes, {way}");
+        }
+        Event::NotSent { name, reason } => eprintln!("warren: {name:?} is not sent: {reason}"),
+        Event::Receipt(receipt) => match receipt.state {
+            FileState::Complete => println!("complete {:?} on {}", receipt.name, receipt.node),
+            FileState::Failed => {
+                let reason = receipt.reason.as_deref().unwrap_or("no reason given");
+                println!("failed {:?} on {}: {reason}", receipt.name, receipt.node);
+            }
+            FileState::Announced | FileState::Accepted | FileState::Fetching => {}
+        },
+    }
 }
 
 /// Watches until SIGTERM or Ctrl-C.
@@ -97,32 +150,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let stop = CancellationToken::new();
     let stopping = stop.clone();
-    let watching = watch(&settings, stop, |event| match event {
-        Event::Sent {
-            name,
-            size_bytes,
-            is_payload,
-        } => {
-            let way = if *is_payload {
-                "through the swarm"
-            } else {
-                "as a message"
-            };
-            println!("sent {name:?}, {size_bytes} bytes, {way}");
-        }
-        Event::NotSent { name, reason } => eprintln!("warren: {name:?} is not sent: {reason}"),
-        Event::Receipt(receipt) => match receipt.state {
-            FileState::Complete => println!("complete {:?} on {}", receipt.name, receipt.node),
-            FileState::Failed => {
-                let reason = receipt.reason.as_deref().unwrap_or("no reason given");
-                println!("failed {:?} on {}: {reason}", receipt.name, receipt.node);
-            }
-            FileState::Announced | FileState::Accepted | FileState::Fetching => {}
-        },
+    let watching = watch(&settings, stop, |event| match to_json(event) {
+        Some(object) if args.json => println!("{object}"),
+        _ => print(event),
     });
     tokio::pin!(watching);
     let signals = StopSignals::listen()?;
-    println!("Watching {}", settings.folder.display());
+    match args.json {
+        true => println!(
+            "{}",
+            json!({ "event": "watching", "folder": settings.folder })
+        ),
+        false => println!("Watching {}", settings.folder.display()),
+    }
     tokio::select! {
         ended = &mut watching => ended?,
         signal = signals.received() => {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use warren::disk::OsDisk;
 use warren::journal::{
     BodyRecord, Journal, JournalError, JournalSettings, Location, Lsn, NewMessage, QueueId,
@@ -106,6 +107,21 @@ fn damaged_records_are_given_up_and_all_others_kept() {
         assert!(text.contains(&format!("records {lsn} to {lsn}")), "{text}");
     }
     assert!(text.contains("Nothing was changed"), "{text}");
+    let told = run(folder.path(), &["--json"]);
+    assert_eq!(told.status.code(), Some(1));
+    let object: Value = serde_json::from_slice(&told.stdout).expect("an object");
+    assert_eq!(
+        (&object["damaged"], &object["changed"]),
+        (&json!(true), &json!(false))
+    );
+    let losses = object["losses"].as_array().expect("a list").iter();
+    let records: Vec<_> = losses
+        .map(|loss| (&loss["first_record"], &loss["record_count"]))
+        .collect();
+    assert_eq!(
+        records,
+        [(&json!(old.0), &json!(1)), (&json!(late.0), &json!(1))]
+    );
     assert_eq!(fs::read(&path).expect("a segment"), before);
     assert!(open(&dir, 2).is_err());
 
