@@ -3,13 +3,17 @@
 Workers: `main` (two processes, late acknowledgement), `priorities` (one at a time), `scaled` (autoscale), `quorum`.
 """
 
+import json
 import os
+import re
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -46,6 +50,13 @@ def until(condition, what):
             return found
         time.sleep(0.05)
     raise AssertionError(f"never: {what}")
+
+
+def free_port():
+    """A port that nobody listens on now."""
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        return tried.getsockname()[1]
 
 
 def main_only():
@@ -371,6 +382,44 @@ def quorum_queues_with_delayed_delivery():
     times = [float(line) for line in noted(name)]
     assert len(times) == 3 and times[0] >= began
     assert tasks.quorum_retry.delay().get(timeout=SECONDS) == 1
+
+
+@pattern
+def flower_shows_queues_and_workers():
+    """Flower, unmodified: its page of the broker has the queues' lengths from the management API, its list the workers."""
+    page = free_port()
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "flower", "--address=127.0.0.1", f"--port={page}",
+               f"--broker-api={os.environ['HTTP_URL'].replace('://', '://guest:guest@')}/api/"]
+    environment = dict(os.environ, FLOWER_UNAUTHENTICATED_API="true")
+    log = _logs.setdefault("flower", tempfile.TemporaryFile())
+    flower = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+    def ask(path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{page}{path}", timeout=10) as answer:
+                return answer.read().decode()
+        except OSError:
+            return ""
+
+    name = queue_name("main")
+    try:
+        until(lambda: MAIN in ask("/api/workers?refresh=1"), "the worker is listed")
+        # Two processes have one each, and acknowledge it when it is done.
+        waiting = [tasks.wait.delay(unique("flower"), 8) for _ in range(2)]
+
+        def shown():
+            queues = json.loads(ask("/api/queues/length") or "{}").get("active_queues", [])
+            return {queue["name"]: (queue["messages"], queue["consumers"]) for queue in queues}.get(name)
+
+        until(lambda: shown() == (2, 1), "two tasks are out")
+        row = re.search(rf'<tr id="{re.escape(name)}">(.*?)</tr>', ask("/broker"), re.S)
+        cells = [cell.strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row[1], re.S)]
+        assert cells[0] == name and cells[1:5].count("2") == 2 and cells[4] == "1", cells
+        for result in waiting:
+            result.get(timeout=SECONDS)
+    finally:
+        flower.terminate()
+        flower.wait(30)
 
 
 @pattern
