@@ -1,31 +1,14 @@
 //! The log of a broker: its audit trail, its form, and how what is logged changes while it runs.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
-use base64::Engine as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use warren::amqp::field::ShortString;
 use warren::amqp::method::queue;
 
+use crate::admin::ask;
 use crate::process::{Process, serve};
 use crate::wire::{Client, Opening};
-
-fn ask(http: SocketAddr, login: &str, method: &str, path: &str, body: &str) -> u16 {
-    let encoded = base64::engine::general_purpose::STANDARD.encode(login);
-    let mut stream = TcpStream::connect(http).expect("it listens");
-    let request = format!(
-        "{method} /api/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {encoded}\r\n\
-         Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let status = answer.split(' ').nth(1).expect("a status");
-    status.parse().expect("a number")
-}
 
 /// Every login, refusal and act leaves one line that says who, from where, what and how it went; no line has a secret.
 // req: AUDIT-1
@@ -37,13 +20,20 @@ fn what_is_done_leaves_a_trail_without_secrets() {
     command.args(["--log-format", "json", "--log", "warren::audit=info"]);
     let broker = Process::start(command).expect("it starts");
     let http = broker.http();
-    let user = "{\"password\":\"hush-1\",\"tags\":\"\"}";
-    assert_eq!(ask(http, "guest:guest", "PUT", "users/eve", user), 201);
-    let rights = "{\"configure\":\"^$\",\"write\":\"^$\",\"read\":\"^$\"}";
+    let status = |login: &str, method: &str, path: &str, body: &Value| {
+        let (status, _) = ask(http, login, method, path, body);
+        status
+    };
+    let user = json!({ "password": "hush-1", "tags": "" });
+    assert_eq!(status("guest:guest", "PUT", "users/eve", &user), 201);
+    let rights = json!({ "configure": "^$", "write": "^$", "read": "^$" });
     let path = "permissions/%2F/eve";
-    assert_eq!(ask(http, "guest:guest", "PUT", path, rights), 201);
-    assert_eq!(ask(http, "eve:hush-2", "GET", "whoami", ""), 401);
-    assert_eq!(ask(http, "eve:hush-1", "DELETE", "users/guest", ""), 401);
+    assert_eq!(status("guest:guest", "PUT", path, &rights), 201);
+    assert_eq!(status("eve:hush-2", "GET", "whoami", &Value::Null), 401);
+    assert_eq!(
+        status("eve:hush-1", "DELETE", "users/guest", &Value::Null),
+        401
+    );
     let mut client = Client::raw(broker.address());
     client.greet();
     client.log_in("eve", "hush-3");
@@ -132,8 +122,8 @@ fn what_is_logged_changes_while_it_runs() {
     let broker = Process::start(command).expect("it starts");
     let http = broker.http();
     let set = |filter: &str| {
-        let body = format!("{{\"filter\":\"{filter}\"}}");
-        ask(http, "guest:guest", "PUT", "warren/log-filter", &body)
+        let body = json!({ "filter": filter });
+        ask(http, "guest:guest", "PUT", "warren/log-filter", &body).0
     };
     assert_eq!(set("warren::audit=loud"), 400);
     drop(Client::connect(broker.address()));
