@@ -59,6 +59,8 @@ pub struct ServerSettings {
     pub peer_tls: PeerTls,
     /// Address of the HTTP listener; port 0 takes a free one.
     pub http_listen: SocketAddr,
+    /// Definitions that are brought in at each start, before anybody is served: a file, or a folder of them.
+    pub load_definitions: Option<PathBuf>,
     /// What HTTP connections may cost.
     pub http: HttpSettings,
     /// Figures for Prometheus.
@@ -105,6 +107,7 @@ impl Default for ServerSettings {
             peer_listen: SocketAddr::new(any, PEER_PORT),
             peer_tls: PeerTls::default(),
             http_listen: SocketAddr::new(loopback, HTTP_PORT),
+            load_definitions: None,
             http: HttpSettings::default(),
             prometheus: PrometheusSettings::default(),
             payload: PayloadSettings::default(),

@@ -14,7 +14,6 @@ use axum::extract::{ConnectInfo, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +29,7 @@ use crate::broker::Broker;
 use crate::config::{PrometheusSettings, ServerSettings};
 use crate::payload::Store;
 use crate::server::tls::Tls;
-use crate::server::{InheritedSockets, ServerHandle};
+use crate::server::{InheritedSockets, Listening, ServerHandle};
 
 /// What the routes answer from.
 #[derive(Clone, Debug)]
@@ -48,19 +47,24 @@ pub struct HttpError {
     source: std::io::Error,
 }
 
+/// Why definitions cannot be brought in.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DefinitionsError(String);
+
 /// The HTTP interface of a broker, listening.
 #[derive(Debug)]
 pub struct HttpServer {
-    listener: TcpListener,
+    listener: Listening,
     local_addr: SocketAddr,
-    tls: Option<(TcpListener, SocketAddr, Arc<Tls>)>,
+    tls: Option<(Listening, SocketAddr, Arc<Tls>)>,
     context: Context,
     api: Api,
     metrics: Metrics,
     /// `/metrics` is there: the settings want it.
     shows_metrics: bool,
     door: Arc<Door>,
-    metrics_listener: Option<(TcpListener, SocketAddr)>,
+    metrics_listener: Option<(Listening, SocketAddr)>,
 }
 
 impl HttpServer {
@@ -180,6 +184,21 @@ impl HttpServer {
         self
     }
 
+    /// Brings definitions in, in RabbitMQ's format, as an import by the broker itself.
+    ///
+    /// # Errors
+    /// What is wrong with which entry; what came before it stays.
+    pub async fn load_definitions(
+        &self,
+        document: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), DefinitionsError> {
+        let api = self.api.clone();
+        // Passwords are hashed.
+        let brought_in = tokio::task::spawn_blocking(move || api.bring_in(&document)).await;
+        let brought_in = brought_in.unwrap_or_else(|error| Err(error.to_string()));
+        brought_in.map_err(DefinitionsError)
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
@@ -260,7 +279,7 @@ impl HttpServer {
 async fn bind_metrics(
     settings: &PrometheusSettings,
     sockets: &InheritedSockets,
-) -> Result<Option<(TcpListener, SocketAddr)>, HttpError> {
+) -> Result<Option<(Listening, SocketAddr)>, HttpError> {
     if !settings.enabled {
         return Ok(None);
     }

@@ -152,8 +152,8 @@ pub(super) fn answer(method: &Method, path: &str, headers: &HeaderMap) -> Respon
     response
 }
 
-/// Whether the browser has this version of the file.
-fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+/// Whether who asks has this version of what it asks for.
+pub(super) fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     let (Some(given), Ok(tag)) = (headers.get(IF_NONE_MATCH), tag.to_str()) else {
         return false;
     };

@@ -17,15 +17,19 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::config::HttpSettings;
-use crate::server::canonical;
+use crate::server::{Listening, canonical};
 
 /// How long requests may go on when the broker stops.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause after an accept that failed, as when file descriptors have run out.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The door of all HTTP listeners of a broker.
 #[derive(Debug)]
@@ -85,6 +89,27 @@ impl Drop for Place {
                 counts.by_address.remove(&self.address);
             }
         }
+    }
+}
+
+impl Listener for Listening {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            match Self::accept(self).await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept a connection; waiting");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Self::local_addr(self)
     }
 }
 

@@ -1,22 +1,20 @@
 //! The HTTP listener over TLS: shakes hands beside the accepting, so that a slow client delays nobody.
 //!
-//! Owns: one listening socket and the handshakes under way.
+//! Owns: the listening sockets of one port and the handshakes under way.
 //! Bounds: [`HANDSHAKE_COUNT_MAX`] of them at once; whoever comes then waits in the system's queue.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::serve::Listener;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::serve::ACCEPT_PAUSE;
+use crate::server::Listening;
 use crate::server::tls::{HANDSHAKE_COUNT_MAX, Tls};
-
-/// Pause after an accept that failed, as when file descriptors have run out.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Gives connections whose handshake is done.
 #[derive(Debug)]
@@ -28,7 +26,7 @@ pub(super) struct TlsListener {
 impl TlsListener {
     /// Begins to accept, until `stopping` is cancelled.
     pub(super) fn start(
-        socket: TcpListener,
+        socket: Listening,
         local_addr: SocketAddr,
         tls: Arc<Tls>,
         stopping: CancellationToken,
@@ -40,7 +38,7 @@ impl TlsListener {
 }
 
 async fn accept(
-    socket: TcpListener,
+    socket: Listening,
     tls: Arc<Tls>,
     sender: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
     stopping: CancellationToken,

@@ -130,8 +130,9 @@ use vhost::{Shared, WallClock};
 pub struct BrokerSettings {
     /// Bounds that an operator may change.
     pub limits: BrokerLimits,
-    /// The account that a broker without any account makes, with all rights in the first vhost.
-    pub default_user: DefaultUser,
+    /// The account that a broker without any account makes, with all rights in the first vhost; without one it makes
+    /// neither.
+    pub default_user: Option<DefaultUser>,
     /// The vhost that such a broker makes.
     pub default_vhost: Name,
     /// Users who may log in from this machine's loopback addresses only.
@@ -159,10 +160,10 @@ impl BrokerSettings {
     pub fn new(seed: [u8; 32], started: Instant, started_unix_ms: u64) -> Self {
         Self {
             limits: BrokerLimits::default(),
-            default_user: DefaultUser {
+            default_user: Some(DefaultUser {
                 name: Name::from("guest"),
                 password: b"guest".to_vec(),
-            },
+            }),
             default_vhost: Name::from("/"),
             loopback_users: vec![Name::from("guest")],
             password_hashing: HashAlgorithm::default(),
@@ -278,8 +279,10 @@ impl Broker {
         broker.alarms.set_events(events, broker.shared.node.clone());
         broker.restore(recovered)?;
         // The account is the last of the defaults to be written: without it a first start was cut short.
-        if broker.users().users().is_empty() {
-            broker.make_defaults(&settings.default_user, &settings.default_vhost)?;
+        if let Some(user) = &settings.default_user
+            && broker.users().users().is_empty()
+        {
+            broker.make_defaults(user, &settings.default_vhost)?;
         }
         Ok(Arc::new(broker))
     }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::EXIT_OK;
+use super::definitions::Documents;
 use super::settings::SettingsArgs;
 use crate::config::{self, ServerSettings};
 use crate::server::tls::Tls;
@@ -55,6 +56,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let tls = &read.settings.tls;
             if tls.listen.or(tls.http_listen).is_some() {
                 Tls::load(tls)?;
+            }
+            if let Some(path) = &read.settings.load_definitions {
+                Documents::read(path)?;
             }
             println!("The settings are good.");
         }

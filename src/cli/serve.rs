@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::definitions::Documents;
 use super::log::LogFilter;
+use super::memory::give_back_after_crowds;
 use super::settings::SettingsArgs;
 use super::systemd::{Notice, notify, sockets};
 use super::{EXIT_OK, EXIT_STORAGE};
@@ -38,8 +41,15 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
     for note in &read.notes {
         tracing::warn!("{note}");
     }
+    let definitions = match &settings.load_definitions {
+        Some(path) => Documents::read(path)?,
+        None => Documents::default(),
+    };
     let embedding = Embedding {
         sockets: sockets(),
+        brings_users: definitions.have_users(),
+        // Nobody is to find a queue missing that is about to be declared.
+        opens_later: true,
         ..Embedding::default()
     };
     let server = Server::start_in(settings.clone(), embedding).await?;
@@ -48,8 +58,14 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
     let stop_signals = StopSignals::listen()?;
     let hangup = signal(SignalKind::hangup())?;
     let http = HttpServer::bind(&settings, &server).await?;
+    for (path, document) in definitions {
+        http.load_definitions(document)
+            .await
+            .with_context(|| format!("load_definitions: {}", path.display()))?;
+    }
+    server.open_doors();
     for address in server.sockets().left() {
-        tracing::warn!(%address, "a socket was handed over that is not listened on: no setting names its port, or another socket has the port already");
+        tracing::warn!(%address, "a socket was handed over that is not listened on: no setting names its port");
     }
     let http = http.with_log(Arc::clone(log) as Arc<dyn LogControl>);
     let (shown, effective) = watch::channel(super::config::to_json(&settings)?);
@@ -76,7 +92,8 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
     println!("Server startup complete; 0 plugins started.");
     notify(Notice::Ready);
     let reloading = reload_at_signal(hangup, &args.settings, settings, &server, log, &shown);
-    tokio::select! {
+    let giving_back = tokio::spawn(give_back_after_crowds(Arc::clone(server.registry())));
+    let ended = tokio::select! {
         never = reloading => match never? {},
         signal = stop_asked(stop_signals, &stop) => {
             tracing::info!(signal, "stopping");
@@ -88,8 +105,7 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
             } else {
                 http.abort();
             }
-            server.shutdown().await?;
-            Ok(ExitCode::from(EXIT_OK))
+            server.shutdown().await.map(|()| EXIT_OK)
         }
         failure = server.storage_failed() => {
             notify(Notice::Stopping);
@@ -97,9 +113,11 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
             if let Err(error) = server.shutdown().await {
                 tracing::error!(%error, "while stopping");
             }
-            Ok(ExitCode::from(EXIT_STORAGE))
+            Ok(EXIT_STORAGE)
         }
-    }
+    };
+    giving_back.abort();
+    Ok(ExitCode::from(ended?))
 }
 
 /// Reads the settings again with each SIGHUP; what cannot be read leaves everything as it was.

@@ -179,7 +179,9 @@ impl SettingsArgs {
 fn read_file(settings: &mut ServerSettings, path: &Path) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(path).context("it cannot be read")?;
     if path.extension().is_some_and(|ending| ending == "conf") {
-        return Ok(config::rabbitmq::apply(settings, &text)?);
+        return Ok(config::rabbitmq::apply(settings, &text, |name| {
+            std::env::var(name).ok()
+        })?);
     }
     config::toml::apply(settings, &text)?;
     Ok(Vec::new())
@@ -202,8 +204,35 @@ fn apply_rabbitmq_environment(
             .with_context(|| format!("RABBITMQ_NODE_IP_ADDRESS: '{address}' is no IP address"))?;
         settings.listen.set_ip(ip);
     }
+    for (variable, name) in RABBITMQ_VARIABLES {
+        if let Some(text) = environment(variable).filter(|text| !text.is_empty()) {
+            config::toml::set_text(settings, name, &text).context(variable)?;
+        }
+    }
+    for (variable, name) in RABBITMQ_FILES {
+        if let Some(path) = environment(variable).filter(|path| !path.is_empty()) {
+            let text = std::fs::read_to_string(&path);
+            let text = text.with_context(|| format!("{variable}: {path}"))?;
+            config::toml::set_text(settings, name, text.trim_end()).context(variable)?;
+        }
+    }
     Ok(())
 }
+
+/// More of RabbitMQ's variables, with the settings that they stand for.
+const RABBITMQ_VARIABLES: [(&str, &str); 2] = [
+    ("RABBITMQ_MNESIA_DIR", "data_dir"),
+    (
+        "RABBITMQ_VM_MEMORY_HIGH_WATERMARK",
+        "alarm.memory_watermark",
+    ),
+];
+/// Those that name a file with the value, as secrets of containers are.
+const RABBITMQ_FILES: [(&str, &str); 3] = [
+    ("RABBITMQ_DEFAULT_USER_FILE", "access.default_user"),
+    ("RABBITMQ_DEFAULT_PASS_FILE", "access.default_pass"),
+    ("RABBITMQ_DEFAULT_VHOST_FILE", "access.default_vhost"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -212,14 +241,26 @@ mod tests {
     #[test]
     fn rabbitmqs_variables_are_read() {
         let mut settings = ServerSettings::default();
+        let secret = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(secret.path(), "hush\n").expect("a file");
         let environment = |name: &str| match name {
             "RABBITMQ_NODE_PORT" => Some("5673".to_owned()),
             "RABBITMQ_NODE_IP_ADDRESS" => Some("::1".to_owned()),
+            "RABBITMQ_MNESIA_DIR" => Some("/data".to_owned()),
+            "RABBITMQ_VM_MEMORY_HIGH_WATERMARK" => Some("0.25".to_owned()),
+            "RABBITMQ_DEFAULT_PASS_FILE" => Some(secret.path().display().to_string()),
             _ => None,
         };
         apply_rabbitmq_environment(&mut settings, environment).expect("both fit");
         assert_eq!(settings.listen.to_string(), "[::1]:5673");
+        assert_eq!(settings.data_dir, Path::new("/data"));
+        assert_eq!(settings.access.default_password, "hush");
+        let watermark = MemoryWatermark::Relative(0.25);
+        assert_eq!(settings.alarm.memory_watermark, watermark);
         let wrong = |name: &str| (name == "RABBITMQ_NODE_PORT").then(|| "amqp".to_owned());
         assert!(apply_rabbitmq_environment(&mut settings, wrong).is_err());
+        let missing =
+            |name: &str| (name == "RABBITMQ_DEFAULT_PASS_FILE").then(|| "/nowhere".to_owned());
+        assert!(apply_rabbitmq_environment(&mut settings, missing).is_err());
     }
 }

@@ -5,11 +5,13 @@
 //! is an error that names the nearest known one.
 //! Spec: RabbitMQ, "Configuration"; the schema of RabbitMQ 3.10 and 4.x.
 
+use std::borrow::Cow;
+
 use toml::Value;
 
 use super::toml::keys::nearest;
 use super::toml::{FileError, set};
-use crate::config::ServerSettings;
+use crate::config::{PasswordHashing, ServerSettings};
 
 /// What a file left to say: keys that mean nothing here.
 pub type Notes = Vec<String>;
@@ -112,6 +114,13 @@ const COUNTERPARTS: &[(&str, &str, Unit)] = &[
         "alarm.disk_free_min",
         Unit::Size,
     ),
+    ("load_definitions", "load_definitions", Unit::Text),
+    (
+        "management.load_definitions",
+        "load_definitions",
+        Unit::Text,
+    ),
+    ("definitions.local.path", "load_definitions", Unit::Text),
     ("management.tcp.port", "http_listen", Unit::Port),
     ("management.tcp.ip", "http_listen", Unit::Ip),
     ("management.listener.port", "http_listen", Unit::Port),
@@ -173,7 +182,6 @@ const WITHOUT_COUNTERPART: &[&str] = &[
     "kernel.",
     "lazy_queue_",
     "limits.",
-    "load_definitions",
     "log.",
     "management.",
     "management_agent.",
@@ -187,7 +195,6 @@ const WITHOUT_COUNTERPART: &[&str] = &[
     "node_tags.",
     "num_acceptors.",
     "osiris.",
-    "password_hashing_module",
     "peer_discovery",
     "product.",
     "prometheus.",
@@ -218,17 +225,26 @@ const WITHOUT_COUNTERPART: &[&str] = &[
     "loopback_users.",
 ];
 
-/// Reads the file's text over what the settings are.
+/// Reads the file's text over what the settings are; `$(NAME)` in a value stands for a variable of `environment`.
 ///
 /// # Errors
 /// [`FileError`] for a line that is no setting, an unknown key and a value that does not fit.
-pub fn apply(settings: &mut ServerSettings, text: &str) -> Result<Notes, FileError> {
+pub fn apply(
+    settings: &mut ServerSettings,
+    text: &str,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Notes, FileError> {
     let mut notes = Notes::new();
     let mut lists = Lists::default();
     for (index, line) in text.lines().enumerate() {
         let Some((key, value)) = parse_line(line).map_err(|()| FileError::Line(index + 1))? else {
             continue;
         };
+        let value = interpolated(value, &environment).map_err(|reason| FileError::Value {
+            key: key.to_owned(),
+            reason,
+        })?;
+        let value = &*value;
         if lists.take(settings, key, value)? {
             continue;
         }
@@ -283,6 +299,27 @@ fn parse_line(line: &str) -> Result<Option<(&str, &str)>, ()> {
         true => Err(()),
         false => Ok(Some((key, value))),
     }
+}
+
+/// A value with each `$(NAME)` replaced by the variable's.
+fn interpolated<'a>(
+    value: &'a str,
+    environment: &impl Fn(&str) -> Option<String>,
+) -> Result<Cow<'a, str>, String> {
+    let mut whole = Cow::Borrowed("");
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once("$(")
+        && let Some((name, behind)) = after.split_once(')')
+    {
+        let variable = environment(name);
+        let variable = variable.ok_or_else(|| format!("there is no variable '{name}'"))?;
+        whole = Cow::Owned(format!("{whole}{before}{variable}"));
+        rest = behind;
+    }
+    Ok(match whole.is_empty() && rest.len() == value.len() {
+        true => Cow::Borrowed(value),
+        false => Cow::Owned(format!("{whole}{rest}")),
+    })
 }
 
 /// The setting's value in our own file's form; `None` leaves it out.
@@ -362,7 +399,7 @@ fn log_level(word: &str) -> &str {
 }
 
 /// Keys that stand for one entry of a list each, or take a word for the whole.
-const LISTS: [&str; 7] = [
+const LISTS: [&str; 8] = [
     "auth_mechanisms.1",
     "ssl_options.versions.1",
     "loopback_users",
@@ -370,6 +407,7 @@ const LISTS: [&str; 7] = [
     "listeners.tcp",
     "listeners.ssl",
     "proxy_protocol",
+    "password_hashing_module",
 ];
 
 /// Lists whose entries stand on lines of their own.
@@ -450,6 +488,11 @@ impl Lists {
                     ));
                 }
             }
+        } else if key == "password_hashing_module" {
+            settings.access.password_hashing = match value {
+                "rabbit_password_hashing_sha256" => PasswordHashing::Sha256,
+                _ => return Err(refused("expected rabbit_password_hashing_sha256")),
+            };
         } else if key == "proxy_protocol" {
             let everywhere = ["0.0.0.0/0", "::/0"].map(|all| Value::String(all.to_owned()));
             let networks = match value {
@@ -491,11 +534,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{LoginFrom, Mechanism, MemoryWatermark, PeerVerification, TlsVersions};
+    use crate::config::{
+        LoginFrom, Mechanism, MemoryWatermark, PasswordHashing, PeerVerification, TlsVersions,
+    };
 
     fn read(text: &str) -> (ServerSettings, Notes) {
         let mut settings = ServerSettings::default();
-        let notes = apply(&mut settings, text).expect(text);
+        let environment = |name: &str| (name == "SECRET").then(|| "hush".to_owned());
+        let notes = apply(&mut settings, text, environment).expect(text);
         (settings, notes)
     }
 
@@ -568,6 +614,24 @@ mod tests {
         assert_eq!(notes.len(), 1, "{notes:?}");
     }
 
+    /// Definitions for the start, how passwords are kept, and values from the environment.
+    #[test]
+    fn definitions_and_variables_are_understood() {
+        let (settings, notes) = read(
+            "load_definitions = /etc/rabbitmq/definitions.json\npassword_hashing_module = rabbit_password_hashing_sha256\n\
+             default_user = $(SECRET)\ndefault_pass = a$(SECRET)b$(SECRET)$(\n",
+        );
+        let path = settings.load_definitions.as_deref();
+        assert_eq!(
+            path.and_then(|path| path.to_str()),
+            Some("/etc/rabbitmq/definitions.json")
+        );
+        assert_eq!(settings.access.default_user, "hush");
+        assert_eq!(settings.access.default_password, "ahushbhush$(");
+        assert_eq!(settings.access.password_hashing, PasswordHashing::Sha256);
+        assert_eq!(notes, Notes::new());
+    }
+
     /// Words for none and for all.
     #[test]
     fn none_is_understood() {
@@ -600,8 +664,13 @@ mod tests {
             ("ssl_options.verify = yes", "verify_peer"),
             ("listeners.tcp.default = x", "an address"),
             ("default_pass = 'a' b", "line 1"),
+            ("default_pass = $(NOBODY)", "variable 'NOBODY'"),
+            (
+                "password_hashing_module = md5",
+                "rabbit_password_hashing_sha256",
+            ),
         ] {
-            let error = apply(&mut ServerSettings::default(), text).expect_err(text);
+            let error = apply(&mut ServerSettings::default(), text, |_| None).expect_err(text);
             assert!(error.to_string().contains(expected), "{text}: {error}");
         }
     }

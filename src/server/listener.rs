@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::admission::{Admission, Place, Refused};
 use super::connection::{self, Transport};
-use super::inherited::InheritedSockets;
+use super::inherited::{InheritedSockets, Listening};
 use super::proxy::{ProxyError, read_header};
 use super::socket::Socket;
 use super::tls::{HandshakeError, Tls, TlsSocket};
@@ -40,8 +40,12 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Accepts until the server stops.
+/// Accepts from when the doors are open until the server stops.
 pub(super) async fn run(mut listener: impl Accepts, shared: Arc<Shared>) {
+    tokio::select! {
+        () = shared.open.cancelled() => {}
+        () = shared.stopping.cancelled() => return,
+    }
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -57,17 +61,17 @@ pub(super) async fn run(mut listener: impl Accepts, shared: Arc<Shared>) {
     }
 }
 
-/// A listening socket of TCP.
+/// Listening sockets of TCP, of one port.
 #[derive(Debug)]
 pub(super) struct Listener {
-    socket: TcpListener,
+    socket: Listening,
     local_addr: SocketAddr,
     tls: Option<Arc<Tls>>,
     admission: Arc<Admission>,
 }
 
 impl Listener {
-    /// Listens on `address`, with the socket for it that was handed over if there is one.
+    /// Listens on `address`, with the sockets for it that were handed over if there are any.
     pub(super) fn bind(
         address: SocketAddr,
         inherited: &InheritedSockets,
@@ -77,7 +81,7 @@ impl Listener {
         let listen = || {
             let socket = match inherited.take(address)? {
                 Some(socket) => socket,
-                None => listen(address)?,
+                None => listen(address)?.into(),
             };
             Ok((socket.local_addr()?, socket))
         };
@@ -95,7 +99,7 @@ impl Listener {
     }
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
         SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,

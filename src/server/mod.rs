@@ -57,6 +57,7 @@ use alarm::AlarmWatch;
 use data_dir::DataDir;
 use failed_logins::FailedLogins;
 pub use inherited::InheritedSockets;
+pub(crate) use inherited::Listening;
 pub(crate) use inside::{Inside, InsideUpload};
 use io_meter::{Area, IoMeter};
 use listener::Listener;
@@ -157,6 +158,10 @@ pub struct Embedding {
     pub keeping: Keeping,
     /// Sockets that listen already, for the listeners with their ports.
     pub sockets: InheritedSockets,
+    /// An empty store gets no first account: whoever starts the server brings users in.
+    pub brings_users: bool,
+    /// Clients wait until [`ServerHandle::open_doors`].
+    pub opens_later: bool,
 }
 
 /// For how long what is written to the data folder must be readable.
@@ -192,6 +197,8 @@ struct Shared {
     /// How far the journal is durable.
     durable: watch::Receiver<Lsn>,
     stopping: CancellationToken,
+    /// Clients are served.
+    open: CancellationToken,
     /// Who commits on a thread of its own.
     leader: leader::Leader,
     /// The journal has failed: every connection closes with 541.
@@ -250,10 +257,10 @@ impl Server {
         let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
         let access = &settings.access;
         let broker_settings = BrokerSettings {
-            default_user: DefaultUser {
+            default_user: (!embedding.brings_users).then(|| DefaultUser {
                 name: Name::from(access.default_user.as_str()),
                 password: access.default_password.clone().into_bytes(),
-            },
+            }),
             password_hashing: match access.password_hashing {
                 PasswordHashing::Argon2id => HashAlgorithm::Argon2id,
                 PasswordHashing::Sha256 => HashAlgorithm::Sha256,
@@ -316,6 +323,7 @@ impl Server {
             session_settings: ArcSwap::from_pointee(session_settings(&settings)),
             durable,
             stopping: CancellationToken::new(),
+            open: CancellationToken::new(),
             leader: leader::Leader::new(journal.clone()),
             storage_failed,
             tasks: TaskTracker::new(),
@@ -323,6 +331,9 @@ impl Server {
             workers: Workers::start(thread_count()).map_err(ServerError::Thread)?,
             runtime: Handle::current(),
         });
+        if !embedding.opens_later {
+            shared.open.cancel();
+        }
         let admission = Admission::new(&settings.admission);
         let sockets = embedding.sockets;
         let bind = |address, tls| Listener::bind(address, &sockets, tls, Arc::clone(&admission));
@@ -561,6 +572,11 @@ impl ServerHandle {
     #[must_use]
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()
+    }
+
+    /// Serves clients from now on, those too that wait already; for a server that [`Embedding::opens_later`].
+    pub fn open_doors(&self) {
+        self.shared.open.cancel();
     }
 
     /// Sockets that were handed over and that no listener has taken so far.

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use warren::amqp::method::Method;
 
+use serde_json::{Value, json};
+
+use crate::admin::ask;
 use crate::process::{Process, serve};
 use crate::wire::Client;
 
@@ -179,5 +182,61 @@ fn tune_of(process: &Process) -> (u16, u16) {
     match client.expect_method(0, "connection.tune") {
         Method::ConnectionTune(tune) => (tune.channel_max, tune.heartbeat),
         other => panic!("expected tune, got {}", other.name()),
+    }
+}
+
+/// Definitions are there before anybody is served, from each file of a folder, with their users in the place of guest; a
+/// start with wrong ones says which, and one that finds them there already changes nothing.
+// req: MGMT-14
+#[test]
+fn definitions_are_brought_in_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, document: &Value| {
+        let file = folder.path().join("definitions").join(name);
+        std::fs::write(file, document.to_string()).expect("a file");
+    };
+    std::fs::create_dir(folder.path().join("definitions")).expect("a folder");
+    // The first by name has what the second needs.
+    let queues = json!({
+        "queues": [{ "name": "q", "vhost": "v", "durable": true, "arguments": { "x-max-length": 5 } }],
+        "bindings": [{ "source": "amq.topic", "vhost": "v", "destination": "q", "destination_type": "queue",
+                       "routing_key": "a.#", "arguments": {} }],
+    });
+    write("2.json", &queues);
+    let rights = json!({
+        "vhosts": [{ "name": "v" }],
+        "users": [{ "name": "boss", "password": "hush", "tags": ["administrator"] }],
+        "permissions": [{ "user": "boss", "vhost": "v", "configure": ".*", "write": ".*", "read": ".*" }],
+    });
+    write("1.json", &rights);
+    write("3.txt", &json!("no definitions"));
+    let start = || {
+        let mut command = serve(&folder.path().join("data"));
+        let definitions = folder.path().join("definitions").display().to_string();
+        command.args(["--set", &format!("load_definitions={definitions}")]);
+        Process::start(command)
+    };
+    for _ in 0..2 {
+        let broker = start().expect("it starts");
+        let get = |login: &str, path: &str| ask(broker.http(), login, "GET", path, &Value::Null);
+        let (status, queue) = get("boss:hush", "queues/v/q");
+        assert_eq!(
+            (status, &queue["arguments"]["x-max-length"]),
+            (200, &json!(5))
+        );
+        let (_, bindings) = get("boss:hush", "queues/v/q/bindings");
+        assert_eq!(bindings[1]["routing_key"], "a.#");
+        assert_eq!(get("guest:guest", "whoami").0, 401);
+    }
+    write(
+        "2.json",
+        &json!({ "queues": [{ "name": "r", "vhost": "nowhere" }] }),
+    );
+    let Err(ended) = start() else {
+        panic!("a vhost is missing");
+    };
+    assert_eq!(ended.status.code(), Some(1));
+    for word in ["load_definitions", "2.json", "nowhere"] {
+        assert!(ended.errors.contains(word), "{}", ended.errors);
     }
 }

@@ -20,9 +20,19 @@ use super::{Api, Level, Names};
 #[derive(Clone, Debug)]
 pub(super) struct Caller {
     pub(super) user: Arc<User>,
+    /// It is the broker itself, which may do everything.
+    is_internal: bool,
 }
 
 impl Caller {
+    /// The broker itself.
+    pub(super) fn internal() -> Self {
+        Self {
+            user: Arc::new(User::internal()),
+            is_internal: true,
+        }
+    }
+
     /// Checks name and password of basic authentication, or a token.
     pub(super) async fn log_in(
         logins: &Logins,
@@ -48,7 +58,10 @@ impl Caller {
 
     fn admit(checked: Result<Arc<User>, Refused>) -> Result<Self, ApiError> {
         match checked {
-            Ok(user) => Ok(Self { user }),
+            Ok(user) => Ok(Self {
+                user,
+                is_internal: false,
+            }),
             Err(Refused::Busy) => Err(ApiError::too_many_logins()),
             Err(Refused::Wrong) => Err(ApiError::login_failed()),
         }
@@ -72,6 +85,9 @@ impl Caller {
     }
 
     pub(super) fn may(&self, level: Level) -> bool {
+        if self.is_internal {
+            return true;
+        }
         let allowed: &[&str] = match level {
             Level::Anyone => return true,
             Level::Management => &["administrator", "monitoring", "policymaker", "management"],
@@ -216,9 +232,15 @@ impl Call {
     }
 
     pub(super) fn connect_to(&self, vhost: &Vhost) -> Result<Connection, ApiError> {
-        let connected =
-            self.broker()
-                .connect(self.user()?, vhost.name().as_bytes(), Arc::new(NoWaker));
+        let name = vhost.name().as_bytes();
+        if self
+            .caller
+            .as_ref()
+            .is_some_and(|caller| caller.is_internal)
+        {
+            return Ok(self.broker().connect_internal(name)?);
+        }
+        let connected = self.broker().connect(self.user()?, name, Arc::new(NoWaker));
         Ok(connected?)
     }
 

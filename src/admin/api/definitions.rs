@@ -2,7 +2,12 @@
 //!
 //! Spec: RabbitMQ, "Definition Export and Import".
 
-use axum::http::Method;
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use axum::http::{HeaderMap, HeaderValue, Method};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -10,10 +15,10 @@ use serde_json::{Map, Value, json};
 use crate::broker::policy::PolicyKind;
 use crate::broker::{Durability, Exchange, Vhost};
 
-use super::call::Call;
+use super::call::{Call, Caller};
 use super::error::ApiError;
 use super::{
-    Answer, Level, Reply, Route, import, json as convert, overview, parameters, permissions,
+    Answer, Api, Level, Reply, Route, import, json as convert, overview, parameters, permissions,
     policies, queues, route, slow_route, users, vhosts,
 };
 
@@ -177,7 +182,11 @@ fn head(call: &Call) -> Map<String, Value> {
 fn tagged(object: Map<String, Value>) -> Answer {
     let object = Value::Object(object);
     let hash = blake3::hash(object.to_string().as_bytes());
-    Ok(Reply::Tagged(object, format!("\"{}\"", hash.to_hex())))
+    let tag = HeaderValue::try_from(format!("\"{}\"", hash.to_hex()));
+    Ok(match tag {
+        Ok(tag) => Reply::Tagged(object, tag),
+        Err(_) => Reply::Json(object),
+    })
 }
 
 fn export(call: &Call) -> Answer {
@@ -255,6 +264,26 @@ fn export_vhost(call: &Call) -> Answer {
 fn document(call: &Call) -> Result<Map<String, Value>, ApiError> {
     let document = call.object();
     document.map_err(|_| ApiError::bad_request("failed_to_parse_json"))
+}
+
+impl Api {
+    /// Brings a document in as an import does, by the broker itself. Blocks while passwords are hashed.
+    ///
+    /// # Errors
+    /// What is wrong with which entry; what came before it stays.
+    pub(in crate::admin) fn bring_in(&self, document: &Map<String, Value>) -> Result<(), String> {
+        let call = Call {
+            api: self.clone(),
+            caller: Some(Caller::internal()),
+            names: HashMap::new(),
+            query: HashMap::new(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            now: self.broker.time(Instant::now()),
+            from: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        };
+        import::import(&call, None, document).map_err(|error| error.reason().to_string())
+    }
 }
 
 fn import_all(call: &Call) -> BoxFuture<'_, Answer> {

@@ -48,7 +48,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -56,6 +56,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::logins::Logins;
 use super::observer::Observer;
+use super::page::is_known;
 use crate::admin::LogControl;
 use crate::broker::{AUDIT, Broker};
 use crate::config::SyncMode;
@@ -205,7 +206,9 @@ enum Reply {
     /// 204.
     NoContent,
     /// 200 with JSON and an entity tag.
-    Tagged(Value, String),
+    Tagged(Value, HeaderValue),
+    /// 304 with the entity tag of what the caller has already.
+    NotModified(HeaderValue),
     /// 200 with the methods that a path knows.
     Allow(String),
     /// 503 with JSON: a health check that failed.
@@ -338,7 +341,12 @@ impl Api {
             Handler::Later(run) => run(&call).await,
         };
         if route.method == Method::GET {
-            return result;
+            return match result {
+                Ok(Reply::Tagged(_, tag)) if is_known(&call.headers, &tag) => {
+                    Ok(Reply::NotModified(tag))
+                }
+                result => result,
+            };
         }
         let result = match result {
             Ok(reply) => self.settle().await.map(|()| reply),
@@ -475,9 +483,11 @@ fn respond(reply: Reply) -> Response<Body> {
         Reply::Json(value) => json(&mut response, &value),
         Reply::Tagged(value, tag) => {
             json(&mut response, &value);
-            if let Ok(tag) = tag.parse() {
-                response.headers_mut().insert(header::ETAG, tag);
-            }
+            response.headers_mut().insert(header::ETAG, tag);
+        }
+        Reply::NotModified(tag) => {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response.headers_mut().insert(header::ETAG, tag);
         }
         Reply::Unhealthy(value) => {
             json(&mut response, &value);
@@ -499,8 +509,8 @@ fn respond(reply: Reply) -> Response<Body> {
     response
 }
 
-const JSON: header::HeaderValue = header::HeaderValue::from_static("application/json");
-const NO_CACHE: header::HeaderValue = header::HeaderValue::from_static("no-cache");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
 /// Names in a path, by what the route calls them.
 type Names = HashMap<&'static str, String>;

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 
 use super::*;
@@ -303,4 +304,35 @@ async fn pages_of_other_sites_change_nothing() {
         }
     }
     assert!(!refused(&Method::GET, foreign[0]).await);
+}
+
+/// Who has the definitions already does not get them again, until they are others.
+// req: MGMT-5
+#[tokio::test]
+async fn known_definitions_are_not_sent_again() {
+    let api = api();
+    let get = async |known: Option<&HeaderValue>| {
+        let mut request = Request::builder().uri("/api/definitions");
+        request = request.header(header::AUTHORIZATION, "Basic YWRtaW46c2VjcmV0");
+        if let Some(known) = known {
+            request = request.header(header::IF_NONE_MATCH, known);
+        }
+        let request = request.body(Body::empty()).expect("a request");
+        let answer = api.answer(request, SocketAddr::from(([127, 0, 0, 1], 1)));
+        let (head, body) = answer.await.into_parts();
+        let body = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
+        (head.status, head.headers.get(header::ETAG).cloned(), body)
+    };
+    let (status, tag, document) = get(None).await;
+    assert_eq!(status, StatusCode::OK);
+    let tag = tag.expect("a tag");
+    assert_eq!(
+        get(Some(&tag)).await,
+        (StatusCode::NOT_MODIFIED, Some(tag.clone()), Bytes::new())
+    );
+    let name = crate::broker::Name::from("other");
+    api.broker.create_vhost(&name).expect("in memory");
+    let (status, other, changed) = get(Some(&tag)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(other != Some(tag) && changed != document);
 }

@@ -62,6 +62,7 @@ pub const KEYS: &[Key] = &[
     key!("peer_tls", Reload, peer_tls, OneOf(PEER_TLS)),
     key!("proxies", Start, proxies, Networks),
     key!("http_listen", Start, http_listen, Address),
+    key!("load_definitions", Start, load_definitions, Maybe(File)),
     key!("sync", Start, sync, OneOf(SYNC_MODES)),
     key!("log", Reload, log, Name),
     key!("log_format", Reload, log_format, OneOf(LOG_FORMATS)),
