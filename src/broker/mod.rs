@@ -50,6 +50,7 @@ mod queue;
 mod recovery;
 mod replies;
 mod route;
+mod shares;
 mod spill;
 mod stamp;
 mod statistics;
@@ -101,6 +102,7 @@ pub use queue::{
 pub use recovery::OpenError;
 pub use replies::{REPLY_QUEUE, ReplyConsumer, is_reply_queue};
 pub use route::Publisher;
+pub use shares::QueueShare;
 pub use spill::SpillSettings;
 pub use statistics::{
     ChurnCounts, ClientCounts, ClientStatistics, DeliveryCounts, LetterCounts, LoginCounts,

@@ -412,7 +412,7 @@ impl Queue {
         now: Instant,
     ) -> Option<Got> {
         let Front::Message(seq, entry) = state.ready.pop_front() else {
-            state.counts.fetched_empty += 1;
+            state.counts.delivery.fetched_empty += 1;
             return None;
         };
         // What stands behind it may have expired long ago, and does not count.
@@ -430,15 +430,15 @@ impl Queue {
             redelivered: entry.redelivered,
             remaining_count: state.ready.len(),
         };
-        state.counts.redelivered += u64::from(entry.redelivered);
+        state.counts.delivery.redelivered += u64::from(entry.redelivered);
         match ack_mode {
             AckMode::Manual => {
-                state.counts.fetched += 1;
+                state.counts.delivery.fetched += 1;
                 let consumer = None;
                 state.unacked.insert(seq, Out { entry, consumer });
             }
             AckMode::Automatic => {
-                state.counts.fetched_no_ack += 1;
+                state.counts.delivery.fetched_no_ack += 1;
                 after.leave(self, entry.lsn, &entry.message);
             }
         }

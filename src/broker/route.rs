@@ -6,6 +6,7 @@
 //! remembers holds until any binding, queue, exchange or right of its vhost goes or comes.
 //! Bounds: `ROUTE_CACHE_SLOTS` per channel, `ROUTE_EXCHANGES_MAX` per message.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use super::message::Persistence;
 use super::name::Name;
 use super::queue::Queue;
 use super::replies::{ReplyConsumer, is_reply_name};
+use super::shares::{QueueShare, Shares};
 
 /// Where a message goes: queues, each once, and channels that wait for it as an answer.
 #[derive(Debug, Default)]
@@ -44,6 +46,8 @@ pub(crate) struct Route {
     pub(crate) replies: Vec<Arc<ReplyConsumer>>,
     /// What counts at the exchange where the way begins.
     flow: Option<Arc<Flow>>,
+    /// Messages that went this way.
+    passed: Cell<u64>,
 }
 
 impl Route {
@@ -62,12 +66,14 @@ impl Route {
             queues: queues.into_iter().collect(),
             replies: Vec::new(),
             flow: None,
+            passed: Cell::new(0),
         }
     }
 
     /// So many messages go this way.
     #[inline]
     pub(crate) fn count(&self, messages: usize) {
+        self.passed.set(self.passed.get() + messages as u64);
         if let Some(flow) = &self.flow {
             flow.count(messages, self.queues.len());
         }
@@ -311,6 +317,8 @@ pub struct Publisher {
     channel: u16,
     last: Option<Remembered>,
     others: Option<Box<Others>>,
+    /// What went on ways that are not remembered.
+    shares: Shares,
 }
 
 #[derive(Debug)]
@@ -332,6 +340,14 @@ impl Remembered {
         self.generation == generation
             && self.key.as_bytes() == key
             && self.exchange.as_bytes() == exchange
+    }
+
+    fn add_to(&self, shares: &mut Shares) {
+        shares.add(
+            self.exchange.as_bytes(),
+            &self.route,
+            self.route.passed.get(),
+        );
     }
 }
 
@@ -407,9 +423,27 @@ impl Publisher {
                 hasher: RandomState::new(),
             })
         });
-        if let Some(slot) = self.slot(remembered.exchange.as_bytes(), remembered.key.as_bytes()) {
-            *slot = Some(remembered);
+        let (exchange, key) = (remembered.exchange.clone(), remembered.key.clone());
+        let slot = self.slot(exchange.as_bytes(), key.as_bytes());
+        if let Some(forgotten) = slot.and_then(|slot| slot.replace(remembered)) {
+            forgotten.add_to(&mut self.shares);
         }
+    }
+
+    /// A message goes a way that is not remembered.
+    pub(crate) fn passes(&mut self, exchange: &[u8], route: &Route) {
+        self.shares.add(exchange, route, 1);
+    }
+
+    /// How many messages went from which exchange into which queue, in no order.
+    #[must_use]
+    pub fn shares(&self) -> Vec<QueueShare> {
+        let mut shares = self.shares.clone();
+        let others = self.others.iter().flat_map(|others| &others.slots);
+        for remembered in others.chain([&self.last]).flatten() {
+            remembered.add_to(&mut shares);
+        }
+        shares.list()
     }
 
     fn slot(&mut self, exchange: &[u8], key: &[u8]) -> Option<&mut Option<Remembered>> {

@@ -64,7 +64,7 @@ impl PublishCounts {
     }
 }
 
-/// What a channel's client got and acknowledged. Numbers of messages, as its queues count them too.
+/// What consumers got and acknowledged, from a queue or on a channel. Numbers of messages.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DeliveryCounts {
     /// Handed to consumers that acknowledge.
@@ -81,6 +81,48 @@ pub struct DeliveryCounts {
     pub redelivered: u64,
     /// Acknowledged.
     pub acked: u64,
+}
+
+impl DeliveryCounts {
+    /// Adds what somebody else got.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            delivered,
+            delivered_no_ack,
+            fetched,
+            fetched_no_ack,
+            fetched_empty,
+            redelivered,
+            acked,
+        } = other;
+        self.delivered += delivered;
+        self.delivered_no_ack += delivered_no_ack;
+        self.fetched += fetched;
+        self.fetched_no_ack += fetched_no_ack;
+        self.fetched_empty += fetched_empty;
+        self.redelivered += redelivered;
+        self.acked += acked;
+    }
+
+    /// What of it others did not get.
+    #[must_use]
+    pub fn without(&self, others: &Self) -> Self {
+        Self {
+            delivered: self.delivered.saturating_sub(others.delivered),
+            delivered_no_ack: (self.delivered_no_ack).saturating_sub(others.delivered_no_ack),
+            fetched: self.fetched.saturating_sub(others.fetched),
+            fetched_no_ack: self.fetched_no_ack.saturating_sub(others.fetched_no_ack),
+            fetched_empty: self.fetched_empty.saturating_sub(others.fetched_empty),
+            redelivered: self.redelivered.saturating_sub(others.redelivered),
+            acked: self.acked.saturating_sub(others.acked),
+        }
+    }
+
+    /// Handed over in one way or another.
+    #[must_use]
+    pub fn handed_over(&self) -> u64 {
+        self.delivered + self.delivered_no_ack + self.fetched + self.fetched_no_ack
+    }
 }
 
 /// What a vhost's clients did beside what its queues count.
@@ -378,8 +420,8 @@ impl Tally {
 
     /// What was counted since the channel opened.
     #[must_use]
-    pub fn counts(&self) -> PublishCounts {
-        self.counts
+    pub fn counts(&self) -> &PublishCounts {
+        &self.counts
     }
 
     /// Adds what is new to the counters of vhost and broker.

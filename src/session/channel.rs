@@ -5,6 +5,7 @@
 //! Bounds: consumers and unsettled deliveries, as many as the broker lets the client have.
 //! Spec: AMQP 0-9-1 classes channel, exchange, queue, basic, confirm; `spec/amqp.md`.
 
+mod breakdown;
 mod consuming;
 mod content_id;
 mod delivered;
@@ -26,8 +27,8 @@ use crate::amqp::header::ContentHeader;
 use crate::amqp::method::{Encode, Method, access, basic, channel, confirm};
 use crate::amqp::reply::ReplyCode;
 use crate::broker::{
-    Connection, Consumer, DeliveryCounts, Error as BrokerError, MessageSeq, Place, Publisher,
-    Queue, ReplyConsumer, Settle, Tally, Wakes,
+    Connection, Consumer, Error as BrokerError, MessageSeq, Place, Publisher, Queue, ReplyConsumer,
+    Settle, Tally, Wakes,
 };
 use crate::journal::Lsn;
 
@@ -41,6 +42,8 @@ use super::unsettled::Unsettled;
 use super::view::ChannelView;
 use super::{Action, UploadId, properties};
 
+use breakdown::Breakdown;
+pub use breakdown::{DeliveryShare, ExchangeShare};
 use delivered::Delivered;
 pub(crate) use publishing::NODE_QUEUE;
 pub(super) use repeating::Repeats;
@@ -77,7 +80,7 @@ pub(super) struct Channel {
     last_tag: u64,
     delivered: Delivered,
     tally: Tally,
-    counts: DeliveryCounts,
+    breakdown: Breakdown,
     unsettled: Unsettled,
     settling: Settling,
     /// The queue last declared here, which an empty queue name means.
@@ -132,7 +135,7 @@ impl Channel {
             last_tag: 0,
             delivered: Delivered::default(),
             tally,
-            counts: DeliveryCounts::default(),
+            breakdown: Breakdown::default(),
             unsettled: Unsettled::default(),
             settling: Settling::default(),
             last_queue: ShortString::EMPTY,
@@ -256,6 +259,10 @@ impl Channel {
     /// Tells the broker what was settled since the last call.
     pub(super) fn flush_settled(&mut self, cx: &mut Context<'_>) {
         if let Some((queue, how)) = self.settling.of.take() {
+            if how == Settle::Ack {
+                let count = self.settling.seqs.len() as u64;
+                self.breakdown.count(&queue, |counts| counts.acked += count);
+            }
             queue.settle(&self.settling.seqs, how, cx.now, cx.wakes);
             self.settling.seqs.clear();
         }
@@ -400,8 +407,11 @@ impl Channel {
             unconfirmed_count,
             uncommitted_count: uncommitted.0,
             uncommitted_ack_count: uncommitted.1,
-            published: self.tally.counts(),
-            delivered: self.counts,
+            published: *self.tally.counts(),
+            delivered: self.breakdown.delivered(),
+            by_exchange: self.breakdown.exchanges(self.tally.counts()),
+            by_queue: self.breakdown.queues(),
+            into_queues: self.publisher.shares(),
             consumers: self.consumers.values().cloned().collect(),
         }
     }
@@ -430,7 +440,6 @@ impl Channel {
     }
 
     fn settle(&mut self, queue: Arc<Queue>, seq: MessageSeq, how: Settle, cx: &mut Context<'_>) {
-        self.counts.acked += u64::from(how == Settle::Ack);
         let same = matches!(&self.settling.of, Some((pending, pending_how))
             if Arc::ptr_eq(pending, &queue) && *pending_how == how);
         if !same {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::amqp::field::FieldTable;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{ClientStatistics, Consumer, DeliveryCounts, Name, PublishCounts};
+use crate::broker::{ClientStatistics, Consumer, DeliveryCounts, Name, PublishCounts, QueueShare};
 
 use super::TlsFacts;
+use super::channel::{DeliveryShare, ExchangeShare};
 use super::failure::{Failure, MethodId};
 use super::{Session, Slot, State};
 
@@ -63,6 +64,12 @@ pub struct ChannelView {
     pub published: PublishCounts,
     /// What its client got and acknowledged.
     pub delivered: DeliveryCounts,
+    /// What was published on it, by exchange.
+    pub by_exchange: Vec<ExchangeShare>,
+    /// What its client got and acknowledged, by queue.
+    pub by_queue: Vec<DeliveryShare>,
+    /// What was published on it, by exchange and queue that it went to.
+    pub into_queues: Vec<QueueShare>,
     /// Its consumers, in no order.
     pub consumers: Vec<Arc<Consumer>>,
 }

@@ -102,3 +102,56 @@ fn a_setting_closes_the_pages() {
     }
     assert_eq!(get(http, "/health", None).0, 200);
 }
+
+/// What a client does stands at its channel with the exchange and the queue, and with the queue alone when it is gone.
+// req: PROM-3
+#[test]
+fn channels_are_told_by_exchange_and_queue() {
+    let own = Own::start(|_| {});
+    let http = own.serve_http();
+    let mut client = Client::connect(own.address());
+    client.open(1);
+    let queue = ShortString::from_static("q");
+    let declare = queue::Declare {
+        queue: queue.clone(),
+        ..queue::Declare::default()
+    };
+    client.declare(1, declare);
+    for _ in 0..3 {
+        client.publish(1, &queue, b"x");
+    }
+    assert!(client.get(1, &queue, true).is_some());
+    let lines = || {
+        let (_, page) = get(http, "/metrics/per-object", None);
+        let lines = page.lines().map(str::to_owned);
+        lines
+            .filter(|line| line.contains("queue=\"q\"") || line.contains("exchange="))
+            .collect::<Vec<_>>()
+    };
+    let seen = lines();
+    let has = |name: &str, labels: &str, value: u64| {
+        let begin = format!("rabbitmq_{name}{{channel=\"127.0.0.1:");
+        let end = format!(" (1)\",{labels}}} {value}");
+        let fits = |line: &&String| line.starts_with(&begin) && line.ends_with(&end);
+        assert_eq!(
+            seen.iter().filter(fits).count(),
+            1,
+            "{name} {end} in {seen:#?}"
+        );
+    };
+    has(
+        "channel_messages_published_total",
+        "vhost=\"/\",exchange=\"\"",
+        3,
+    );
+    has("channel_get_total", "vhost=\"/\",queue=\"q\"", 1);
+    let pair = "queue_vhost=\"/\",queue=\"q\",exchange_vhost=\"/\",exchange=\"\"";
+    has("queue_messages_published_total", pair, 3);
+    drop(client);
+    let rest = format!("rabbitmq_queue_messages_published_total{{channel=\"\",{pair}}} 3");
+    let begun = std::time::Instant::now();
+    while !lines().contains(&rest) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:#?}", lines());
+    }
+    assert!(!lines().iter().any(|line| line.contains("channel=\"127")));
+}

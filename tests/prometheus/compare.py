@@ -121,6 +121,12 @@ def traffic():
     for kind in ("classic", "quorum", "stream"):
         channel.queue_declare(f"m.{kind}", durable=True, arguments={"x-queue-type": kind})
     channel.queue_declare("m.full", arguments={"x-max-length": 2, "x-dead-letter-exchange": "amq.fanout"})
+    channel.queue_declare("m.stamped")
+    with urllib.request.urlopen(urllib.request.Request(
+            f"http://127.0.0.1:{HTTP}/api/exchanges/%2F/amq.default/publish", method="POST",
+            headers={"Authorization": "Basic Z3Vlc3Q6Z3Vlc3Q="},
+            data=b'{"properties": {"timestamp": 12}, "routing_key": "m.stamped", "payload": "x", "payload_encoding": "string"}')) as done:
+        check("a message with a timestamp", b"true" in done.read())
     channel.queue_declare("m.gone")
     channel.queue_delete("m.gone")
     for number in range(10):
@@ -159,9 +165,9 @@ def numbers(samples):
 
     classic = {"protocol": "amqp091", "queue_type": "rabbit_classic_queue"}
     expected = [
-        ("rabbitmq_connections", {}, 1), ("rabbitmq_channels", {}, 2), ("rabbitmq_queues", {}, 4),
+        ("rabbitmq_connections", {}, 1), ("rabbitmq_channels", {}, 2), ("rabbitmq_queues", {}, 5),
         ("rabbitmq_consumers", {}, 2), ("rabbitmq_global_publishers", {}, 1),
-        ("rabbitmq_queues_created_total", {}, 5), ("rabbitmq_queues_deleted_total", {}, 1),
+        ("rabbitmq_queues_created_total", {}, 6), ("rabbitmq_queues_deleted_total", {}, 1),
         ("rabbitmq_global_messages_received_total", {}, 42), ("rabbitmq_global_messages_received_confirm_total", {}, 42),
         ("rabbitmq_global_messages_confirmed_total", {}, 42), ("rabbitmq_global_messages_routed_total", {}, 40),
         ("rabbitmq_global_messages_unroutable_returned_total", {}, 1),
@@ -191,6 +197,37 @@ def numbers(samples):
     check("syncs of the journal are timed", isinstance(syncs, float) and syncs > 0, syncs)
 
 
+#: What the traffic comes to by channel and exchange, by channel and queue, and by all three.
+BY_OBJECT = [
+    ("channel_messages_published_total", {"exchange": ""}, 40), ("channel_messages_published_total", {"exchange": "amq.topic"}, 2),
+    ("channel_messages_confirmed_total", {"exchange": ""}, 40), ("channel_messages_confirmed_total", {"exchange": "amq.topic"}, 2),
+    ("channel_messages_unroutable_returned_total", {"exchange": "amq.topic"}, 1),
+    ("channel_messages_unroutable_dropped_total", {"exchange": "amq.topic"}, 1),
+    ("channel_messages_unroutable_dropped_total", {"exchange": ""}, 0),
+    ("queue_messages_published_total", {"queue": "m.stream", "exchange": ""}, 10),
+    ("queue_messages_published_total", {"queue": "m.full", "exchange": ""}, 10),
+    ("channel_messages_delivered_ack_total", {"queue": "m.classic"}, 8),
+    ("channel_messages_acked_total", {"queue": "m.classic"}, 3),
+    ("channel_messages_delivered_total", {"queue": "m.quorum"}, 10),
+    ("channel_get_total", {"queue": "m.full"}, 2), ("channel_get_empty_total", {"queue": "m.full"}, 1),
+]
+
+
+def by_object(samples, is_open):
+    """Sums over channels; those with a name as long as their channels are open, then what is of queues at none."""
+    for name, labels, wanted in BY_OBJECT:
+        found = [(of["channel"], v) for n, of, v in samples
+                 if n == f"rabbitmq_{name}" and all(of[k] == value for k, value in labels.items())]
+        if is_open:
+            named = sum(v for channel, v in found if channel)
+            check(f"{name}{labels} of channels", named == wanted, found)
+        elif "queue" in labels:
+            check(f"{name}{{{labels['queue']}}} outlives its channel", sum(v for _, v in found) == wanted, found)
+            check(f"{name}{labels} is nobody's then", all(not channel for channel, _ in found), found)
+        else:
+            check(f"{name}{labels} goes with its channel", not found, found)
+
+
 def main():
     connection = traffic()
     # What was counted is told at the end of a batch.
@@ -205,12 +242,20 @@ def main():
     compare("per-object", families)
     depth = [v for n, of, v in samples if n == "rabbitmq_queue_messages_ready" and of.get("queue") == "m.stream"]
     check("a queue by its name", depth == [10], depth)
+    by_object(samples, is_open=True)
+    heads = [of["queue"] for n, of, _ in samples if n == "rabbitmq_queue_head_message_timestamp"]
+    check("only who publishes with a timestamp has one", heads == ["m.stamped"], heads)
     query = "&".join(f"family={family}" for family in FAMILIES)
     families, _ = parse(page(f"/metrics/detailed?{query}"), "/metrics/detailed")
     compare("detailed", families)
     families, samples = parse(page("/metrics/detailed?family=queue_coarse_metrics&vhost=none"), "of no vhost")
     queues = [name for name, of, _ in samples if "queue" in of]
     check("another vhost's queues are not shown", not queues, queues[:3])
+    _, samples = parse(page("/metrics/detailed?family=queue_coarse_metrics&family=channel_queue_metrics&queue=%5Em.s"), "of some queues")
+    queues = {of["queue"] for _, of, _ in samples if "queue" in of}
+    check("queues whose names match", queues == {"m.stream", "m.stamped"}, queues)
+    families, _ = parse(page("/metrics/memory-breakdown"), "/metrics/memory-breakdown")
+    check("kinds of memory", sum(name.startswith("rabbitmq_memory_") for name in families) == 26, set(families))
     families, _ = parse(page("/metrics/detailed"), "of no family")
     check("no family, no figures", set(families) == {"rabbitmq_build_info", "rabbitmq_identity_info"}, set(families))
     families, _ = parse(page("/metrics", HTTP), "/metrics of the HTTP listener")
@@ -220,6 +265,8 @@ def main():
     _, samples = parse(page("/metrics"), "/metrics at the end")
     left = {n: v for n, _, v in samples if n in ("rabbitmq_connections", "rabbitmq_channels", "rabbitmq_global_publishers")}
     check("nobody is left", set(left.values()) == {0}, left)
+    _, samples = parse(page("/metrics/per-object"), "/metrics/per-object at the end")
+    by_object(samples, is_open=False)
     print(f"{passed} passed, {failed} failed")
     return failed != 0
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::broker::{Broker, ClientCounts, ClientStatistics, DeliveryCounts, Name, Vhost};
+use crate::broker::{Broker, ClientCounts, ClientStatistics, Name, Vhost};
 use crate::server::registry::{ConnectionEntry, Registry, Traffic};
 use crate::session::ChannelView;
 
@@ -25,7 +25,7 @@ const OF_CHANNEL: Counters<ChannelView, 12> = [
     ("ack", |channel| channel.delivered.acked),
     ("confirm", |channel| channel.published.confirmed),
     ("deliver", |channel| channel.delivered.delivered),
-    ("deliver_get", |channel| handed_over(&channel.delivered)),
+    ("deliver_get", |channel| channel.delivered.handed_over()),
     ("deliver_no_ack", |channel| {
         channel.delivered.delivered_no_ack
     }),
@@ -53,10 +53,6 @@ const TRAFFIC_OF_VHOST: Counters<ClientCounts, 2> = [
     ("recv_oct", |counts| counts.received_bytes),
     ("send_oct", |counts| counts.sent_bytes),
 ];
-
-fn handed_over(counts: &DeliveryCounts) -> u64 {
-    counts.delivered + counts.delivered_no_ack + counts.fetched + counts.fetched_no_ack
-}
 
 // req: MGMT-13
 /// The numbers of all clients at one moment.

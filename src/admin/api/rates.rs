@@ -301,17 +301,15 @@ type Counter = (&'static str, fn(&QueueCounts) -> u64);
 type Reader = (&'static str, fn(&QueueDepth) -> u64);
 
 const COUNTERS: [Counter; 9] = [
-    ("ack", |counts| counts.acked),
-    ("deliver", |counts| counts.delivered),
-    ("deliver_get", |counts| {
-        counts.delivered + counts.delivered_no_ack + counts.fetched + counts.fetched_no_ack
-    }),
-    ("deliver_no_ack", |counts| counts.delivered_no_ack),
-    ("get", |counts| counts.fetched),
-    ("get_empty", |counts| counts.fetched_empty),
-    ("get_no_ack", |counts| counts.fetched_no_ack),
+    ("ack", |counts| counts.delivery.acked),
+    ("deliver", |counts| counts.delivery.delivered),
+    ("deliver_get", |counts| counts.delivery.handed_over()),
+    ("deliver_no_ack", |counts| counts.delivery.delivered_no_ack),
+    ("get", |counts| counts.delivery.fetched),
+    ("get_empty", |counts| counts.delivery.fetched_empty),
+    ("get_no_ack", |counts| counts.delivery.fetched_no_ack),
     ("publish", |counts| counts.published),
-    ("redeliver", |counts| counts.redelivered),
+    ("redeliver", |counts| counts.delivery.redelivered),
 ];
 
 impl Statistics {

@@ -444,58 +444,56 @@ pub(super) const GLOBAL_QUEUE: &Columns<QueueCounts> = &[
             "global_messages_acknowledged_total",
             "Total number of messages acknowledged by consumers",
         ),
-        |counts| counts.acked,
+        |counts| counts.delivery.acked,
     ),
     (
         counter(
             "global_messages_delivered_consume_auto_ack_total",
             "Total number of messages delivered to consumers using basic.consume with automatic acknowledgment",
         ),
-        |counts| counts.delivered_no_ack,
+        |counts| counts.delivery.delivered_no_ack,
     ),
     (
         counter(
             "global_messages_delivered_consume_manual_ack_total",
             "Total number of messages delivered to consumers using basic.consume with manual acknowledgment",
         ),
-        |counts| counts.delivered,
+        |counts| counts.delivery.delivered,
     ),
     (
         counter(
             "global_messages_delivered_get_auto_ack_total",
             "Total number of messages delivered to consumers using basic.get with automatic acknowledgment",
         ),
-        |counts| counts.fetched_no_ack,
+        |counts| counts.delivery.fetched_no_ack,
     ),
     (
         counter(
             "global_messages_delivered_get_manual_ack_total",
             "Total number of messages delivered to consumers using basic.get with manual acknowledgment",
         ),
-        |counts| counts.fetched,
+        |counts| counts.delivery.fetched,
     ),
     (
         counter(
             "global_messages_delivered_total",
             "Total number of messages delivered to consumers",
         ),
-        |counts| {
-            counts.delivered + counts.delivered_no_ack + counts.fetched + counts.fetched_no_ack
-        },
+        |counts| counts.delivery.handed_over(),
     ),
     (
         counter(
             "global_messages_get_empty_total",
             "Total number of times basic.get operations fetched no message",
         ),
-        |counts| counts.fetched_empty,
+        |counts| counts.delivery.fetched_empty,
     ),
     (
         counter(
             "global_messages_redelivered_total",
             "Total number of messages redelivered to consumers",
         ),
-        |counts| counts.redelivered,
+        |counts| counts.delivery.redelivered,
     ),
 ];
 
@@ -548,3 +546,93 @@ pub(super) const LETTERS_CONFIRMED: Family = counter(
     "global_messages_dead_lettered_confirmed_total",
     "Total number of messages dead-lettered and confirmed by target queues",
 );
+
+/// The kind of memory that everything here counts as.
+pub(super) const MEMORY_OF_ALL: &str = "memory_other_erlang_process_bytes";
+
+/// RabbitMQ 4's kinds of memory (`/metrics/memory-breakdown`).
+pub(super) const MEMORY: &[Family] = &[
+    gauge("memory_code_module_bytes", "Bytes for compiled code"),
+    gauge(
+        "memory_client_connection_reader_bytes",
+        "Bytes for reading from clients",
+    ),
+    gauge(
+        "memory_client_connection_writer_bytes",
+        "Bytes for writing to clients",
+    ),
+    gauge(
+        "memory_client_connection_channel_bytes",
+        "Bytes for channels of clients",
+    ),
+    gauge(
+        "memory_client_connection_other_bytes",
+        "Bytes for what else connections need",
+    ),
+    gauge(
+        "memory_classic_queue_erlang_process_bytes",
+        "Bytes for classic queues",
+    ),
+    gauge(
+        "memory_quorum_queue_erlang_process_bytes",
+        "Bytes for quorum queues",
+    ),
+    gauge(
+        "memory_quorum_queue_dlx_erlang_process_bytes",
+        "Bytes for dead letters of quorum queues",
+    ),
+    gauge("memory_stream_erlang_process_bytes", "Bytes for streams"),
+    gauge(
+        "memory_stream_replica_reader_erlang_process_bytes",
+        "Bytes for readers of streams' replicas",
+    ),
+    gauge(
+        "memory_stream_coordinator_erlang_process_bytes",
+        "Bytes for the coordinator of streams",
+    ),
+    gauge("memory_plugin_bytes", "Bytes for plugins"),
+    gauge(
+        "memory_modern_metadata_store_bytes",
+        "Bytes for the newer store of definitions",
+    ),
+    gauge(
+        "memory_other_erlang_process_bytes",
+        "Bytes for everything that is not told apart",
+    ),
+    gauge("memory_metrics_bytes", "Bytes for figures"),
+    gauge(
+        "memory_management_stats_db_bytes",
+        "Bytes for the management interface's statistics",
+    ),
+    gauge(
+        "memory_classic_metadata_store_bytes",
+        "Bytes for the older store of definitions",
+    ),
+    gauge(
+        "memory_quorum_queue_ets_table_bytes",
+        "Bytes for tables of quorum queues",
+    ),
+    gauge(
+        "memory_modern_metadata_store_ets_table_bytes",
+        "Bytes for tables of the newer store of definitions",
+    ),
+    gauge("memory_other_ets_table_bytes", "Bytes for other tables"),
+    gauge("memory_binary_heap_bytes", "Bytes for shared binaries"),
+    gauge(
+        "memory_message_index_bytes",
+        "Bytes for the index of messages",
+    ),
+    gauge("memory_atom_table_bytes", "Bytes for atoms"),
+    gauge(
+        "memory_other_system_bytes",
+        "Bytes for what else the runtime needs",
+    ),
+    gauge(
+        "memory_runtime_allocated_unused_bytes",
+        "Bytes for memory that was allocated and is not used",
+    ),
+    gauge(
+        "memory_runtime_reserved_unallocated_bytes",
+        "Bytes for memory that was reserved and is not allocated",
+    ),
+];

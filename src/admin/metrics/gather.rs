@@ -4,20 +4,24 @@
 //! each, under their own locks; sessions are asked only by pages that name channels.
 //! Bounds: what there is of each.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::broker::{
-    Alarm, Broker, ChurnCounts, CountsByKind, DiskState, Durability, MemoryState, PublishCounts,
-    Queue, QueueCounts, QueueDepth, Vhost,
+    Alarm, Broker, ChurnCounts, CountsByKind, DeliveryCounts, DiskState, Durability, MemoryState,
+    Name, Queue, QueueCounts, QueueDepth, Vhost,
 };
 use crate::config::SyncMode;
+use crate::journal::QueueId;
 use crate::payload::Store;
 use crate::server::io_meter::{Area, AreaCounts, IoMeter};
 use crate::server::peer::SwarmHandle;
 use crate::server::registry::{Registry, Traffic};
+use crate::session::ChannelView;
 
 use super::text::Labels;
+use super::write::Wanted;
 use crate::admin::{api, process};
 
 /// Where everything comes from.
@@ -77,6 +81,9 @@ pub(super) struct QueueRow {
     pub(super) counts: QueueCounts,
     /// What durable queues hold.
     kept: (u64, u64),
+    id: QueueId,
+    /// When its first message was published, in seconds since 1970, if that is known.
+    pub(super) head_timestamp: Option<u64>,
 }
 
 impl QueueRow {
@@ -89,6 +96,8 @@ impl QueueRow {
             depth,
             counts: queue.counts(),
             kept: (0, 0),
+            id: queue.id(),
+            head_timestamp: None,
         };
         if is_durable {
             row.kept = (row.message_count(), row.message_bytes());
@@ -131,6 +140,14 @@ impl QueueRow {
         self.kept.1
     }
 
+    /// What was got from it and published into it that no open channel has counted: by channels that are gone, and by the
+    /// broker itself.
+    pub(super) fn rest(&self, clients: &Clients) -> (DeliveryCounts, u64) {
+        let (of_channels, published) = clients.by_queue.get(&self.id).copied().unwrap_or_default();
+        let delivery = self.counts.delivery.without(&of_channels);
+        (delivery, self.counts.published.saturating_sub(published))
+    }
+
     fn labels(&self) -> String {
         Labels::of([("vhost", &self.vhost), ("queue", &self.name)])
     }
@@ -145,9 +162,29 @@ pub(super) struct ChannelRow {
     pub(super) consumer_count: u64,
     pub(super) unacked_count: u64,
     pub(super) unconfirmed_count: u64,
+    pub(super) uncommitted_count: u64,
+    pub(super) uncommitted_ack_count: u64,
     pub(super) prefetch_count: u64,
     pub(super) global_prefetch_count: u64,
-    pub(super) published: PublishCounts,
+}
+
+/// What a channel published at one exchange, or all of them at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ExchangeCounts {
+    pub(super) published: u64,
+    pub(super) confirmed: u64,
+    pub(super) returned: u64,
+    pub(super) dropped: u64,
+}
+
+/// Counts with the labels that they stand at.
+#[derive(Clone, Debug)]
+pub(super) struct Labelled<Counts> {
+    pub(super) vhost: String,
+    /// The queue that they have to do with, if it is one.
+    pub(super) queue: Option<Name>,
+    pub(super) labels: String,
+    pub(super) counts: Counts,
 }
 
 /// A connection, or all of them.
@@ -163,10 +200,18 @@ pub(super) struct ConnectionRow {
 pub(super) struct Clients {
     pub(super) channels: Vec<ChannelRow>,
     pub(super) connections: Vec<ConnectionRow>,
+    /// What was published, by channel and exchange.
+    pub(super) at_exchanges: Vec<Labelled<ExchangeCounts>>,
+    /// What was got from queues, by channel and queue.
+    pub(super) from_queues: Vec<Labelled<DeliveryCounts>>,
+    /// What was published into queues, by channel, exchange and queue.
+    pub(super) into_queues: Vec<Labelled<u64>>,
+    /// The sums of the last two, by queue.
+    pub(super) by_queue: HashMap<QueueId, (DeliveryCounts, u64)>,
 }
 
 impl Clients {
-    pub(super) async fn gather(registry: &Registry) -> Self {
+    pub(super) async fn gather(broker: &Broker, registry: &Registry) -> Self {
         let mut clients = Self::default();
         for (entry, view) in registry.views().await {
             let Some(vhost) = &view.vhost else { continue };
@@ -176,20 +221,99 @@ impl Clients {
                 traffic: entry.traffic(),
                 channel_count: view.channels.len() as u64,
             });
-            let channels = view.channels.iter().map(|channel| ChannelRow {
-                name: format!("{name} ({})", channel.number),
-                vhost: vhost.to_string(),
-                consumer_count: channel.consumers.len() as u64,
-                unacked_count: channel.unsettled_count as u64,
-                unconfirmed_count: channel.unconfirmed_count as u64,
-                prefetch_count: channel.prefetch_count_max.into(),
-                global_prefetch_count: channel.global_prefetch_count_max.into(),
-                published: channel.published,
-            });
-            clients.channels.extend(channels);
+            for channel in &view.channels {
+                clients.add(broker, &name, vhost, channel);
+            }
         }
         clients
     }
+
+    fn add(&mut self, broker: &Broker, connection: &str, vhost: &Name, channel: &ChannelView) {
+        let name = format!("{connection} ({})", channel.number);
+        let vhost_name = vhost.to_string();
+        let vhost = broker.vhost(vhost.as_bytes());
+        // A queue that is gone takes what was counted with it, as in RabbitMQ.
+        let is_there = |queue: &Name, id: QueueId| {
+            let found = vhost
+                .as_ref()
+                .and_then(|vhost| vhost.queue(queue.as_bytes()));
+            found.is_some_and(|queue| queue.id() == id)
+        };
+        for share in &channel.by_exchange {
+            let exchange = share.exchange.to_string();
+            self.at_exchanges.push(Labelled {
+                vhost: vhost_name.clone(),
+                queue: None,
+                labels: Labels::of([
+                    ("channel", &name),
+                    ("vhost", &vhost_name),
+                    ("exchange", &exchange),
+                ]),
+                counts: ExchangeCounts {
+                    published: share.published,
+                    confirmed: share.confirmed,
+                    returned: share.returned,
+                    dropped: share.dropped,
+                },
+            });
+        }
+        for share in &channel.by_queue {
+            if !is_there(&share.queue, share.queue_id) {
+                continue;
+            }
+            self.by_queue
+                .entry(share.queue_id)
+                .or_default()
+                .0
+                .add(&share.counts);
+            self.from_queues.push(Labelled {
+                vhost: vhost_name.clone(),
+                queue: Some(share.queue.clone()),
+                labels: from_queue(&name, &vhost_name, &share.queue.to_string()),
+                counts: share.counts,
+            });
+        }
+        for share in &channel.into_queues {
+            if !is_there(&share.queue, share.queue_id) {
+                continue;
+            }
+            self.by_queue.entry(share.queue_id).or_default().1 += share.published;
+            let (queue, exchange) = (share.queue.to_string(), share.exchange.to_string());
+            self.into_queues.push(Labelled {
+                vhost: vhost_name.clone(),
+                queue: Some(share.queue.clone()),
+                labels: into_queue(&name, &vhost_name, &queue, &exchange),
+                counts: share.published,
+            });
+        }
+        self.channels.push(ChannelRow {
+            name,
+            vhost: vhost_name,
+            consumer_count: channel.consumers.len() as u64,
+            unacked_count: channel.unsettled_count as u64,
+            unconfirmed_count: channel.unconfirmed_count as u64,
+            uncommitted_count: channel.uncommitted_count as u64,
+            uncommitted_ack_count: channel.uncommitted_ack_count as u64,
+            prefetch_count: channel.prefetch_count_max.into(),
+            global_prefetch_count: channel.global_prefetch_count_max.into(),
+        });
+    }
+}
+
+/// The labels of what a channel got from a queue.
+pub(super) fn from_queue(channel: &str, vhost: &str, queue: &str) -> String {
+    Labels::of([("channel", channel), ("vhost", vhost), ("queue", queue)])
+}
+
+/// The labels of what a channel published at an exchange and a queue got.
+pub(super) fn into_queue(channel: &str, vhost: &str, queue: &str, exchange: &str) -> String {
+    Labels::of([
+        ("channel", channel),
+        ("queue_vhost", vhost),
+        ("queue", queue),
+        ("exchange_vhost", vhost),
+        ("exchange", exchange),
+    ])
 }
 
 /// An exchange with its number of bindings.
@@ -214,6 +338,8 @@ pub(super) struct Objects {
     /// All channels together, as far as their sums are known without asking.
     pub(super) channels: ChannelRow,
     pub(super) connections: ConnectionRow,
+    /// What was published at all exchanges.
+    pub(super) published: ExchangeCounts,
     pub(super) vhosts: Vec<String>,
 }
 
@@ -227,21 +353,23 @@ pub(super) enum Form {
 }
 
 impl Objects {
-    /// Looks at everything; `wanted` says of which vhosts queues are shown.
-    pub(super) fn gather(sources: &Sources, form: Form, wanted: impl Fn(&str) -> bool) -> Self {
+    /// Looks at everything; `wanted` says of which vhosts which queues are shown.
+    pub(super) fn gather(sources: &Sources, wanted: &Wanted) -> Self {
+        let form = wanted.form();
         let mut objects = Self::default();
         let broker = &sources.broker;
         let mut queue_count = 0;
         for vhost in broker.vhosts() {
             let name = vhost.name().to_string();
             let mut by_kind = vhost.counts_of_gone();
-            let is_wanted = wanted(&name);
+            let is_wanted = form == Form::PerObject && wanted.shows(&name);
             for queue in vhost.queues() {
                 queue_count += 1;
-                let row = QueueRow::of(&vhost, &queue);
+                let mut row = QueueRow::of(&vhost, &queue);
                 by_kind.add(queue.kind(), &row.counts);
                 objects.all.add(&row);
-                if form == Form::PerObject && is_wanted {
+                if is_wanted && wanted.shows_queue(queue.name()) {
+                    row.head_timestamp = queue.head_timestamp();
                     objects.queue_labels.push(row.labels());
                     objects.queues.push(row);
                 }
@@ -264,8 +392,14 @@ impl Objects {
             consumer_count: objects.all.depth.consumer_count as u64,
             unacked_count: objects.all.depth.unacked_count as u64,
             unconfirmed_count: statistics.unconfirmed_count(),
-            published: statistics.published(),
             ..ChannelRow::default()
+        };
+        let published = statistics.published();
+        objects.published = ExchangeCounts {
+            published: published.received,
+            confirmed: published.confirmed,
+            returned: published.returned,
+            dropped: published.dropped,
         };
         objects.connections = ConnectionRow {
             traffic: sources.registry.traffic(),
@@ -319,7 +453,7 @@ pub(super) fn exchanges(broker: &Broker, wanted: impl Fn(&str) -> bool) -> Vec<E
         if !wanted(&vhost_name) {
             continue;
         }
-        let mut counts = std::collections::HashMap::new();
+        let mut counts = HashMap::new();
         for binding in vhost.bindings() {
             *counts.entry(binding.source().clone()).or_insert(0) += 1;
         }

@@ -1,8 +1,9 @@
 //! `/metrics`: figures for Prometheus, under RabbitMQ's names, and Warren's own beside them.
 //!
 //! Owns: which page shows what, and who may see it. Pages: `/metrics` (sums), `/metrics/per-object` (each queue,
-//! channel and connection by name), `/metrics/detailed?family=..&vhost=..` (chosen families). They are served by a
-//! listener of their own and by the HTTP interface, to anybody unless `prometheus.authentication` says otherwise.
+//! channel and connection by name), `/metrics/detailed?family=..&vhost=..&queue=..` (chosen families, of queues whose names
+//! match), `/metrics/memory-breakdown`. They are served by a listener of their own and by the HTTP interface, to anybody
+//! unless `prometheus.authentication` says otherwise.
 //! Bounds: a page is made in memory; its length is that of the names of what there is.
 //! Spec: RabbitMQ's Prometheus plugin; CONVENTIONS section 9; `spec/management.md` PROM-1 to PROM-4.
 
@@ -28,6 +29,7 @@ pub(super) use gather::Sources;
 
 use super::api;
 use super::logins::Logins;
+use crate::broker::Pattern;
 use gather::{Clients, Form, Objects};
 use write::Wanted;
 
@@ -44,12 +46,13 @@ pub(super) struct Metrics {
     pub(super) logins: Arc<Logins>,
 }
 
-/// The three pages.
+/// The pages.
 pub(super) fn routes(metrics: Metrics) -> Router {
     Router::new()
         .route("/metrics", get(all))
         .route("/metrics/per-object", get(per_object))
         .route("/metrics/detailed", get(detailed))
+        .route("/metrics/memory-breakdown", get(memory))
         .with_state(metrics)
 }
 
@@ -84,8 +87,22 @@ async fn detailed(
         chosen.entry(name).or_default().push(value);
     }
     let mut take = |name: &str| chosen.remove(name).unwrap_or_default();
-    let wanted = Wanted::chosen(take("family"), take("vhost"));
-    answer(&metrics, from, &headers, wanted).await
+    let queue = take("queue").first().map(|pattern| Pattern::new(pattern));
+    match queue.transpose() {
+        Ok(queue) => {
+            let wanted = Wanted::chosen(take("family"), take("vhost"), queue);
+            answer(&metrics, from, &headers, wanted).await
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, format!("queue: {error}\n")).into_response(),
+    }
+}
+
+async fn memory(
+    State(metrics): State<Metrics>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    answer(&metrics, from, &headers, Wanted::Memory).await
 }
 
 // req: PROM-1
@@ -101,13 +118,16 @@ async fn answer(
         return *refused;
     }
     let clients = match wanted.names_clients() {
-        true => Clients::gather(&metrics.sources.registry).await,
+        true => Clients::gather(&metrics.sources.broker, &metrics.sources.registry).await,
         false => Clients::default(),
     };
     let sources = Arc::clone(&metrics.sources);
     // Many queues take a while.
     let made = tokio::task::spawn_blocking(move || {
-        let objects = Objects::gather(&sources, wanted.form(), |vhost| wanted.shows(vhost));
+        let objects = match wanted {
+            Wanted::All(_) | Wanted::Chosen { .. } => Objects::gather(&sources, &wanted),
+            Wanted::Memory => Objects::default(),
+        };
         write::page(&sources, &objects, &clients, &wanted)
     });
     match made.await {

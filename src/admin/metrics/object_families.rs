@@ -1,8 +1,9 @@
 //! RabbitMQ's families about queues, channels and connections, as `families.rs` has those about the node.
 
 use super::families::{counter, gauge};
-use super::gather::{ChannelRow, ConnectionRow, QueueRow};
-use super::text::Family;
+use super::gather::{ChannelRow, ConnectionRow, ExchangeCounts, QueueRow};
+use super::text::{Columns, Family};
+use crate::broker::DeliveryCounts;
 
 /// A family about queues and what it shows of one.
 pub(super) type OfQueue = (Family, fn(&QueueRow) -> u64);
@@ -178,14 +179,14 @@ pub(super) const CHANNEL: &[OfChannel] = &[
             "channel_messages_uncommitted",
             "Messages received in a transaction but not yet committed",
         ),
-        |_| 0,
+        |channel| channel.uncommitted_count,
     ),
     (
         gauge(
             "channel_acks_uncommitted",
             "Message acknowledgements in a transaction not yet committed",
         ),
-        |_| 0,
+        |channel| channel.uncommitted_ack_count,
     ),
     (
         gauge(
@@ -213,87 +214,87 @@ pub(super) const CHANNEL_PROCESS: &[OfChannel] = &[(
 )];
 
 /// `channel_exchange_metrics`
-pub(super) const CHANNEL_EXCHANGE: &[OfChannel] = &[
+pub(super) const CHANNEL_EXCHANGE: &Columns<ExchangeCounts> = &[
     (
         counter(
             "channel_messages_published_total",
             "Total number of messages published into an exchange on a channel",
         ),
-        |channel| channel.published.received,
+        |counts| counts.published,
     ),
     (
         counter(
             "channel_messages_confirmed_total",
             "Total number of messages published into an exchange and confirmed on the channel",
         ),
-        |channel| channel.published.confirmed,
+        |counts| counts.confirmed,
     ),
     (
         counter(
             "channel_messages_unroutable_returned_total",
             "Total number of messages published as mandatory into an exchange and returned to the publisher as unroutable",
         ),
-        |channel| channel.published.returned,
+        |counts| counts.returned,
     ),
     (
         counter(
             "channel_messages_unroutable_dropped_total",
             "Total number of messages published as non-mandatory into an exchange and dropped as unroutable",
         ),
-        |channel| channel.published.dropped,
+        |counts| counts.dropped,
     ),
 ];
 
 /// `channel_queue_metrics`
-pub(super) const CHANNEL_QUEUE: &[OfQueue] = &[
+pub(super) const CHANNEL_QUEUE: &Columns<DeliveryCounts> = &[
     (
         counter(
             "channel_get_ack_total",
             "Total number of messages fetched with basic.get in manual acknowledgement mode",
         ),
-        |queue| queue.counts.fetched,
+        |counts| counts.fetched,
     ),
     (
         counter(
             "channel_get_total",
             "Total number of messages fetched with basic.get in automatic acknowledgement mode",
         ),
-        |queue| queue.counts.fetched_no_ack,
+        |counts| counts.fetched_no_ack,
     ),
     (
         counter(
             "channel_messages_delivered_ack_total",
             "Total number of messages delivered to consumers in manual acknowledgement mode",
         ),
-        |queue| queue.counts.delivered,
+        |counts| counts.delivered,
     ),
     (
         counter(
             "channel_messages_delivered_total",
             "Total number of messages delivered to consumers in automatic acknowledgement mode",
         ),
-        |queue| queue.counts.delivered_no_ack,
+        |counts| counts.delivered_no_ack,
     ),
     (
         counter(
             "channel_messages_redelivered_total",
             "Total number of messages redelivered to consumers",
         ),
-        |queue| queue.counts.redelivered,
+        |counts| counts.redelivered,
     ),
     (
         counter(
             "channel_messages_acked_total",
             "Total number of messages acknowledged by consumers",
         ),
-        |queue| queue.counts.acked,
+        |counts| counts.acked,
     ),
     (
         counter(
             "channel_get_empty_total",
             "Total number of times basic.get operations fetched no message",
         ),
-        |queue| queue.counts.fetched_empty,
+        |counts| counts.fetched_empty,
     ),
 ];
 
@@ -352,15 +353,15 @@ pub(super) const CONNECTION: &[OfConnection] = &[
 ];
 
 /// `channel_queue_exchange_metrics`
-pub(super) const PUBLISHED_TO_QUEUE: &[OfQueue] = &[(
+pub(super) const PUBLISHED_TO_QUEUE: &Columns<u64> = &[(
     counter(
         "queue_messages_published_total",
         "Total number of messages published to queues",
     ),
-    |queue| queue.counts.published,
+    |published| *published,
 )];
 
-/// The last of `queue_metrics`; not known here.
+/// The last of `queue_metrics`: of queues whose first message tells it.
 pub(super) const HEAD_TIMESTAMP: Family = gauge(
     "queue_head_message_timestamp",
     "Timestamp of the first message in the queue, if any",

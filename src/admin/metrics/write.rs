@@ -2,10 +2,12 @@
 //!
 //! Owns: RabbitMQ's groups of families by their names, and how each is written as sums or by object.
 
-use crate::broker::{LoginProtocol, MESSAGE_SIZE_BOUNDS_BYTES, QueueKind};
+use crate::broker::{
+    DeliveryCounts, LoginProtocol, MESSAGE_SIZE_BOUNDS_BYTES, Name, Pattern, QueueKind,
+};
 
 use super::families::{self, OfNode};
-use super::gather::{self, ChannelRow, Clients, ConnectionRow, Form, Objects, Sources};
+use super::gather::{self, ChannelRow, Clients, ConnectionRow, Form, Labelled, Objects, Sources};
 use super::object_families::{self, OfChannel, OfConnection, OfQueue};
 use super::own;
 use super::text::{Columns, Family, Kind, Labels, Page};
@@ -16,11 +18,14 @@ use crate::admin::api::RABBITMQ_VERSION;
 pub(super) enum Wanted {
     /// Everything.
     All(Form),
-    /// Some families, of some vhosts or, if none is named, of all.
+    /// Some families, of some vhosts or, if none is named, of all; of queues, those whose name matches.
     Chosen {
         families: Vec<String>,
         vhosts: Vec<String>,
+        queue: Option<Pattern>,
     },
+    /// What the memory is used for.
+    Memory,
 }
 
 impl Wanted {
@@ -28,8 +33,16 @@ impl Wanted {
         Self::All(form)
     }
 
-    pub(super) fn chosen(families: Vec<String>, vhosts: Vec<String>) -> Self {
-        Self::Chosen { families, vhosts }
+    pub(super) fn chosen(
+        families: Vec<String>,
+        vhosts: Vec<String>,
+        queue: Option<Pattern>,
+    ) -> Self {
+        Self::Chosen {
+            families,
+            vhosts,
+            queue,
+        }
     }
 
     /// Whether channels or connections are named, so that their sessions must be asked.
@@ -39,6 +52,7 @@ impl Wanted {
             Self::Chosen { families, .. } => families
                 .iter()
                 .any(|family| family.starts_with("channel_") || family.starts_with("connection_")),
+            Self::Memory => false,
         }
     }
 
@@ -46,14 +60,25 @@ impl Wanted {
         match self {
             Self::All(form) => *form,
             Self::Chosen { .. } => Form::PerObject,
+            Self::Memory => Form::Aggregated,
         }
     }
 
     /// Whether objects of this vhost are shown.
     pub(super) fn shows(&self, vhost: &str) -> bool {
         match self {
-            Self::All(_) => true,
+            Self::All(_) | Self::Memory => true,
             Self::Chosen { vhosts, .. } => vhosts.is_empty() || vhosts.iter().any(|v| v == vhost),
+        }
+    }
+
+    /// Whether a queue of this name is shown, if its vhost is.
+    pub(super) fn shows_queue(&self, queue: &Name) -> bool {
+        match self {
+            Self::All(_) | Self::Memory => true,
+            Self::Chosen { queue: wanted, .. } => {
+                (wanted.as_ref()).is_none_or(|wanted| wanted.matches(queue.as_bytes()))
+            }
         }
     }
 }
@@ -87,7 +112,7 @@ const GROUPS: &[Group] = &[
     }),
     ("queue_metrics", |w| {
         w.queues(object_families::QUEUE);
-        w.page.family(&object_families::HEAD_TIMESTAMP);
+        w.head_timestamps();
     }),
     ("channel_metrics", |w| w.channels(object_families::CHANNEL)),
     ("channel_exchange_metrics", |w| w.channels_by_exchange()),
@@ -134,6 +159,7 @@ pub(super) fn page(
         Wanted::All(Form::Aggregated) => "aggregated",
         Wanted::All(Form::PerObject) => "per-object",
         Wanted::Chosen { .. } => "detailed",
+        Wanted::Memory => "memory-breakdown",
     };
     match wanted {
         Wanted::All(_) => {
@@ -144,6 +170,7 @@ pub(super) fn page(
             writer.node(families::TOTALS);
             writer.global();
         }
+        Wanted::Memory => writer.memory(),
         Wanted::Chosen { families, .. } => {
             let is_chosen = |name: &str| families.iter().any(|family| family == name);
             writer.page.set_prefix("rabbitmq_detailed_");
@@ -193,69 +220,88 @@ impl Writer<'_> {
         }
     }
 
+    /// All that is used counts as one of RabbitMQ's kinds, since nothing here is told apart so.
+    fn memory(&mut self) {
+        let used_bytes = self.sources.broker.alarms().memory().used_bytes;
+        for family in families::MEMORY {
+            let is_all = family.name == families::MEMORY_OF_ALL;
+            self.page
+                .single(family, if is_all { used_bytes } else { 0 });
+        }
+    }
+
+    fn head_timestamps(&mut self) {
+        self.page.family(&object_families::HEAD_TIMESTAMP);
+        let queues = self.objects.queues.iter();
+        for (row, labels) in queues.zip(&self.objects.queue_labels) {
+            if let Some(seconds) = row.head_timestamp {
+                self.page.sample(labels, seconds);
+            }
+        }
+    }
+
     fn channels(&mut self, families: &[OfChannel]) {
-        let label = |row: &ChannelRow| Labels::of([("channel", &row.name)]);
-        self.channels_labelled(families, label);
-    }
-
-    /// RabbitMQ counts by exchange; a channel's sum stands at the exchange without a name.
-    fn channels_by_exchange(&mut self) {
-        let label = |row: &ChannelRow| {
-            Labels::of([
-                ("channel", &row.name),
-                ("vhost", &row.vhost),
-                ("exchange", ""),
-            ])
-        };
-        self.channels_labelled(object_families::CHANNEL_EXCHANGE, label);
-    }
-
-    fn channels_labelled(&mut self, families: &[OfChannel], label: impl Fn(&ChannelRow) -> String) {
         if self.form == Form::Aggregated {
             return self.sum(families, &self.objects.channels);
         }
         let shown = |row: &&ChannelRow| self.wanted.shows(&row.vhost);
-        let rows: Vec<_> = self
-            .clients
-            .channels
-            .iter()
-            .filter(shown)
-            .cloned()
-            .collect();
-        let labels: Vec<_> = rows.iter().map(label).collect();
+        let channels = self.clients.channels.iter().filter(shown);
+        let rows: Vec<_> = channels.cloned().collect();
+        let labels = rows.iter().map(|row| Labels::of([("channel", &row.name)]));
+        let labels: Vec<_> = labels.collect();
         self.page.rows(families, &rows, &labels);
     }
 
-    /// RabbitMQ counts by channel; a queue's sum stands at the channel without a name.
+    fn channels_by_exchange(&mut self) {
+        let families = object_families::CHANNEL_EXCHANGE;
+        if self.form == Form::Aggregated {
+            return self.sum(families, &self.objects.published);
+        }
+        let (rows, labels) = self.shown(&self.clients.at_exchanges);
+        self.page.rows(families, &rows, &labels);
+    }
+
+    /// Counts of the vhosts that are shown, and their labels.
+    fn shown<Counts: Copy>(&self, all: &[Labelled<Counts>]) -> (Vec<Counts>, Vec<String>) {
+        let shown = all.iter().filter(|each| {
+            let is_queue_shown = |queue: &Name| self.wanted.shows_queue(queue);
+            self.wanted.shows(&each.vhost) && each.queue.as_ref().is_none_or(is_queue_shown)
+        });
+        shown.map(|each| (each.counts, each.labels.clone())).unzip()
+    }
+
+    /// What no open channel has counted stands at the channel without a name, so that a queue's sum only grows.
     fn channels_by_queue(&mut self) {
         let families = object_families::CHANNEL_QUEUE;
         if self.form == Form::Aggregated {
-            return self.sum(families, &self.objects.all);
+            return self.sum(families, &self.objects.all.counts.delivery);
         }
-        let labels = self.objects.queue_labels.iter();
-        let labels: Vec<_> = labels
-            .map(|labels| format!("channel=\"\",{labels}"))
-            .collect();
-        self.page.rows(families, &self.objects.queues, &labels);
+        let (mut rows, mut labels) = self.shown(&self.clients.from_queues);
+        for queue in &self.objects.queues {
+            let (rest, _) = queue.rest(self.clients);
+            if rest != DeliveryCounts::default() {
+                rows.push(rest);
+                labels.push(gather::from_queue("", &queue.vhost, &queue.name));
+            }
+        }
+        self.page.rows(families, &rows, &labels);
     }
 
+    /// As [`Self::channels_by_queue`].
     fn published_to_queues(&mut self) {
         let families = object_families::PUBLISHED_TO_QUEUE;
         if self.form == Form::Aggregated {
-            return self.sum(families, &self.objects.all);
+            return self.sum(families, &self.objects.all.counts.published);
         }
-        let queues = &self.objects.queues;
-        let labels = queues.iter().map(|row| {
-            Labels::of([
-                ("channel", ""),
-                ("queue_vhost", &row.vhost),
-                ("queue", &row.name),
-                ("exchange_vhost", &row.vhost),
-                ("exchange", ""),
-            ])
-        });
-        let labels: Vec<_> = labels.collect();
-        self.page.rows(families, queues, &labels);
+        let (mut rows, mut labels) = self.shown(&self.clients.into_queues);
+        for queue in &self.objects.queues {
+            let (_, rest) = queue.rest(self.clients);
+            if rest > 0 {
+                rows.push(rest);
+                labels.push(gather::into_queue("", &queue.vhost, &queue.name, ""));
+            }
+        }
+        self.page.rows(families, &rows, &labels);
     }
 
     fn connections(&mut self, families: &[OfConnection]) {

@@ -150,17 +150,17 @@ impl Queue {
         };
         match handing.push(delivery, wakes) {
             Pushed::Taken => {
-                state.counts.redelivered += u64::from(entry.redelivered);
+                state.counts.delivery.redelivered += u64::from(entry.redelivered);
                 match (consumer.ack_mode, kept) {
                     (AckMode::Manual, Some(message)) => {
-                        state.counts.delivered += 1;
+                        state.counts.delivery.delivered += 1;
                         state.consumers.front_took(Unsettled::Counts);
                         let consumer = Some(Arc::clone(consumer));
                         let entry = Entry { message, ..entry };
                         state.unacked.insert(seq, Out { entry, consumer });
                     }
                     (AckMode::Automatic, _) | (AckMode::Manual, None) => {
-                        state.counts.delivered_no_ack += 1;
+                        state.counts.delivery.delivered_no_ack += 1;
                         state.consumers.front_took(Unsettled::Free);
                         after
                             .left

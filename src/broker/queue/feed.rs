@@ -94,7 +94,7 @@ impl Queue {
         for seq in seqs {
             let stream = state.stream.as_mut();
             if let Some((consumer, bytes)) = stream.and_then(|stream| stream.settled(seq.0)) {
-                state.counts.acked += 1;
+                state.counts.delivery.acked += 1;
                 state.consumers.settled(consumer.id);
                 note_release(limiters, &consumer, bytes);
             }
@@ -129,7 +129,7 @@ impl Queue {
             match consumer.outbox.begin(&consumer).push(delivery, wakes) {
                 Pushed::Taken => {
                     state.seq_next += 1;
-                    state.counts.delivered += 1;
+                    state.counts.delivery.delivered += 1;
                     stream.sent(seq.0, &consumer, bytes);
                     state.consumers.front_took(Unsettled::Counts);
                 }

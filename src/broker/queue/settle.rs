@@ -100,7 +100,7 @@ impl Queue {
                     note_release(&mut limiters, consumer, out.entry.message.size_bytes());
                 }
                 match how {
-                    Settle::Ack => state.counts.acked += 1,
+                    Settle::Ack => state.counts.delivery.acked += 1,
                     Settle::Discard => state.counts.discarded += 1,
                     Settle::Requeue | Settle::Return | Settle::Untouched => {
                         state.counts.requeued += 1;

@@ -9,6 +9,7 @@ use super::super::consumer::{AckMode, ChannelLimiter};
 use super::super::message::Message;
 use super::super::name::Name;
 use super::super::outbox::Outbox;
+use super::super::statistics::DeliveryCounts;
 use super::MessageSeq;
 use super::arguments::{QueueKind, StreamOffset};
 use super::stream::Filter;
@@ -18,20 +19,8 @@ use super::stream::Filter;
 pub struct QueueCounts {
     /// Messages that came in.
     pub published: u64,
-    /// Handed to consumers that acknowledge.
-    pub delivered: u64,
-    /// Handed to consumers that do not acknowledge.
-    pub delivered_no_ack: u64,
-    /// Fetched with `basic.get`, to be acknowledged.
-    pub fetched: u64,
-    /// Fetched with `basic.get`, without acknowledgement.
-    pub fetched_no_ack: u64,
-    /// `basic.get` that found nothing.
-    pub fetched_empty: u64,
-    /// Handed over again, in the four numbers above too.
-    pub redelivered: u64,
-    /// Acknowledged.
-    pub acked: u64,
+    /// What its consumers got and acknowledged.
+    pub delivery: DeliveryCounts,
     /// Rejected for good.
     pub discarded: u64,
     /// Put back.
@@ -54,13 +43,7 @@ impl QueueCounts {
     pub fn add(&mut self, other: &Self) {
         let Self {
             published,
-            delivered,
-            delivered_no_ack,
-            fetched,
-            fetched_no_ack,
-            fetched_empty,
-            redelivered,
-            acked,
+            delivery,
             discarded,
             requeued,
             purged,
@@ -70,13 +53,7 @@ impl QueueCounts {
             lost,
         } = other;
         self.published += published;
-        self.delivered += delivered;
-        self.delivered_no_ack += delivered_no_ack;
-        self.fetched += fetched;
-        self.fetched_no_ack += fetched_no_ack;
-        self.fetched_empty += fetched_empty;
-        self.redelivered += redelivered;
-        self.acked += acked;
+        self.delivery.add(delivery);
         self.discarded += discarded;
         self.requeued += requeued;
         self.purged += purged;

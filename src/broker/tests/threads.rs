@@ -143,7 +143,7 @@ fn connections_at_once_neither_lose_nor_repeat_messages() {
             (0, 0),
             "{name}"
         );
-        let left = counts.acked + counts.discarded + counts.fetched_no_ack;
+        let left = counts.delivery.acked + counts.discarded + counts.delivery.fetched_no_ack;
         assert_eq!(
             left + depth.ready_count as u64,
             counts.published,

@@ -138,8 +138,8 @@ impl Vhost {
         if let Some(elements) = publish.properties.headers
             && may_have_more_keys(elements)
         {
-            let channel = publisher.channel();
-            return self.publish_with_more_keys(by, channel, publish, elements, traits, now, wakes);
+            return self
+                .publish_with_more_keys(by, publisher, publish, elements, traits, now, wakes);
         }
         let generation = self.generation();
         let headers = (publish.header, publish.properties.headers);
@@ -160,6 +160,7 @@ impl Vhost {
         };
         let walked = walk(self, &source, input);
         if is_tracing {
+            publisher.passes(exchange, &walked.route);
             return self.deliver_traced(by, publisher.channel(), message, walked, now, wakes);
         }
         match walked.repeatable {
@@ -167,7 +168,10 @@ impl Vhost {
                 let route = publisher.remember(exchange, key, generation, walked.route);
                 self.deliver(message, route, now, wakes)
             }
-            Repeatable::No => self.deliver_walked(message, walked, now, wakes),
+            Repeatable::No => {
+                publisher.passes(exchange, &walked.route);
+                self.deliver_walked(message, walked, now, wakes)
+            }
         }
     }
 
@@ -175,7 +179,7 @@ impl Vhost {
     fn publish_with_more_keys(
         &self,
         by: &Connection,
-        channel: u16,
+        publisher: &mut Publisher,
         publish: Publish<'_>,
         elements: &[u8],
         traits: MessageTraits,
@@ -209,7 +213,9 @@ impl Vhost {
             unix_ms: self.shared.clock.unix_ms(now),
         };
         let walked = walk(self, &source, input);
+        publisher.passes(publish.exchange, &walked.route);
         if self.is_tracing() {
+            let channel = publisher.channel();
             return self.deliver_traced(by, channel, message, walked, now, wakes);
         }
         self.deliver_walked(message, walked, now, wakes)

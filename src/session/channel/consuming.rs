@@ -117,7 +117,8 @@ impl Channel {
             .get(cx.connection, get, cx.now, cx.wakes);
         let (queue, got) = got.map_err(|error| Failure::broker(&error, id))?;
         let Some(got) = got else {
-            self.counts.fetched_empty += 1;
+            self.breakdown
+                .count(&queue, |counts| counts.fetched_empty += 1);
             self.reply(&basic::GetEmpty {}, cx);
             return Ok(());
         };
@@ -133,11 +134,14 @@ impl Channel {
         }
         self.last_tag += 1;
         let form = PayloadForm::wanted(None, queue.arguments());
-        self.counts.redelivered += u64::from(got.redelivered);
-        if method.no_ack {
-            self.counts.fetched_no_ack += 1;
-        } else {
-            self.counts.fetched += 1;
+        self.breakdown.count(&queue, |counts| {
+            counts.redelivered += u64::from(got.redelivered);
+            match method.no_ack {
+                true => counts.fetched_no_ack += 1,
+                false => counts.fetched += 1,
+            }
+        });
+        if !method.no_ack {
             self.unsettled.push(self.last_tag, (queue, got.seq), cx.now);
         }
         let name = |bytes: &[u8]| ShortString::try_from(bytes).unwrap_or(ShortString::EMPTY);
@@ -293,12 +297,10 @@ impl Channel {
     pub(in crate::session) fn deliver(&mut self, deliveries: Deliveries, cx: &mut Context<'_>) {
         let Deliveries { consumer, messages } = deliveries;
         let is_tracing = cx.connection.vhost().is_tracing();
-        match consumer.ack_mode() {
-            AckMode::Manual => self.counts.delivered += messages.len() as u64,
-            AckMode::Automatic => self.counts.delivered_no_ack += messages.len() as u64,
-        }
+        let delivered_count = messages.len() as u64;
+        let mut redelivered_count = 0;
         for delivery in messages {
-            self.counts.redelivered += u64::from(delivery.redelivered);
+            redelivered_count += u64::from(delivery.redelivered);
             if is_tracing {
                 let traced = TracedDelivery {
                     channel: self.number,
@@ -338,6 +340,13 @@ impl Channel {
                 self.unsettled.push(self.last_tag, owed, cx.now);
             }
         }
+        self.breakdown.count(consumer.queue(), |counts| {
+            counts.redelivered += redelivered_count;
+            match consumer.ack_mode() {
+                AckMode::Manual => counts.delivered += delivered_count,
+                AckMode::Automatic => counts.delivered_no_ack += delivered_count,
+            }
+        });
     }
 }
 

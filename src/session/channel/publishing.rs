@@ -140,6 +140,8 @@ impl Channel {
             Body::Inline(bytes) => bytes.len() as u64,
             Body::Payload(payload) => payload.size_bytes(),
         };
+        self.breakdown
+            .publish_at(method.exchange.as_bytes(), self.tally.counts());
         let counts = self.tally.counts_mut();
         counts.receive(body_bytes);
         counts.received_confirm += u64::from(matches!(self.mode, Mode::Confirm(_)));

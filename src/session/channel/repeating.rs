@@ -227,6 +227,8 @@ impl Channel {
             return (0, Ok(()));
         }
         let published_count = messages.len() as u64;
+        self.breakdown
+            .publish_at(repeated.template.exchange(), self.tally.counts());
         let counts = self.tally.counts_mut();
         for message in messages.iter() {
             counts.receive(message.size_bytes());

@@ -35,14 +35,17 @@ impl Channel {
     ) -> Result<Option<Lsn>, Failure> {
         self.flush_settled(cx);
         let (held, settlements) = self.transaction(id_of!(tx::Commit))?.take();
-        let acks = settlements.iter().filter(|one| one.how == Settle::Ack);
-        let ack_count = acks.count() as u64;
+        let settled = grouped(settlements);
         let mandatory: Vec<bool> = held.iter().map(|held| held.mandatory).collect();
         let prepared = held.into_iter().map(|held| held.prepared).collect();
         let vhost = cx.connection.vhost();
-        let committed = vhost.commit(prepared, &grouped(settlements), cx.now, cx.wakes);
+        let committed = vhost.commit(prepared, &settled, cx.now, cx.wakes);
         let committed = committed.map_err(|error| Failure::broker(&error, id_of!(tx::Commit)))?;
-        self.counts.acked += ack_count;
+        for acked in settled.iter().filter(|group| group.how == Settle::Ack) {
+            let count = acked.seqs.len() as u64;
+            self.breakdown
+                .count(&acked.queue, |counts| counts.acked += count);
+        }
         for (published, mandatory) in committed.published.iter().zip(mandatory) {
             self.count_outcome(published.outcome, mandatory);
             if mandatory && published.outcome == PublishOutcome::Unroutable {
