@@ -296,6 +296,47 @@ fn full_disk_is_survived() {
     }
 }
 
+/// Where space cannot be reserved, records without room wait in front of all others, whatever a crash leaves of them
+/// meanwhile, and are confirmed when they are written.
+// req: JOURNAL-44
+#[test]
+fn records_without_room_are_written_again() {
+    let disk = SimDisk::new();
+    let (journal, mut driver, _) = open(&disk, 1, SyncMode::Disk).unwrap();
+    let mut random = SeededNumbers::new(setting("WARREN_SEED", 7));
+    let mut life = Life::default();
+    let is_low = Arc::new(AtomicBool::new(false));
+    let alarm = Arc::clone(&is_low);
+    journal.set_space_listener(Box::new(move |is_low| {
+        alarm.store(is_low, Ordering::Release)
+    }));
+    while driver.turn().unwrap() {}
+    for _ in 0..5 {
+        let confirmed = journal.durable_lsn().lsn();
+        life.publish(&journal, &mut random).unwrap();
+        for _ in 0..3 {
+            disk.fail_op(disk.op_count(), io::ErrorKind::StorageFull);
+            driver.turn().unwrap();
+            assert!(journal.failed().is_none());
+            assert!(is_low.load(Ordering::Acquire), "publishers are to wait");
+            assert!(journal.pending_bytes() > 0);
+            assert_eq!(journal.durable_lsn().lsn(), confirmed);
+            for variant in CrashVariant::ALL {
+                let crashed = disk.crash(variant, random.next_u64());
+                let checked = life.check(&crashed, 2, confirmed);
+                checked.unwrap_or_else(|error| panic!("{variant:?}: {error}"));
+            }
+        }
+        while driver.turn().unwrap() {}
+        assert_eq!(journal.pending_bytes(), 0);
+        assert!(journal.durable_lsn().lsn() > confirmed);
+        assert!(!is_low.load(Ordering::Acquire), "there is room again");
+    }
+    let crashed = disk.crash(CrashVariant::LoseAll, 0);
+    let checked = life.check(&crashed, 2, journal.durable_lsn().lsn());
+    checked.unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// Any bytes in a store whose checksums are believed make a start fail or go on, never panic.
 // req: JOURNAL-27
 #[cfg(feature = "sabotage")]
