@@ -15,5 +15,6 @@ mod range;
 mod serve;
 mod tls_listener;
 
+#[cfg(feature = "cli")]
 pub(crate) use api::percent_encode;
 pub use log_control::LogControl;

@@ -72,6 +72,7 @@ use error::ApiError;
 use rates::Rates;
 
 pub(super) use call::credentials_of;
+#[cfg(feature = "cli")]
 pub(crate) use json::percent_encode;
 pub(super) use overview::RABBITMQ_VERSION;
 pub(super) use parameters::set_cluster_name_of;
