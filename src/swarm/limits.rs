@@ -65,8 +65,12 @@ pub const HAVE_DELAY_MIN: Duration = Duration::from_millis(20);
 pub const HAVE_DELAY_MAX: Duration = Duration::from_millis(80);
 /// Pieces that the peer holds itself are announced after this long.
 pub const HAVE_DELAY_HELD: Duration = Duration::from_millis(250);
-/// Pieces that are gathered into one `Have` if they come fast enough.
-pub const HAVE_PIECES_AIM: u32 = 4;
+/// Pieces that are gathered into one `Have` if they come fast enough: this part of a payload's,
+pub const HAVE_PIECES_PART: u32 = 32;
+/// but at least so many,
+pub const HAVE_PIECES_AIM_MIN: u32 = 4;
+/// and at most so many.
+pub const HAVE_PIECES_AIM_MAX: u32 = 24;
 /// A request that nothing came for is taken back in favour of an idle peer when it is older than that peer's last
 /// answer took by this much.
 pub const MOVE_AFTER: Duration = Duration::from_millis(50);

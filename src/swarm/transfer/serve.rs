@@ -8,8 +8,8 @@ use super::{Shared, Transfer, TransferState};
 use crate::config::Zone;
 use crate::payload::{Bitfield, PieceIndex};
 use crate::swarm::limits::{
-    GIVE_AHEAD_TIME, HAVE_DELAY_MAX, HAVE_DELAY_MIN, HAVE_PIECES_AIM, HAVE_PIECES_MAX,
-    ORIGIN_SHARE_MIN, REST_TIME, STARVED_AFTER,
+    GIVE_AHEAD_TIME, HAVE_DELAY_MAX, HAVE_DELAY_MIN, HAVE_PIECES_AIM_MAX, HAVE_PIECES_AIM_MIN,
+    HAVE_PIECES_MAX, HAVE_PIECES_PART, ORIGIN_SHARE_MIN, REST_TIME, STARVED_AFTER,
 };
 use crate::swarm::peer::{Member, PeerError};
 use crate::swarm::requests::{ConnId, raw};
@@ -42,7 +42,8 @@ impl Transfer {
 
     /// How long pieces are gathered: until a few came, at the rate at which they come now.
     pub(super) fn news_delay(&self, now: Instant) -> Duration {
-        let few = u64::from(HAVE_PIECES_AIM) * u64::from(self.geometry.piece_bytes().get());
+        let pieces = gathered_pieces(self.geometry.piece_count());
+        let few = u64::from(pieces) * u64::from(self.geometry.piece_bytes().get());
         let rate = self.down_rate.bytes_per_second(now).max(1);
         Duration::from_secs_f64(few as f64 / rate as f64).clamp(HAVE_DELAY_MIN, HAVE_DELAY_MAX)
     }
@@ -236,6 +237,12 @@ impl Transfer {
     }
 }
 
+/// Pieces told in one message if they come fast enough. A payload that is over after a few of them cannot wait; one of many
+/// can, and each message costs both sides a system call and a wake-up.
+fn gathered_pieces(piece_count: u32) -> u32 {
+    (piece_count / HAVE_PIECES_PART).clamp(HAVE_PIECES_AIM_MIN, HAVE_PIECES_AIM_MAX)
+}
+
 /// Tells a member what is new, if anything is.
 pub(super) fn tell_news(conn: ConnId, member: &mut Member, shared: &mut Shared, now: Instant) {
     if member.news.is_empty() {
@@ -260,4 +267,22 @@ pub(crate) enum Choked {
     Yes,
     /// It is served.
     No,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A small payload's pieces are told in fours, a large one's in greater numbers, and never in more than go out at once.
+    // req: SWARM-10
+    #[test]
+    fn large_payloads_gather_more() {
+        let gathered = [1, 31, 128, 382, 763, 1_024, 65_536].map(gathered_pieces);
+        assert_eq!(gathered, [4, 4, 4, 11, 23, 24, 24]);
+        assert!(
+            gathered
+                .iter()
+                .all(|pieces| *pieces as usize <= NEWS_AT_ONCE)
+        );
+    }
 }
