@@ -12,7 +12,7 @@ use super::name::Name;
 use super::route::Route;
 
 /// Most pairs of exchange and queue that are told apart on one channel.
-const PAIRS_MAX: usize = 1_024;
+const PAIRS_MAX: usize = 256;
 
 /// How many messages one channel brought from an exchange into a queue.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -16,7 +16,7 @@ use crate::journal::QueueId;
 /// Exchanges that a channel's publishes are told apart by.
 const EXCHANGES_MAX: usize = 64;
 /// Queues that a channel's deliveries are told apart by; those that are gone make room.
-const QUEUES_MAX: usize = 1_024;
+const QUEUES_MAX: usize = 256;
 
 /// What was published at one exchange on a channel. Numbers of messages.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -54,6 +54,8 @@ pub(super) struct Breakdown {
     places: HashMap<QueueId, usize>,
     /// The queue of the last batch, and where it is.
     last_queue: Option<(QueueId, usize)>,
+    /// Batches of queues that there was no room for.
+    untold_count: usize,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,8 @@ impl Breakdown {
         if let Some(place) = self.places.get(&id) {
             return Some(*place);
         }
-        if self.queues.len() >= QUEUES_MAX {
+        // Looking who is gone costs as much as there are queues, so not each batch does.
+        if self.queues.len() >= QUEUES_MAX && self.untold_count.is_multiple_of(QUEUES_MAX) {
             self.queues
                 .retain(|of_queue| of_queue.queue.strong_count() > 0);
             let places = self.queues.iter().enumerate();
@@ -100,8 +103,10 @@ impl Breakdown {
         }
         let place = self.queues.len();
         if place >= QUEUES_MAX {
+            self.untold_count += 1;
             return None;
         }
+        self.untold_count = 0;
         self.queues.push(OfQueue {
             queue: Arc::downgrade(queue),
             share: DeliveryShare {
