@@ -201,6 +201,8 @@ struct Fate {
     fresh: u32,
     /// Life of the last delivery; none before the first.
     delivered: Option<u32>,
+    /// Who had the last delivery, unless it was asked for to be put back.
+    holder: Option<u32>,
     ack_sent: bool,
     /// Life in which the broker provably had the ack.
     settled: Option<u32>,
@@ -344,8 +346,11 @@ impl Judge {
             }
             Event::Requeued { consumer, tag } => {
                 if let Some(consumer) = self.consumers.get_mut(consumer) {
-                    consumer.held.remove(tag);
-                    self.mixed.insert((consumer.queue, consumer.life));
+                    let (key, queue) = (consumer.held.remove(tag), consumer.queue);
+                    self.mixed.insert((queue, consumer.life));
+                    if let Some(fate) = key.and_then(|key| self.fate(key, queue)) {
+                        fate.holder = None;
+                    }
                 }
             }
             Event::Returned(message) => {
@@ -451,7 +456,11 @@ impl Judge {
 
         // Consumers of a killed life may write their last deliveries down after the next life's
         // consumers have begun: an earlier delivery is one of the same or an earlier life.
-        let earlier = fate.delivered.is_some_and(|last| last <= life);
+        // Nor does what the one of two consumers wrote down first have to be what was sent first: what the other still
+        // reads of a connection that is gone already went before.
+        let is_of_another = fate.holder.is_some_and(|holder| holder != id);
+        let earlier =
+            (fate.delivered).is_some_and(|last| last < life || (last == life && !is_of_another));
         if !redelivered {
             fate.fresh += 1;
         }
@@ -495,6 +504,7 @@ impl Judge {
             }
         }
         fate.delivered = fate.delivered.max(Some(life));
+        fate.holder = Some(id);
     }
 
     fn fate(&mut self, key: MessageKey, queue: u16) -> Option<&mut Fate> {

@@ -142,6 +142,23 @@ fn second_delivery_without_flag_needs_a_second_publish() {
     check(&format!("{attempt}\n{attempt}\n{}", twice(0)), &[]);
 }
 
+/// What two consumers of one queue write down need not be in the order in which it was sent: the one whose connection
+/// ended, whose message went to the other with the flag, may read it later. Not so if it was put back on request.
+#[test]
+fn deliveries_of_two_consumers_may_be_written_down_in_any_order() {
+    let before = "attempt 1.1 1 0 5 aa\nconfirm 1.1\nconsumer 2 0 1\ndeliver 2 1 1.1 1 5 aa";
+    let after = "deliver 1 1 1.1 0 5 aa\nacked 1 1";
+    check(&format!("{before}\n{after}"), &[]);
+    check(
+        &format!("{before}\nrequeued 2 1\n{after}"),
+        &[Finding::DuplicateUnmarked],
+    );
+    check(
+        &format!("{before}\n{after}\ndeliver 2 2 1.1 0 5 aa\nacked 2 2"),
+        &[Finding::DuplicateUnmarked],
+    );
+}
+
 /// After a crash, too, a message that somebody has had comes with the flag.
 #[test]
 fn recovered_message_that_was_delivered_before_needs_the_flag() {
