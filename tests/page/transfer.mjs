@@ -52,7 +52,9 @@ export async function scenario(browser, lab) {
         const matrix = page.getByRole("region", { name: "Who serves whom" }).getByRole("table");
         for (const name of NODES) await matrix.getByRole("columnheader", { name }).waitFor();
         await page.locator(".stat", { hasText: "Copies from the origin" }).getByText(/^\d+\.\d\d$/).waitFor();
-        for (const name of NODES) expect((await fs.promises.stat(path.join(lab.folder, `${name}-inbox`, "update.img"))).size === FILE_BYTES, `${name} has the file`);
+        // A node has all pieces a moment before it gives the file its name in the inbox.
+        const sizeAt = (name) => fs.promises.stat(path.join(lab.folder, `${name}-inbox`, "update.img")).then((file) => file.size, () => undefined);
+        await until("every node has the file", async () => (await Promise.all(NODES.map(sizeAt))).every((size) => size === FILE_BYTES));
         await shoot(page, "swarm-complete");
         const found = await accessibility(page);
         expect(found.length === 0, found.join("\n"));
