@@ -141,7 +141,8 @@ fn verify(dir: &Path) -> anyhow::Result<ExitCode> {
         Err(error @ (JournalError::Damaged { .. } | JournalError::SegmentMissing { .. })) => {
             println!("{error}");
             println!(
-                "A start would be refused. Nothing was changed. See `warren journal repair --help`."
+                "A start that meets it is refused; of segments with a footer it reads no record. Nothing was changed. See \
+                 `warren journal repair --help`."
             );
             Ok(ExitCode::from(EXIT_FAILED))
         }

@@ -396,13 +396,15 @@ impl Committer {
         Ok(Turn::Worked)
     }
 
-    /// There is no space for what is left: it waits, and publishers are held.
+    /// There is no space for what is left: it waits, and publishers are held. What was taken with it waits too, though
+    /// it may be synced: an atomic batch may have begun there that has no end yet.
+    // req: JOURNAL-11
     fn stall(&mut self) -> Turn {
         let bytes = self.stalled.iter().map(|part| part.bytes.len()).sum();
         self.shared.lock().appender.set_stalled_bytes(bytes);
         self.set_space_low(true);
         self.cleaning_due = true;
-        self.publish(self.synced);
+        self.shared.tell_waiting();
         Turn::NoSpace
     }
 

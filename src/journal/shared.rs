@@ -316,6 +316,12 @@ impl Shared {
         before < lsn.0
     }
 
+    /// Lets who waits for room or for a durable position look again.
+    pub(crate) fn tell_waiting(&self) {
+        drop(self.state.lock());
+        self.progress.notify_all();
+    }
+
     pub(crate) fn set_stopped(&self) {
         self.state.lock().stop = Stop::Stopped;
         self.progress.notify_all();

@@ -242,6 +242,15 @@ fn failure_of_every_operation() {
     assert!(tried > 1_000, "only {tried} failures were tried");
 }
 
+/// A batch whose second half found no space for its segment was published by half; a restart dropped it.
+// req: JOURNAL-11
+#[test]
+fn what_was_found_once_stays_mended() {
+    let tried = fail_everywhere(7_005, io::ErrorKind::StorageFull);
+    let tried = tried.unwrap_or_else(|error| panic!("{error}"));
+    assert!(tried > 100, "only {tried} failures were tried");
+}
+
 /// One flipped bit is refused or harmless, never silent.
 // req: JOURNAL-9 JOURNAL-25
 #[test]
