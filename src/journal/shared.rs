@@ -311,8 +311,7 @@ impl Shared {
     // req: JOURNAL-2
     pub(crate) fn set_durable(&self, lsn: Lsn) -> bool {
         let before = self.durable.fetch_max(lsn.0, Ordering::AcqRel);
-        drop(self.state.lock());
-        self.progress.notify_all();
+        self.tell_waiting();
         before < lsn.0
     }
 
@@ -334,8 +333,7 @@ impl Shared {
         if self.failure.set(failure.clone()).is_err() {
             return;
         }
-        drop(self.state.lock());
-        self.progress.notify_all();
+        self.tell_waiting();
         self.ended.notify_all();
         let listener = self.failure_listener.read().clone();
         if let Some(listener) = listener {

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use warren::journal::{Lsn, StorageFailure, SyncMode};
+use warren::journal::{Journal, Lsn, StorageFailure, SyncMode};
 use warren::testing::disk::{CrashVariant, SeededNumbers, SimDisk};
 
 use crate::journal_model::{Life, State, found, open};
@@ -266,6 +266,16 @@ fn flipped_bit_is_never_silent() {
     }
 }
 
+/// Whether the journal says that space is short, from now on.
+fn alarm_of(journal: &Journal) -> Arc<AtomicBool> {
+    let is_low = Arc::new(AtomicBool::new(false));
+    let alarm = Arc::clone(&is_low);
+    journal.set_space_listener(Box::new(move |is_low| {
+        alarm.store(is_low, Ordering::Release)
+    }));
+    is_low
+}
+
 /// A disk that fills up, blocks, is drained and goes on, loses nothing and needs no restart.
 // req: JOURNAL-23 JOURNAL-24
 #[test]
@@ -275,11 +285,7 @@ fn full_disk_is_survived() {
         let (journal, mut driver, _) = open(&disk, 1, SyncMode::Disk).unwrap();
         let mut random = SeededNumbers::new(cycle + setting("WARREN_SEED", 5));
         let mut life = Life::default();
-        let is_low = Arc::new(AtomicBool::new(false));
-        let alarm = Arc::clone(&is_low);
-        journal.set_space_listener(Box::new(move |is_low| {
-            alarm.store(is_low, Ordering::Release)
-        }));
+        let is_low = alarm_of(&journal);
         while driver.turn().unwrap() {}
         disk.set_capacity(Some(disk.used_bytes() + 60_000));
         for _ in 0..3 {
@@ -314,11 +320,7 @@ fn records_without_room_are_written_again() {
     let (journal, mut driver, _) = open(&disk, 1, SyncMode::Disk).unwrap();
     let mut random = SeededNumbers::new(setting("WARREN_SEED", 7));
     let mut life = Life::default();
-    let is_low = Arc::new(AtomicBool::new(false));
-    let alarm = Arc::clone(&is_low);
-    journal.set_space_listener(Box::new(move |is_low| {
-        alarm.store(is_low, Ordering::Release)
-    }));
+    let is_low = alarm_of(&journal);
     while driver.turn().unwrap() {}
     for _ in 0..5 {
         let confirmed = journal.durable_lsn().lsn();
