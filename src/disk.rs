@@ -58,6 +58,15 @@ pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
 
+/// What a read may wait for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReadFrom {
+    /// The disk, for as long as it takes.
+    Disk,
+    /// Nothing: what is not in memory is not read.
+    Cache,
+}
+
 /// An open file of a [`Disk`]; positions are absolute, so it can be shared between threads.
 pub trait DiskFile: Send + Sync + std::fmt::Debug {
     /// Reads at most `buffer.len()` bytes from `offset_bytes`; 0 means end of file.
@@ -96,6 +105,21 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
             }
         }
         Ok(())
+    }
+
+    /// As [`Self::read_exact_at`], if all of it can be read without waiting for the disk. Says whether it could;
+    /// false where nobody can tell, and then anything may be in `buffer`.
+    fn read_cached_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<bool> {
+        let _ = (buffer, offset_bytes);
+        Ok(false)
+    }
+
+    /// Fills `buffer` as far as `from` allows, and says whether it did.
+    fn fill_at(&self, from: ReadFrom, buffer: &mut [u8], offset_bytes: u64) -> io::Result<bool> {
+        match from {
+            ReadFrom::Disk => self.read_exact_at(buffer, offset_bytes).map(|()| true),
+            ReadFrom::Cache => self.read_cached_at(buffer, offset_bytes),
+        }
     }
 }
 
@@ -245,6 +269,22 @@ impl DiskFile for OsFile {
         Some(&self.0)
     }
 
+    fn read_cached_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<bool> {
+        let (mut done, flags) = (0, rustix::io::ReadWriteFlags::NOWAIT);
+        while done < buffer.len() {
+            let offset = offset_bytes + done as u64;
+            let mut slices = [io::IoSliceMut::new(&mut buffer[done..])];
+            match rustix::io::preadv2(&self.0, &mut slices, offset, flags) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => done += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::OPNOTSUPP) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
     fn modified(&self) -> io::Result<Duration> {
         let since = self.0.metadata()?.modified()?;
         // A time before 1970 is nobody's but a clock's that was not set.
@@ -272,6 +312,11 @@ mod tests {
         assert!(is_cached(os, 299_999, 1));
         assert!(is_cached(os, 300_000, 0), "nothing is missing of nothing");
         assert!(!is_cached(os, 0, 300_001));
+        let mut cached = vec![0; 300_000];
+        assert!(file.read_cached_at(&mut cached, 0).expect("readable"));
+        assert_eq!(cached, content);
+        let behind = file.read_cached_at(&mut cached, 1);
+        assert_eq!(behind.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         forget_cached(os).expect("a file system that can");
         let mut again = vec![0; 300_000];
         file.read_exact_at(&mut again, 0).expect("still there");

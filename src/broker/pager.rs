@@ -1,4 +1,4 @@
-//! Who reads the pages of long queues: the queues that asked, in turn.
+//! Who reads the pages of long queues that must come from the disk: the queues that asked, in turn.
 //!
 //! Owns: the list of queues that want a page, and of those whose last page could not be read. One
 //! thread of the server lives in [`Pager::run`]; a test takes [`Pager::turn`]s by hand. Pages are
@@ -11,6 +11,8 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::disk::ReadFrom;
 
 use super::outbox::Wakes;
 use super::queue::Queue;
@@ -96,7 +98,7 @@ impl Pager {
         let Some(queue) = queue.upgrade() else {
             return true;
         };
-        queue.load(now, &mut Wakes::new());
+        queue.load(ReadFrom::Disk, now, &mut Wakes::new());
         true
     }
 

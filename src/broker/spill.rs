@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 
 use parking_lot::Mutex;
 
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, DiskFile, OpenMode, ReadFrom};
 use crate::journal::QueueId;
 
 /// Spill files kept open, all queues together.
@@ -270,12 +270,14 @@ impl Area {
         }
     }
 
-    /// Reads a page back.
-    pub(crate) fn read(&self, extent: Extent) -> io::Result<Vec<u8>> {
+    /// Reads a page back; `WouldBlock` if `from` does not allow to wait for it.
+    pub(crate) fn read(&self, from: ReadFrom, extent: Extent) -> io::Result<Vec<u8>> {
         let file = self.spill.file(self.name(extent.file), Missing::Refuse)?;
         let mut page = vec![0; extent.len as usize];
-        file.read_exact_at(&mut page, extent.offset.into())?;
-        Ok(page)
+        match file.fill_at(from, &mut page, extent.offset.into())? {
+            true => Ok(page),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     /// Gives up a page. Its file goes with its last one, at the next [`Spill::sweep`]: a queue's lock may

@@ -81,6 +81,10 @@ impl DiskFile for ScratchFile {
     fn os_file(&self) -> Option<&std::fs::File> {
         self.0.os_file()
     }
+
+    fn read_cached_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<bool> {
+        self.0.read_cached_at(buffer, offset_bytes)
+    }
 }
 
 #[cfg(test)]

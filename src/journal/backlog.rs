@@ -8,6 +8,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
+use crate::disk::ReadFrom;
+
 use super::books::{Books, Of};
 use super::error::JournalError;
 use super::list::{ListEntry, ListForm};
@@ -37,6 +39,7 @@ pub(crate) struct Merge<'a> {
     books: &'a Books,
     queue: QueueId,
     after: Lsn,
+    from: ReadFrom,
     cursors: Vec<Cursor>,
     /// The cursors by the least number that they may give next.
     order: BinaryHeap<Reverse<(Lsn, usize)>>,
@@ -44,11 +47,12 @@ pub(crate) struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    pub(crate) fn new(books: &'a Books, queue: QueueId, after: Lsn) -> Self {
+    pub(crate) fn new(books: &'a Books, queue: QueueId, after: Lsn, from: ReadFrom) -> Self {
         let mut merge = Self {
             books,
             queue,
             after,
+            from,
             cursors: Vec::new(),
             order: BinaryHeap::new(),
             moves: 0,
@@ -110,7 +114,7 @@ impl<'a> Merge<'a> {
                 return Ok(Some(Place { entry, segment }));
             }
             let of = Of::Queue(self.queue, cursor.form);
-            let page = self.books.page(cursor.segment, of, self.after)?;
+            let page = self.books.page(cursor.segment, of, self.after, self.from)?;
             if page.moves != self.moves {
                 // A message may have gone to a list that is not looked at.
                 self.begin();
@@ -133,9 +137,17 @@ pub(crate) fn read(
     max_bytes: usize,
 ) -> Result<Vec<BacklogMessage>, JournalError> {
     let mut messages = Vec::new();
-    visit(shared, queue, after, max_count, max_bytes, |found| {
-        messages.push(found.to_message());
-    })?;
+    visit(
+        shared,
+        queue,
+        after,
+        max_count,
+        max_bytes,
+        ReadFrom::Disk,
+        |found| {
+            messages.push(found.to_message());
+        },
+    )?;
     Ok(messages)
 }
 
@@ -147,17 +159,18 @@ pub(crate) fn visit(
     after: Lsn,
     max_count: usize,
     max_bytes: usize,
+    from: ReadFrom,
     mut visit: impl FnMut(BacklogRef<'_>),
 ) -> Result<(), JournalError> {
     let mut after = after;
     loop {
-        let found = places(shared, queue, after, max_count, max_bytes)?;
+        let found = places(shared, queue, after, max_count, max_bytes, from)?;
         let Some((last, _)) = found.places.last() else {
             return Ok(());
         };
         after = *last;
         // All of them may have left the queue meanwhile; those behind have not been looked at.
-        if show(shared, &found, &mut visit)? > 0 {
+        if show(shared, &found, from, &mut visit)? > 0 {
             return Ok(());
         }
     }
@@ -185,12 +198,13 @@ fn places(
     after: Lsn,
     max_count: usize,
     max_bytes: usize,
+    from: ReadFrom,
 ) -> Result<Places, JournalError> {
     let durable = shared.durable_lsn();
     let mut places = Vec::new();
     let mut records = Vec::new();
     let mut bytes = 0usize;
-    let mut merge = Merge::new(&shared.books, queue, after);
+    let mut merge = Merge::new(&shared.books, queue, after, from);
     while places.len() < max_count.max(1) && (bytes < max_bytes || places.is_empty()) {
         let Some(Place { entry, segment }) = merge.next()? else {
             break;
@@ -248,11 +262,12 @@ fn places(
 fn show(
     shared: &Shared,
     found: &Places,
+    from: ReadFrom,
     visit: &mut impl FnMut(BacklogRef<'_>),
 ) -> Result<usize, JournalError> {
     let mut count = 0;
     let mut failed = None;
-    read_messages(shared, &found.places, |at, message| {
+    read_messages(shared, &found.places, from, |at, message| {
         let Some((lsn, location)) = found.places.get(at) else {
             return;
         };
@@ -293,7 +308,7 @@ pub(crate) fn nth_behind(
     n: u64,
 ) -> Result<Option<Lsn>, JournalError> {
     let mut left = n;
-    let mut merge = Merge::new(books, queue, after);
+    let mut merge = Merge::new(books, queue, after, ReadFrom::Disk);
     while let Some(place) = merge.next()? {
         if left == 0 {
             return Ok(Some(place.entry.lsn));
@@ -367,7 +382,7 @@ pub(crate) fn summaries(books: &Books) -> Result<HashMap<QueueId, RecoveredQueue
         for form in [ListForm::Moved, ListForm::Native] {
             let mut after = Lsn::ZERO;
             loop {
-                let page = books.page(segment, Of::Queue(queue, form), after)?;
+                let page = books.page(segment, Of::Queue(queue, form), after, ReadFrom::Disk)?;
                 let (Some(first), Some(last)) = (page.entries.first(), page.entries.last()) else {
                     break;
                 };

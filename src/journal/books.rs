@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::disk::ReadFrom;
+
 use super::account::{FooterPlace, Lists, MovedList, SegmentAccount};
 use super::error::JournalError;
 use super::footer::{Frozen, ListRef, Summary, decode_directory, encode_list};
@@ -86,6 +88,15 @@ enum Found {
     },
 }
 
+/// A list in a segment's footer, and what its reading may wait for.
+#[derive(Clone, Copy)]
+struct InFooter<'a> {
+    segment: u32,
+    list: &'a ListRef,
+    footer: &'a FooterPlace,
+    from: ReadFrom,
+}
+
 impl Books {
     pub(crate) fn new(files: ReadFiles) -> Self {
         Self {
@@ -99,10 +110,18 @@ impl Books {
         self.ledger.lock()
     }
 
-    /// The next entries of a list behind `after`, up to a block of them.
+    /// The next entries of a list behind `after`, up to a block of them; [`JournalError::WouldWait`] if `from` does not
+    /// allow to wait for the disk that has them.
     ///
     /// An empty page says that there are no more, or that the segment is gone.
-    pub(crate) fn page(&self, segment: u32, of: Of, after: Lsn) -> Result<Page, JournalError> {
+    // req: JOURNAL-46
+    pub(crate) fn page(
+        &self,
+        segment: u32,
+        of: Of,
+        after: Lsn,
+        from: ReadFrom,
+    ) -> Result<Page, JournalError> {
         let mut after = after;
         loop {
             let found = find_list(&self.ledger(), segment, of, after);
@@ -114,13 +133,22 @@ impl Books {
                     footer,
                     base,
                     form,
-                }) => match self.read_behind(segment, &list, &footer, base, form, after)? {
-                    Some(entries) => entries,
-                    None => match self.after_bad_list(segment, &footer)? {
-                        true => continue,
-                        false => Vec::new(),
-                    },
-                },
+                }) => {
+                    let place = InFooter {
+                        segment,
+                        list: &list,
+                        footer: &footer,
+                        from,
+                    };
+                    match self.read_behind(place, base, form, after)? {
+                        Some(entries) => entries,
+                        None if from == ReadFrom::Cache => return Err(JournalError::WouldWait),
+                        None => match self.after_bad_list(segment, &footer)? {
+                            true => continue,
+                            false => Vec::new(),
+                        },
+                    }
+                }
             };
             let last = entries.last().map(|entry| entry.lsn);
             let ledger = self.ledger();
@@ -146,22 +174,20 @@ impl Books {
     /// The entries behind `after` in the block that has the first of them; `None` if it is damaged.
     fn read_behind(
         &self,
-        segment: u32,
-        list: &ListRef,
-        footer: &FooterPlace,
+        place: InFooter<'_>,
         base: Lsn,
         form: ListForm,
         after: Lsn,
     ) -> Result<Option<Vec<ListEntry>>, JournalError> {
-        let Some(directory) = self.directory(segment, list, footer)? else {
+        let Some(directory) = self.directory(place)? else {
             return Ok(None);
         };
         let mut index = block_behind(&directory, after);
         while index < directory.len() {
-            let Some(block) =
-                self.block(segment, list, footer, &directory, index, |bytes, first| {
-                    decode_block(form, base, first, block_count(list.count, index), bytes)
-                })?
+            let Some(block) = self.block(place, &directory, index, |bytes, first| {
+                let count = block_count(place.list.count, index);
+                decode_block(form, base, first, count, bytes)
+            })?
             else {
                 return Ok(None);
             };
@@ -174,18 +200,13 @@ impl Books {
         Ok(Some(Vec::new()))
     }
 
-    fn directory(
-        &self,
-        segment: u32,
-        list: &ListRef,
-        footer: &FooterPlace,
-    ) -> Result<Option<Arc<Vec<Block>>>, JournalError> {
-        let key = (segment, list.at);
+    fn directory(&self, place: InFooter<'_>) -> Result<Option<Arc<Vec<Block>>>, JournalError> {
+        let list = place.list;
+        let key = (place.segment, list.at);
         if let Some(directory) = self.cache.lock().directories.get(&key) {
             return Ok(Some(Arc::clone(directory)));
         }
-        let Some(bytes) =
-            self.footer_bytes(segment, footer, u64::from(list.at), list.directory_bytes())?
+        let Some(bytes) = self.footer_bytes(place, u64::from(list.at), list.directory_bytes())?
         else {
             return Ok(None);
         };
@@ -201,14 +222,13 @@ impl Books {
 
     fn block(
         &self,
-        segment: u32,
-        list: &ListRef,
-        footer: &FooterPlace,
+        place: InFooter<'_>,
         directory: &[Block],
         index: usize,
         decode: impl FnOnce(&[u8], Lsn) -> Option<Vec<ListEntry>>,
     ) -> Result<Option<Arc<Vec<ListEntry>>>, JournalError> {
-        let key = (segment, list.at, index);
+        let list = place.list;
+        let key = (place.segment, list.at, index);
         if let Some(block) = self.cache.lock().blocks.get(&key) {
             return Ok(Some(Arc::clone(block)));
         }
@@ -224,7 +244,7 @@ impl Books {
         ) else {
             return Ok(None);
         };
-        let Some(bytes) = self.footer_bytes(segment, footer, at, len as usize)? else {
+        let Some(bytes) = self.footer_bytes(place, at, len as usize)? else {
             return Ok(None);
         };
         if crc32c::crc32c(&bytes) != block.checksum && !super::sabotage::ignores_checksums() {
@@ -243,12 +263,11 @@ impl Books {
     /// Bytes of a footer; `None` if it has fewer, or its segment is gone.
     fn footer_bytes(
         &self,
-        segment: u32,
-        footer: &FooterPlace,
+        place: InFooter<'_>,
         at: u64,
         len: usize,
     ) -> Result<Option<Vec<u8>>, JournalError> {
-        match footer {
+        match place.footer {
             FooterPlace::None => Ok(None),
             FooterPlace::Memory(frozen) => {
                 let bytes = usize::try_from(at).ok().and_then(|at| {
@@ -258,7 +277,7 @@ impl Books {
                 Ok(bytes)
             }
             FooterPlace::File { base } => {
-                let open = match self.files.open(segment) {
+                let open = match self.files.open_from(place.from, place.segment) {
                     Ok(open) => open,
                     Err(error) if error.is_not_found() => return Ok(None),
                     Err(error) => return Err(error),
@@ -278,10 +297,8 @@ impl Books {
                     return Ok(None);
                 }
                 let mut bytes = vec![0; len];
-                match open.file.read_exact_at(&mut bytes, at) {
-                    Ok(()) => Ok(Some(bytes)),
-                    Err(error) => Err(io_error("read", &open.path)(error)),
-                }
+                open.fill(place.from, &mut bytes, at)?;
+                Ok(Some(bytes))
             }
         }
     }
@@ -444,7 +461,8 @@ impl Books {
             for form in forms.into_iter().flatten() {
                 let mut after = Lsn(search.first.0.saturating_sub(1));
                 loop {
-                    let page = self.page(number, Of::Queue(search.queue, form), after)?;
+                    let page =
+                        self.page(number, Of::Queue(search.queue, form), after, ReadFrom::Disk)?;
                     let Some(last) = page.entries.last() else {
                         break;
                     };
@@ -507,7 +525,12 @@ impl Books {
     ) -> Result<Option<Location>, JournalError> {
         let homes = self.ledger().moved_homes_of(lsn);
         for segment in homes {
-            let page = self.page(segment, Of::Moved, Lsn(lsn.0.saturating_sub(1)))?;
+            let page = self.page(
+                segment,
+                Of::Moved,
+                Lsn(lsn.0.saturating_sub(1)),
+                ReadFrom::Disk,
+            )?;
             let Some(entry) = page.entries.first().filter(|entry| entry.lsn == lsn) else {
                 continue;
             };
@@ -546,7 +569,7 @@ impl Books {
         };
         for segment in homes {
             let of = Of::Queue(queue, ListForm::Moved);
-            let page = self.page(segment, of, Lsn(lsn.0.saturating_sub(1)))?;
+            let page = self.page(segment, of, Lsn(lsn.0.saturating_sub(1)), ReadFrom::Disk)?;
             if page.entries.first().is_some_and(|entry| entry.lsn == lsn) {
                 return Ok(true);
             }

@@ -35,6 +35,9 @@ pub enum JournalError {
         /// The number asked for.
         lsn: super::Lsn,
     },
+    /// It cannot be read without waiting for the disk, and who asked does not wait.
+    #[error("it cannot be read without waiting for the disk")]
+    WouldWait,
     /// The store is damaged at a place that was durable. It is not opened; an operator must decide.
     #[error(
         "journal segment {path} is damaged at byte {offset}: {what}; \

@@ -68,7 +68,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, ReadFrom};
 use crate::sabotage;
 
 use append::Appender;
@@ -482,13 +482,15 @@ impl Journal {
     /// error, and the others go on.
     ///
     /// # Errors
-    /// If waiting for the last of them failed: then none was shown.
+    /// If waiting for the last of them failed: then none was shown. From the cache, [`JournalError::WouldWait`] if one
+    /// cannot be read without waiting: then some may have been shown.
     pub fn read_messages(
         &self,
         places: &[(Lsn, Location)],
+        from: ReadFrom,
         visit: impl FnMut(usize, Result<StoredRef<'_>, JournalError>),
     ) -> Result<(), JournalError> {
-        read_many::read_messages(self.shared(), places, visit)
+        read_many::read_messages(self.shared(), places, from, visit)
     }
 
     /// The next messages of a queue behind the number `after`, in the order of their numbers.
@@ -507,16 +509,26 @@ impl Journal {
     }
 
     /// As [`Journal::read_backlog`], but shows `visit` the messages where they were read instead of
-    /// copying them. After an error some were shown.
+    /// copying them. After an error some were shown. From the cache nothing waits for the disk: what would ends it
+    /// with [`JournalError::WouldWait`].
     pub fn visit_backlog(
         &self,
         queue: QueueId,
         after: Lsn,
         max_count: usize,
         max_bytes: usize,
+        from: ReadFrom,
         visit: impl FnMut(BacklogRef<'_>),
     ) -> Result<(), JournalError> {
-        backlog::visit(self.shared(), queue, after, max_count, max_bytes, visit)
+        backlog::visit(
+            self.shared(),
+            queue,
+            after,
+            max_count,
+            max_bytes,
+            from,
+            visit,
+        )
     }
 
     /// The number of the live message of a queue that has `n` others before it; `None` if there are no

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::disk::ReadFrom;
+
 use super::error::JournalError;
 use super::record::{HEAD_BYTES, Head, MessageView, decode};
 use super::segment::{OpenSegment, SegmentDir, io_error};
@@ -64,6 +66,21 @@ impl ReadFiles {
         }
         open.insert(number, Arc::clone(&segment));
         Ok(segment)
+    }
+
+    /// The segment `number`; if it is not open, `from` says whether the disk may be waited for.
+    pub(crate) fn open_from(
+        &self,
+        from: ReadFrom,
+        number: u32,
+    ) -> Result<Arc<OpenSegment>, JournalError> {
+        match from {
+            ReadFrom::Disk => self.open(number),
+            ReadFrom::Cache => {
+                let open = self.open.lock().get(&number).map(Arc::clone);
+                open.ok_or(JournalError::WouldWait)
+            }
+        }
     }
 
     /// Lets go of a segment that is about to be released.

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, ReadFrom};
 
 use super::error::JournalError;
 use super::footer::{TRAILER_BYTES, Trailer};
@@ -191,6 +191,20 @@ pub(crate) struct OpenSegment {
 }
 
 impl OpenSegment {
+    /// Fills `bytes` from the place `at`, as far as `from` allows.
+    pub(crate) fn fill(
+        &self,
+        from: ReadFrom,
+        bytes: &mut [u8],
+        at: u64,
+    ) -> Result<(), JournalError> {
+        match self.file.fill_at(from, bytes, at) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(JournalError::WouldWait),
+            Err(error) => Err(io_error("read", &self.path)(error)),
+        }
+    }
+
     /// Opens the segment `number` and checks its header.
     pub(crate) fn open(dir: &SegmentDir, number: u32) -> Result<Self, JournalError> {
         let path = dir.segment_path(number);

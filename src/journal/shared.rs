@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
+use crate::disk::ReadFrom;
+
 use super::append::{Appender, Part};
 use super::books::Books;
 use super::error::{JournalError, StorageFailure};
@@ -368,6 +370,15 @@ impl Shared {
     // req: JOURNAL-45
     pub(crate) fn wait_readable(&self, lsn: Lsn) -> Result<(), JournalError> {
         self.wait_written(lsn, false)
+    }
+
+    /// As [`Self::wait_readable`], if `from` allows to wait.
+    pub(crate) fn check_readable(&self, lsn: Lsn, from: ReadFrom) -> Result<(), JournalError> {
+        match from {
+            ReadFrom::Disk => self.wait_readable(lsn),
+            ReadFrom::Cache if lsn <= self.durable_lsn() => Ok(()),
+            ReadFrom::Cache => Err(JournalError::WouldWait),
+        }
     }
 
     fn wait_written(&self, lsn: Lsn, waits_for_space: bool) -> Result<(), JournalError> {

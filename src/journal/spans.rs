@@ -5,6 +5,8 @@
 //! Bound: a span for each segment, or for each `bytes_max` of bodies.
 //! Spec: `spec/journal.md`, "Reading", JOURNAL-37.
 
+use crate::disk::ReadFrom;
+
 use super::backlog::Merge;
 use super::books::Books;
 use super::error::JournalError;
@@ -88,7 +90,7 @@ fn from_lists(
     bytes_max: u64,
     spans: &mut Vec<Span>,
 ) -> Result<(), JournalError> {
-    let mut merge = Merge::new(books, queue, after);
+    let mut merge = Merge::new(books, queue, after, ReadFrom::Disk);
     let mut open: Option<Span> = None;
     while let Some(entry) = merge.next_entry()?
         && entry.lsn <= last

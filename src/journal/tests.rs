@@ -475,7 +475,9 @@ fn full_disk_waits_for_space() {
     let waits = journal.read_message(last, nowhere);
     assert!(matches!(waits, Err(JournalError::WaitsForSpace { lsn }) if lsn == last));
     let both = [appended[0], last].map(|lsn| (lsn, nowhere));
-    let waits = journal.read_messages(&both, |_, _| panic!("one of them cannot be read"));
+    let waits = journal.read_messages(&both, ReadFrom::Disk, |_, _| {
+        panic!("one of them cannot be read")
+    });
     assert!(matches!(waits, Err(JournalError::WaitsForSpace { lsn }) if lsn == last));
     assert_eq!(*alarm.lock(), [true]);
     let (again, _, _) = open(&disk.crash(CrashVariant::KeepAll, 0), 2);

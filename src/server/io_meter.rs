@@ -245,6 +245,15 @@ impl DiskFile for MeteredFile {
         self.counters.reads.add(bytes, begin.elapsed());
         read
     }
+
+    fn read_cached_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<bool> {
+        let begin = Instant::now();
+        let read = self.file.read_cached_at(buffer, offset_bytes);
+        if let Ok(true) = read {
+            self.counters.reads.add(buffer.len(), begin.elapsed());
+        }
+        read
+    }
 }
 
 #[cfg(test)]

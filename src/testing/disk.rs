@@ -45,6 +45,7 @@ struct State {
     failures: BTreeMap<u64, io::ErrorKind>,
     power_off_at: Option<u64>,
     reads_fail: bool,
+    reads_wait: bool,
     capacity_bytes: Option<u64>,
     file_bytes_max: Option<usize>,
     history: Option<History>,
@@ -136,6 +137,11 @@ impl SimDisk {
     /// Makes every read of a file's bytes fail, or no longer.
     pub fn set_reads_fail(&self, reads_fail: bool) {
         self.state.lock().reads_fail = reads_fail;
+    }
+
+    /// Makes every read of a file's bytes wait for the disk, or no longer: nothing is in a cache.
+    pub fn set_reads_wait(&self, reads_wait: bool) {
+        self.state.lock().reads_wait = reads_wait;
     }
 
     /// Bounds the sum of file lengths, in bytes; `None` for no bound.

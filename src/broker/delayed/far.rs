@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use crate::disk::ReadFrom;
 use crate::journal::{Location, Lsn};
 
 use super::super::spill::{Area, Extent, Spill};
@@ -158,9 +159,9 @@ impl Far {
                 return Ok(());
             };
             // What the page cache gives wrong once, it may give right again.
-            let mut decoded = decode(&self.area.read(page.extent)?);
+            let mut decoded = decode(&self.area.read(ReadFrom::Disk, page.extent)?);
             if decoded.is_none() {
-                decoded = decode(&self.area.read(page.extent)?);
+                decoded = decode(&self.area.read(ReadFrom::Disk, page.extent)?);
             }
             match decoded {
                 Some(entries) => run.head = entries,

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use crate::disk::ReadFrom;
 use crate::journal::{Lsn, QueueId};
 
 use super::super::consumer::{Consumer, Share};
@@ -42,6 +43,8 @@ pub(super) struct After {
     pub(super) has_excess: bool,
     /// The timers' waiter is to be woken.
     pub(super) wake_timers: bool,
+    /// A page is to be read, and the pager was not asked to.
+    pub(super) wants_page: bool,
 }
 
 impl After {
@@ -125,6 +128,7 @@ impl Queue {
     pub(super) fn finish(self: &Arc<Self>, mut after: After, now: Instant, wakes: &mut Wakes) {
         let reads = std::mem::take(&mut after.reads);
         let has_excess = after.has_excess;
+        let wants_page = after.wants_page;
         let mut dead = self.finish_but_dead(after);
         if !reads.is_empty() {
             self.read_pages(reads, now, wakes);
@@ -133,6 +137,9 @@ impl Queue {
             self.drop_from_disk(now, &mut dead, wakes);
         }
         self.bury(dead, now, wakes);
+        if wants_page {
+            self.load(ReadFrom::Cache, now, wakes);
+        }
     }
 
     /// Publishes what died to its dead-letter exchange. No lock may be held.

@@ -36,6 +36,7 @@ impl Queue {
                 state.consumers.resume(consumer.id);
             }
             self.dispatch(&mut state, &mut after, now, wakes);
+            after.wants_page = !consumers.is_empty() && state.ready.ask_load();
         }
         self.finish(after, now, wakes);
     }

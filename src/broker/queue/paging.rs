@@ -7,7 +7,8 @@
 //! A page is written by the publisher that filled it, after its publish: 256 KiB to the page cache take
 //! about 0.1 microseconds a message, which is less than waking another thread would cost beside it, and
 //! a disk that is behind slows down exactly who fills it, without a list of its own to bound. A page is
-//! read by the pager's thread, before it is needed: consumers must not wait for it one by one.
+//! read before it is needed, by who makes room for it if it is in the system's cache, since nobody need
+//! be woken for it then; otherwise by the pager's thread: consumers must not wait for it one by one.
 //! Spec: `spec/spill.md`.
 
 use std::collections::{HashSet, VecDeque};
@@ -17,6 +18,7 @@ use std::time::Instant;
 
 use parking_lot::MutexGuard;
 
+use crate::disk::ReadFrom;
 use crate::journal::{
     Appended, BacklogRef, JournalError, Location, Lsn, PayloadRecord, RecoveredQueue, StoredRef,
 };
@@ -139,16 +141,22 @@ impl Queue {
         }
     }
 
-    /// Reads the next page, if one is wanted, and hands over what can go. Blocks on the disk.
+    /// Reads the next page, if one is wanted, and hands over what can go. Blocks on the disk if it is read from there;
+    /// what is not in the cache is left to the pager.
     ///
     /// Goes on as long as more waits than the queue may hold: what is too much is dropped before anything
     /// is handed over.
-    pub(crate) fn load(self: &Arc<Self>, now: Instant, wakes: &mut Wakes) -> LoadOutcome {
+    pub(crate) fn load(
+        self: &Arc<Self>,
+        from: ReadFrom,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> LoadOutcome {
         let mut has_excess = true;
         let mut outcome = LoadOutcome::Loaded;
         while has_excess && outcome == LoadOutcome::Loaded {
             let mut dead = Vec::new();
-            (outcome, has_excess) = self.load_page(now, &mut dead, wakes);
+            (outcome, has_excess) = self.load_page(from, now, &mut dead, wakes);
             self.bury(dead, now, wakes);
         }
         outcome
@@ -158,6 +166,7 @@ impl Queue {
     /// dies of it is added to `dead`.
     fn load_page(
         self: &Arc<Self>,
+        from: ReadFrom,
         now: Instant,
         dead: &mut Vec<Dead>,
         wakes: &mut Wakes,
@@ -169,8 +178,14 @@ impl Queue {
             self.draw(now, wakes);
             return (LoadOutcome::Nothing, false);
         };
-        let loaded = match self.read(&load) {
+        let loaded = match self.read(from, &load) {
             Ok(loaded) => loaded,
+            // req: SPILL-12
+            Err(_) if from == ReadFrom::Cache => {
+                // Still wanted, so the pager is asked; it sees what is wrong, too, if anything is.
+                drop(self.lock());
+                return (LoadOutcome::Failed, false);
+            }
             Err(error) => {
                 tracing::error!(
                     queue = %self.spec.name, %error,
@@ -213,7 +228,7 @@ impl Queue {
                 return state;
             }
             drop(state);
-            if self.load(now, wakes) == LoadOutcome::Failed {
+            if self.load(ReadFrom::Disk, now, wakes) == LoadOutcome::Failed {
                 return self.lock();
             }
         }
@@ -229,7 +244,7 @@ impl Queue {
     ) {
         let (mut outcome, mut has_excess) = (LoadOutcome::Loaded, true);
         while has_excess && outcome == LoadOutcome::Loaded {
-            (outcome, has_excess) = self.load_page(now, dead, wakes);
+            (outcome, has_excess) = self.load_page(ReadFrom::Disk, now, dead, wakes);
         }
     }
 
@@ -238,33 +253,32 @@ impl Queue {
         self.lock().ready.retry_stalled();
     }
 
-    pub(super) fn read(&self, load: &Load) -> Result<Loaded, Unreadable> {
+    pub(super) fn read(&self, from: ReadFrom, load: &Load) -> Result<Loaded, Unreadable> {
         match &load.source {
             Source::Returned(page) | Source::Page(page) => {
-                self.read_spilled(load, page).map(Loaded::Page)
+                self.read_spilled(from, load, page).map(Loaded::Page)
             }
             Source::Recovered {
                 after,
                 last,
                 memory_bytes_max,
-            } => self.read_recovered(*after, *last, *memory_bytes_max),
+            } => self.read_recovered(from, *after, *last, *memory_bytes_max),
         }
     }
 
     fn read_spilled(
         &self,
+        from: ReadFrom,
         load: &Load,
         page: &Page,
     ) -> Result<VecDeque<(MessageSeq, Entry)>, Unreadable> {
         // What the page cache gives wrong once, it may give right again.
-        let octets = load
-            .area
-            .read(page.extent)
-            .or_else(|_| load.area.read(page.extent));
-        let octets = octets.map_err(Unreadable::Page);
+        let read = || load.area.read(from, page.extent);
+        let octets = read().or_else(|_| read()).map_err(Unreadable::Page);
         let decoded = octets.as_ref().map(|octets| page::decode(octets));
         let decoded = match decoded {
             Ok(Some(decoded)) => decoded,
+            Ok(None) | Err(_) if from == ReadFrom::Cache => return Err(Unreadable::Damaged),
             Ok(None) => return self.rebuild(load, page, &Unreadable::Damaged),
             Err(_) => {
                 let why = octets.err().unwrap_or(Unreadable::Damaged);
@@ -276,7 +290,7 @@ impl Queue {
             Content::Whole(_) => None,
         });
         let places: Vec<_> = places.collect();
-        let mut referenced = self.read_references(&places)?.into_iter();
+        let mut referenced = self.read_references(from, &places)?.into_iter();
         let mut payloads = load.payloads.iter();
         let mut entries = VecDeque::with_capacity(decoded.len());
         for found in decoded {
@@ -309,6 +323,7 @@ impl Queue {
     /// Reads messages from the journal, in order; one that is damaged there is none.
     fn read_references(
         &self,
+        from: ReadFrom,
         places: &[(Lsn, Location)],
     ) -> Result<Vec<Option<Message>>, Unreadable> {
         let mut messages = Vec::with_capacity(places.len());
@@ -316,7 +331,7 @@ impl Queue {
             return Ok(messages);
         };
         let mut failure = None;
-        journal.read_messages(places, |_, found| match found {
+        journal.read_messages(places, from, |_, found| match found {
             Ok(stored) => messages.push(Some(self.message_of(&stored))),
             Err(error @ (JournalError::Damaged { .. } | JournalError::NotFound { .. })) => {
                 tracing::error!(
@@ -355,7 +370,7 @@ impl Queue {
         }
         while page.has_references() {
             let had_count = entries.len();
-            self.visit_backlog(after, last, RECOVERED_BYTES_MAX, |found| {
+            self.visit_backlog(ReadFrom::Disk, after, last, RECOVERED_BYTES_MAX, |found| {
                 entries.push_back(Entry {
                     redelivered: true,
                     ..self.recovered_entry(&found, &deadlines)
@@ -386,13 +401,14 @@ impl Queue {
 
     fn read_recovered(
         &self,
+        from: ReadFrom,
         after: Lsn,
         last: Lsn,
         bytes_max: usize,
     ) -> Result<Loaded, Unreadable> {
         let deadlines = self.kept_deadlines();
         let mut entries = VecDeque::new();
-        self.visit_backlog(after, last, bytes_max, |found| {
+        self.visit_backlog(from, after, last, bytes_max, |found| {
             entries.push_back(self.recovered_entry(&found, &deadlines));
         })?;
         Ok(Loaded::Recovered(entries))
@@ -402,6 +418,7 @@ impl Queue {
     /// more.
     fn visit_backlog(
         &self,
+        from: ReadFrom,
         after: Lsn,
         last: Lsn,
         bytes_max: usize,
@@ -411,7 +428,7 @@ impl Queue {
             return Ok(());
         };
         let (id, count_max) = (self.spec.id, RECOVERED_COUNT_MAX);
-        journal.visit_backlog(id, after, count_max, bytes_max, |found| {
+        journal.visit_backlog(id, after, count_max, bytes_max, from, |found| {
             if found.lsn <= last {
                 visit(found);
             }
@@ -475,9 +492,15 @@ impl Queue {
         let mut after = Lsn::ZERO;
         loop {
             let mut entries = Vec::new();
-            self.visit_backlog(after, found.last, RECOVERED_BYTES_MAX, |found| {
-                entries.push(self.recovered_entry(&found, &deadlines));
-            })?;
+            self.visit_backlog(
+                ReadFrom::Disk,
+                after,
+                found.last,
+                RECOVERED_BYTES_MAX,
+                |found| {
+                    entries.push(self.recovered_entry(&found, &deadlines));
+                },
+            )?;
             let Some(last) = entries.last() else {
                 return Ok(());
             };
@@ -565,7 +588,9 @@ impl Queue {
 
 /// The journal numbers of a page's messages.
 fn read_lsns(area: &Area, page: &Page, which: Outline) -> Result<Vec<Lsn>, Unreadable> {
-    let octets = area.read(page.extent).map_err(Unreadable::Page)?;
+    let octets = area
+        .read(ReadFrom::Disk, page.extent)
+        .map_err(Unreadable::Page)?;
     let decoded = page::decode(&octets).ok_or(Unreadable::Damaged)?;
     let wanted = decoded.iter().filter(|found| match which {
         Outline::All => true,

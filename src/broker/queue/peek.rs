@@ -4,6 +4,8 @@
 //! the queue's lock, from there on, so that nobody waits for who looks.
 //! Bound: [`Peek::answer_bytes_max`], and one page.
 
+use crate::disk::ReadFrom;
+
 use super::super::limits::PEEK_BYTES_DEFAULT;
 use super::super::message::Message;
 use super::arguments::QueueKind;
@@ -136,7 +138,7 @@ impl Queue {
                         if known.range(..first).count() >= skip.saturating_add(take) {
                             break;
                         }
-                        match self.read(&load) {
+                        match self.read(ReadFrom::Disk, &load) {
                             Ok(Loaded::Page(page)) => {
                                 let page = page.into_iter();
                                 known.extend(page.map(|(seq, entry)| (seq, Peeked::of(&entry))));
@@ -169,7 +171,7 @@ impl Queue {
         answer: &mut Answer,
     ) -> Result<(), Unreadable> {
         while take > 0 && answer.missing_count() > 0 {
-            let loaded = self.read(&load)?;
+            let loaded = self.read(ReadFrom::Disk, &load)?;
             // A page is read whole; of what recovery found there may be more.
             let last = match (&mut load.source, &loaded) {
                 (Source::Recovered { after, .. }, Loaded::Recovered(entries)) => {

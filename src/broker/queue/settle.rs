@@ -123,6 +123,9 @@ impl Queue {
                 self.drop_excess(&mut state, &mut after);
             }
             self.dispatch(&mut state, &mut after, now, wakes);
+            // Who made room reads what fills it, if nothing waits for the disk: no other thread is woken for that.
+            // req: SPILL-12
+            after.wants_page = state.ready.ask_load();
         }
         Settled {
             queue: Arc::clone(self),

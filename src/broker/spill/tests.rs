@@ -48,7 +48,7 @@ fn a_file_goes_with_its_last_page() {
     assert_eq!(disk.files().len(), 3, "no file is touched under a lock");
     spill.sweep();
     assert_eq!(disk.files().len(), 2);
-    assert_eq!(area.read(pages[9]).unwrap(), page);
+    assert_eq!(area.read(ReadFrom::Disk, pages[9]).unwrap(), page);
     drop(area);
     spill.sweep();
     assert_eq!(disk.files().len(), 0);
@@ -67,7 +67,10 @@ fn files_are_opened_again() {
         })
         .collect();
     for (area, extent, queue) in &areas {
-        assert_eq!(area.read(*extent).unwrap(), queue.to_le_bytes());
+        assert_eq!(
+            area.read(ReadFrom::Disk, *extent).unwrap(),
+            queue.to_le_bytes()
+        );
     }
     assert!(spill.open.lock().len() <= OPEN_FILES_MAX);
 }

@@ -55,6 +55,14 @@ impl DiskFile for SimFile {
         Ok(count)
     }
 
+    fn read_cached_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<bool> {
+        let waits = self.disk.state.lock().reads_wait;
+        match waits {
+            true => Ok(false),
+            false => self.read_exact_at(buffer, offset_bytes).map(|()| true),
+        }
+    }
+
     fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
         self.check_writable()?;
         let offset = to_usize(offset_bytes)?;

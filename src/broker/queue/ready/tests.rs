@@ -11,6 +11,7 @@ use super::super::super::message::{Body, Message, MessageTraits, Persistence};
 use super::super::super::spill::{QUEUE_BYTES_LEAST, SpillSettings, page};
 use super::super::expiry::Deadline;
 use super::*;
+use crate::disk::ReadFrom;
 use crate::testing::disk::SimDisk;
 
 /// Two messages at either end.
@@ -104,7 +105,7 @@ impl Driven {
         let (Source::Returned(page) | Source::Page(page)) = load.source else {
             panic!("nothing was recovered");
         };
-        let octets = load.area.read(page.extent).unwrap();
+        let octets = load.area.read(ReadFrom::Disk, page.extent).unwrap();
         let decoded = page::decode(&octets).unwrap();
         let entries = decoded.iter().map(|found| {
             let page::Content::Whole(image) = found.content else {
