@@ -43,7 +43,7 @@ use super::view::ChannelView;
 use super::{Action, UploadId, properties};
 
 use breakdown::Breakdown;
-pub use breakdown::{DeliveryShare, ExchangeShare};
+pub use breakdown::{DeliveryShare, ExchangeShare, PublishOutcomes};
 use delivered::Delivered;
 pub(crate) use publishing::NODE_QUEUE;
 pub(super) use repeating::Repeats;

@@ -64,7 +64,7 @@ use view::Introduction;
 
 #[cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
 pub(crate) use channel::NODE_QUEUE;
-pub use channel::{DeliveryShare, ExchangeShare};
+pub use channel::{DeliveryShare, ExchangeShare, PublishOutcomes};
 pub use events::Addresses;
 #[cfg_attr(not(feature = "server"), allow(dead_code, unused_imports))]
 pub(crate) use properties::check_message;

@@ -18,7 +18,7 @@ use crate::payload::Store;
 use crate::server::io_meter::{Area, AreaCounts, IoMeter};
 use crate::server::peer::SwarmHandle;
 use crate::server::registry::{Registry, Traffic};
-use crate::session::ChannelView;
+use crate::session::{ChannelView, PublishOutcomes};
 
 use super::text::Labels;
 use super::write::Wanted;
@@ -168,15 +168,6 @@ pub(super) struct ChannelRow {
     pub(super) global_prefetch_count: u64,
 }
 
-/// What a channel published at one exchange, or all of them at all.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct ExchangeCounts {
-    pub(super) published: u64,
-    pub(super) confirmed: u64,
-    pub(super) returned: u64,
-    pub(super) dropped: u64,
-}
-
 /// Counts with the labels that they stand at.
 #[derive(Clone, Debug)]
 pub(super) struct Labelled<Counts> {
@@ -201,7 +192,7 @@ pub(super) struct Clients {
     pub(super) channels: Vec<ChannelRow>,
     pub(super) connections: Vec<ConnectionRow>,
     /// What was published, by channel and exchange.
-    pub(super) at_exchanges: Vec<Labelled<ExchangeCounts>>,
+    pub(super) at_exchanges: Vec<Labelled<PublishOutcomes>>,
     /// What was got from queues, by channel and queue.
     pub(super) from_queues: Vec<Labelled<DeliveryCounts>>,
     /// What was published into queues, by channel, exchange and queue.
@@ -249,12 +240,7 @@ impl Clients {
                     ("vhost", &vhost_name),
                     ("exchange", &exchange),
                 ]),
-                counts: ExchangeCounts {
-                    published: share.published,
-                    confirmed: share.confirmed,
-                    returned: share.returned,
-                    dropped: share.dropped,
-                },
+                counts: share.counts,
             });
         }
         for share in &channel.by_queue {
@@ -339,7 +325,7 @@ pub(super) struct Objects {
     pub(super) channels: ChannelRow,
     pub(super) connections: ConnectionRow,
     /// What was published at all exchanges.
-    pub(super) published: ExchangeCounts,
+    pub(super) published: PublishOutcomes,
     pub(super) vhosts: Vec<String>,
 }
 
@@ -395,7 +381,7 @@ impl Objects {
             ..ChannelRow::default()
         };
         let published = statistics.published();
-        objects.published = ExchangeCounts {
+        objects.published = PublishOutcomes {
             published: published.received,
             confirmed: published.confirmed,
             returned: published.returned,

@@ -1,9 +1,10 @@
 //! RabbitMQ's families about queues, channels and connections, as `families.rs` has those about the node.
 
 use super::families::{counter, gauge};
-use super::gather::{ChannelRow, ConnectionRow, ExchangeCounts, QueueRow};
+use super::gather::{ChannelRow, ConnectionRow, QueueRow};
 use super::text::{Columns, Family};
 use crate::broker::DeliveryCounts;
+use crate::session::PublishOutcomes;
 
 /// A family about queues and what it shows of one.
 pub(super) type OfQueue = (Family, fn(&QueueRow) -> u64);
@@ -214,7 +215,7 @@ pub(super) const CHANNEL_PROCESS: &[OfChannel] = &[(
 )];
 
 /// `channel_exchange_metrics`
-pub(super) const CHANNEL_EXCHANGE: &Columns<ExchangeCounts> = &[
+pub(super) const CHANNEL_EXCHANGE: &Columns<PublishOutcomes> = &[
     (
         counter(
             "channel_messages_published_total",

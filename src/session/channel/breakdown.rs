@@ -18,11 +18,18 @@ const EXCHANGES_MAX: usize = 64;
 /// Queues that a channel's deliveries are told apart by; those that are gone make room.
 const QUEUES_MAX: usize = 256;
 
-/// What was published at one exchange on a channel. Numbers of messages.
+/// What was published at one exchange on a channel.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ExchangeShare {
     /// The exchange's name; empty for the default one.
     pub exchange: Name,
+    /// What became of it.
+    pub counts: PublishOutcomes,
+}
+
+/// What became of publishes. Numbers of messages.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PublishOutcomes {
     /// Came whole.
     pub published: u64,
     /// Confirmed.
@@ -182,10 +189,7 @@ impl Exchanges {
             self.current = Some(self.shares.len());
             self.shares.push(ExchangeShare {
                 exchange: name.clone(),
-                published: 0,
-                confirmed: 0,
-                returned: 0,
-                dropped: 0,
+                counts: PublishOutcomes::default(),
             });
         }
         self.name = Some(name);
@@ -195,9 +199,10 @@ impl Exchanges {
     fn settle(&mut self, sums: &PublishCounts) {
         let mark = std::mem::replace(&mut self.mark, *sums);
         if let Some(share) = self.current.and_then(|at| self.shares.get_mut(at)) {
-            share.published += sums.received - mark.received;
-            share.returned += sums.returned - mark.returned;
-            share.dropped += sums.dropped - mark.dropped;
+            let counts = &mut share.counts;
+            counts.published += sums.received - mark.received;
+            counts.returned += sums.returned - mark.returned;
+            counts.dropped += sums.dropped - mark.dropped;
         }
         // What was refused is never confirmed.
         let to_confirm = (sums.received_confirm - mark.received_confirm)
@@ -219,7 +224,7 @@ impl Exchanges {
             run.count -= taken;
             confirmed -= taken;
             if let Some(share) = run.at.and_then(|at| self.shares.get_mut(at)) {
-                share.confirmed += taken;
+                share.counts.confirmed += taken;
             }
             if run.count == 0 {
                 self.runs.pop_front();
@@ -242,10 +247,12 @@ mod tests {
         let [published, confirmed, returned, dropped] = counts;
         ExchangeShare {
             exchange: Name::from(exchange),
-            published,
-            confirmed,
-            returned,
-            dropped,
+            counts: PublishOutcomes {
+                published,
+                confirmed,
+                returned,
+                dropped,
+            },
         }
     }
 
@@ -294,7 +301,11 @@ mod tests {
             }
             let shares = exchanges.list(&sums);
             assert_eq!(shares.len(), EXCHANGES_MAX);
-            assert!(shares.iter().all(|share| share.published == round + 1));
+            assert!(
+                shares
+                    .iter()
+                    .all(|share| share.counts.published == round + 1)
+            );
         }
     }
 }
