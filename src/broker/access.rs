@@ -157,6 +157,18 @@ impl Users {
         self.check_origin(user, origin)
     }
 
+    /// Whether [`Self::authenticate`] may take tens of milliseconds for this login, or wait for another machine.
+    #[must_use]
+    pub(crate) fn takes_long(&self, name: &[u8], password: &[u8]) -> bool {
+        if self.tokens.read().is_some() {
+            return true;
+        }
+        self.user(name).is_some_and(|user| {
+            let hash = user.password.as_ref();
+            hash.is_some_and(|hash| self.proofs.takes_long(&user.name, hash, password))
+        })
+    }
+
     /// Says from now on which tokens are good; without anybody who does, tokens are passwords.
     pub fn set_token_authority(&self, authority: Option<Arc<dyn TokenAuthority>>) {
         *self.tokens.write() = authority;

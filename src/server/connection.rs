@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -55,6 +54,9 @@ const DIRECT_FRAME_BYTES_MIN: u32 = 64 * 1024;
 /// that they arrive.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// Until when a timer is set that nobody waits for yet.
+const UNSET_TIMER: Duration = Duration::from_secs(3_600);
+
 /// Wakes the connection's task.
 #[derive(Debug, Default)]
 struct Signal(Notify);
@@ -74,27 +76,16 @@ pub(super) struct Transport {
     pub(super) tls: Option<Arc<TlsFacts>>,
 }
 
-/// Serves one connection until it ends.
-pub(super) async fn run(transport: Transport, place: Place, shared: Arc<Shared>) {
-    let Addresses {
-        peer: address,
-        local,
-    } = transport.addresses;
-    let span = tracing::info_span!("conn", %address);
-    let signal = Arc::new(Signal::default());
-    let waker = Arc::clone(&signal) as Arc<dyn Waker>;
-    let registered = shared.registry.register(address, local, unix_ms(), waker);
-    // Apart, so that what waits for the client is small.
-    let connection = Box::new(Connection::new(
-        transport, place, signal, registered, &shared,
-    ));
-    let Some(seat) = shared.workers.seat() else {
-        return connection.serve(&shared).instrument(span).await;
-    };
+/// Serves one connection until it ends, on the thread with the fewest.
+pub(super) fn start(transport: Transport, place: Place, shared: Arc<Shared>) {
+    let span = tracing::info_span!("conn", address = %transport.addresses.peer);
+    let seat = shared.workers.seat();
     let runtime = seat.runtime().clone();
     let tasks = shared.tasks.clone();
     let served = async move {
-        match connection.moved(seat) {
+        // Made on its own thread, and apart, so that what waits for the client is small.
+        let connection = Connection::new(transport, place, seat, &shared);
+        match connection.map(Box::new) {
             Ok(connection) => connection.serve(&shared).await,
             Err(error) => tracing::error!(%error, "cannot serve a connection"),
         }
@@ -107,8 +98,8 @@ struct Connection {
     session: Session,
     signal: Arc<Signal>,
     place: Place,
-    /// Its place on a thread; none while it has none.
-    seat: Option<Seat>,
+    /// Its place on a thread.
+    seat: Seat,
     registered: Registered,
     durable: watch::Receiver<Lsn>,
     input: BytesMut,
@@ -156,14 +147,15 @@ enum Pause {
 }
 
 impl Connection {
-    fn new(
-        transport: Transport,
-        place: Place,
-        signal: Arc<Signal>,
-        registered: Registered,
-        shared: &Shared,
-    ) -> Self {
-        let address: SocketAddr = transport.addresses.peer;
+    /// A connection on the runtime that this is called on, where it has `seat`.
+    fn new(transport: Transport, place: Place, seat: Seat, shared: &Shared) -> io::Result<Self> {
+        let Addresses {
+            peer: address,
+            local,
+        } = transport.addresses;
+        let signal = Arc::new(Signal::default());
+        let waker = Arc::clone(&signal) as Arc<dyn Waker>;
+        let registered = shared.registry.register(address, local, unix_ms(), waker);
         let origin = if address.ip().to_canonical().is_loopback() {
             Origin::Loopback
         } else {
@@ -180,12 +172,12 @@ impl Connection {
         if let Some(tls) = transport.tls {
             session.set_tls(tls);
         }
-        Self {
-            stream: transport.socket,
+        Ok(Self {
+            stream: transport.socket.moved()?,
             session,
             signal,
             place,
-            seat: None,
+            seat,
             registered,
             durable: shared.durable.clone(),
             input: BytesMut::new(),
@@ -198,17 +190,7 @@ impl Connection {
             waiting: None,
             reading: None,
             streamed: None,
-        }
-    }
-
-    /// The same connection on another runtime: the one that this is called on, where it has `seat`.
-    fn moved(self: Box<Self>, seat: Seat) -> io::Result<Box<Self>> {
-        let connection = *self;
-        Ok(Box::new(Self {
-            stream: connection.stream.moved()?,
-            seat: Some(seat),
-            ..connection
-        }))
+        })
     }
 
     /// Serves it until it ends.
@@ -251,7 +233,12 @@ impl Connection {
 
     /// Reads, works and writes until session or socket ends.
     async fn exchange(&mut self, shared: &Shared) -> io::Result<Pause> {
-        let timer = tokio::time::sleep_until(tokio::time::Instant::now());
+        // Set to what comes first, since each setting anew wakes the thread once more.
+        let first = self.session.poll_timeout();
+        let timer = match first {
+            Some(at) => tokio::time::sleep_until(at.into()),
+            None => tokio::time::sleep(UNSET_TIMER),
+        };
         let mut timer = std::pin::pin!(timer);
         let mut stopping = false;
         // When a closed session's last words must be out.
@@ -453,8 +440,7 @@ impl Connection {
     /// Handles what was read. A connection that is alone on its thread and waits for the disk then, for little,
     /// commits it here.
     fn handle_read(&mut self, count: usize, shared: &Shared) -> io::Result<Life> {
-        let is_alone = self.seat.as_ref().is_some_and(Seat::is_alone);
-        let may_lead = is_alone && count <= LED_READ_BYTES_MAX;
+        let may_lead = self.seat.is_alone() && count <= LED_READ_BYTES_MAX;
         let gathering = may_lead.then(|| shared.leader.gather()).flatten();
         self.handle_input();
         if let Some(gathering) = gathering

@@ -139,12 +139,21 @@ impl Accepts for Listener {
             return;
         }
         let local = stream.local_addr().unwrap_or(self.local_addr);
+        let addresses = Addresses {
+            peer: address,
+            local: canonical(local),
+        };
+        if !is_proxy && self.tls.is_none() && place.delay(Instant::now()).is_none() {
+            let transport = Transport {
+                socket: Socket::Tcp(stream),
+                addresses,
+                tls: None,
+            };
+            return connection::start(transport, place, Arc::clone(shared));
+        }
         let arrival = Arrival {
             stream,
-            addresses: Addresses {
-                peer: address,
-                local: canonical(local),
-            },
+            addresses,
             is_proxy,
             tls: self.tls.clone(),
         };
@@ -161,7 +170,7 @@ struct Arrival {
     tls: Option<Arc<Tls>>,
 }
 
-/// Does what comes before AMQP, in the connection's own task, then serves it.
+/// Does what comes before AMQP, in a task of its own, then serves the connection.
 async fn serve(arrival: Arrival, mut place: Place, shared: Arc<Shared>) {
     let peer = arrival.addresses.peer;
     let eviction = place.eviction();
@@ -179,7 +188,7 @@ async fn serve(arrival: Arrival, mut place: Place, shared: Arc<Shared>) {
                     () = shared.stopping.cancelled() => return,
                 }
             }
-            connection::run(transport, place, shared).await;
+            connection::start(transport, place, shared);
         }
         Err(error) => tracing::info!(address = %peer, %error, "no connection"),
     }

@@ -77,8 +77,7 @@ impl Accepts for UnixListener {
             },
             tls: None,
         };
-        let served = connection::run(transport, place, Arc::clone(shared));
-        shared.tasks.spawn(served);
+        connection::start(transport, place, Arc::clone(shared));
     }
 }
 

@@ -73,14 +73,15 @@ impl Workers {
     }
 
     /// A place on the thread with the fewest connections.
-    pub(super) fn seat(&self) -> Option<Seat> {
+    pub(super) fn seat(&self) -> Seat {
         let load = |worker: &&Worker| worker.connection_count.load(Ordering::Relaxed);
-        let worker = self.workers.iter().min_by_key(load)?;
+        let worker = self.workers.iter().min_by_key(load);
+        let worker = worker.expect("one thread is started at least");
         worker.connection_count.fetch_add(1, Ordering::Relaxed);
-        Some(Seat {
+        Seat {
             runtime: worker.runtime.clone(),
             connection_count: Arc::clone(&worker.connection_count),
-        })
+        }
     }
 }
 

@@ -186,13 +186,23 @@ pub(super) fn authenticate(
 
 /// Who a client says it is, whether that is true or not.
 pub(super) fn claimed_name(start_ok: &connection::StartOk) -> Option<Bytes> {
+    claimed(start_ok).map(|(name, _)| name)
+}
+
+/// Whether checking a login may take some tens of milliseconds, or wait for another machine.
+pub(super) fn takes_long(start_ok: &connection::StartOk, broker: &Broker) -> bool {
+    let login = claimed(start_ok);
+    login.is_some_and(|(name, password)| broker.users().takes_long(&name, &password))
+}
+
+/// The name and the password that a client shows, if its mechanism has them.
+fn claimed(start_ok: &connection::StartOk) -> Option<(Bytes, Bytes)> {
     let response = start_ok.response.expose();
-    let login = match start_ok.mechanism.as_bytes() {
+    match start_ok.mechanism.as_bytes() {
         b"PLAIN" => plain(response),
         b"AMQPLAIN" => amqplain(response),
         _ => None,
-    };
-    login.map(|(name, _)| name)
+    }
 }
 
 fn refused(explanation: std::fmt::Arguments<'_>) -> Failure {

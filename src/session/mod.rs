@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::amqp::frame::{self, ProtocolHeader};
+use crate::amqp::frame::ProtocolHeader;
 use crate::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
 use crate::amqp::method::Method;
 use crate::amqp::reply::ReplyCode;
@@ -577,17 +577,16 @@ impl Session {
     }
 
     /// Whether handling `input` may take some tens of milliseconds, or wait for another machine: a login is in it
-    /// whose password must be hashed, or a new token whose key must be fetched.
+    /// whose password must be hashed slowly, or a new token whose key must be fetched.
     #[must_use]
     pub fn may_take_long(&self, input: &[u8]) -> bool {
-        let has_frame = |input| frame::complete_bytes(input, FRAME_BYTES_BEFORE_TUNE) > 0;
         match &self.state {
             // Who is in a hurry sends its login with the protocol header.
             State::Opening(Handshake::Header) => {
                 let behind = input.get(ProtocolHeader::ANSWER.len()..);
-                behind.is_some_and(has_frame)
+                behind.is_some_and(|behind| self.login_takes_long(behind))
             }
-            State::Opening(Handshake::Start) => has_frame(input),
+            State::Opening(Handshake::Start) => self.login_takes_long(input),
             State::Opening(Handshake::Tune { user } | Handshake::Open { user }) => {
                 user.has_token() && incoming::holds_secret(input)
             }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 
 use crate::amqp::frame::{self, FrameKind, ProtocolHeader};
+use crate::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
 use crate::amqp::method::{Method, connection};
 use crate::broker::{LoginProtocol, User};
 
@@ -19,6 +20,27 @@ impl Session {
     #[must_use]
     pub fn login_was_refused(&self) -> bool {
         self.login_refused
+    }
+
+    /// Whether `input` begins with a login whose check takes long. What else stands in front of it is looked at by who
+    /// may take long, too.
+    pub(super) fn login_takes_long(&self, input: &[u8]) -> bool {
+        let frame_bytes = frame::complete_bytes(input, FRAME_BYTES_BEFORE_TUNE);
+        let Some(first) = input.get(..frame_bytes).filter(|first| !first.is_empty()) else {
+            return false;
+        };
+        let mut first = BytesMut::from(first);
+        let Ok(Some(frame)) = frame::decode(&mut first, FRAME_BYTES_BEFORE_TUNE) else {
+            return false;
+        };
+        match (frame.kind, Method::decode(&frame.payload)) {
+            (FrameKind::Method, Ok(Method::ConnectionStartOk(start_ok))) => {
+                handshake::takes_long(&start_ok, &self.broker)
+            }
+            (FrameKind::Method, Ok(_) | Err(_)) => false,
+            // A login may stand behind it.
+            (FrameKind::Heartbeat | FrameKind::Header | FrameKind::Body, _) => true,
+        }
     }
 
     /// One step of the opening; false if it needs more bytes.

@@ -13,7 +13,7 @@ use crate::amqp::field::{FieldTable, Secret, ShortString};
 use crate::amqp::frame::{self, FrameKind, ProtocolHeader};
 use crate::amqp::header::{ContentHeader, Properties};
 use crate::amqp::method::{Encode, Method, basic, channel, confirm, connection, queue, tx};
-use crate::broker::{Broker, BrokerSettings, Origin, Waker};
+use crate::broker::{Broker, BrokerSettings, Origin, PasswordHash, Waker};
 use crate::payload::PayloadId;
 
 mod anonymous;
@@ -647,16 +647,30 @@ fn a_new_secret_is_seen_among_other_frames() {
     assert!(!holds(&[]));
 }
 
-/// A password is checked where that stops nobody else, also of a client that does not wait for the server's start.
+/// A password that is slow to check is checked where that stops nobody else, also of a client that does not wait for the
+/// server's start; one that is not, or was proven before, at once.
 #[test]
-fn a_login_is_seen_behind_the_protocol_header() {
-    let login = connection::StartOk {
-        mechanism: short("PLAIN"),
-        response: Secret::from(Bytes::from_static(b"\0guest\0guest")),
-        ..connection::StartOk::default()
+fn a_slow_login_is_seen_behind_the_protocol_header() {
+    let login = |response: &'static [u8]| {
+        let login = connection::StartOk {
+            mechanism: short("PLAIN"),
+            response: Secret::from(Bytes::from_static(response)),
+            ..connection::StartOk::default()
+        };
+        framed(0, &login)
     };
-    let login = framed(0, &login);
     let mut driven = Driven::new();
+    let slow = PasswordHash::slow(b"secret", [7; 16]);
+    let put = driven
+        .broker
+        .users()
+        .put_user(&"slow".into(), Some(slow), Vec::new());
+    put.unwrap();
+    for quick in [&b"\0guest\0guest"[..], b"\0nobody\0secret", b"malformed"] {
+        let both = [&ProtocolHeader::ANSWER, &login(quick)[..]].concat();
+        assert!(!driven.session.may_take_long(&both));
+    }
+    let login = login(b"\0slow\0secret");
     assert!(!driven.session.may_take_long(&ProtocolHeader::ANSWER));
     let both = [&ProtocolHeader::ANSWER, &login[..]].concat();
     assert!(driven.session.may_take_long(&both));
@@ -664,6 +678,13 @@ fn a_login_is_seen_behind_the_protocol_header() {
     driven.bytes(&ProtocolHeader::ANSWER);
     assert!(driven.session.may_take_long(&login));
     assert!(!driven.session.may_take_long(&login[..5]));
+    let heartbeat = [8, 0, 0, 0, 0, 0, 0, 0xce];
+    let behind_heartbeat = [&heartbeat, &login[..]].concat();
+    assert!(driven.session.may_take_long(&behind_heartbeat));
     driven.bytes(&login);
-    assert!(!driven.session.may_take_long(&login));
+    assert!(!driven.session.may_take_long(&login), "it is logged in");
+    let broker = Arc::clone(&driven.broker);
+    let users = broker.users();
+    assert!(!users.takes_long(b"slow", b"secret"), "it was proven");
+    assert!(users.takes_long(b"slow", b"other"));
 }

@@ -44,10 +44,7 @@ impl Proofs {
             return hash.matches(password);
         }
         let proof = self.proof(hash, password);
-        let is_proven = || {
-            let proven = self.proven.get(name);
-            proven.is_some_and(|proven| proven.ct_eq(&proof).into())
-        };
+        let is_proven = || self.is_proven(name, &proof);
         if is_proven() {
             return true;
         }
@@ -66,6 +63,17 @@ impl Proofs {
             self.proven.insert(name.clone(), proof);
         }
         is_right
+    }
+
+    /// Whether [`Self::check`] would take its time.
+    pub(super) fn takes_long(&self, name: &Name, hash: &PasswordHash, password: &[u8]) -> bool {
+        hash.algorithm() == HashAlgorithm::Argon2id
+            && !self.is_proven(name, &self.proof(hash, password))
+    }
+
+    fn is_proven(&self, name: &Name, proof: &[u8; 32]) -> bool {
+        let proven = self.proven.get(name);
+        proven.is_some_and(|proven| proven.ct_eq(proof).into())
     }
 
     pub(super) fn forget(&self, name: &Name) {
@@ -98,7 +106,10 @@ mod tests {
         let hash = PasswordHash::slow(b"secret", [7; 16]);
         assert!(!proofs.check(&name, &hash, b"other"));
         assert!(proofs.proven.is_empty());
+        assert!(proofs.takes_long(&name, &hash, b"secret"));
         assert!(proofs.check(&name, &hash, b"secret"));
+        assert!(!proofs.takes_long(&name, &hash, b"secret"));
+        assert!(proofs.takes_long(&name, &hash, b"other"));
         // Held by another: only what was proven gets by.
         let checking = proofs.gate.lock();
         assert!(proofs.check(&name, &hash, b"secret"));
@@ -109,6 +120,8 @@ mod tests {
         let changed = PasswordHash::slow(b"changed", [7; 16]);
         assert!(!proofs.check(&name, &changed, b"secret"));
         assert!(proofs.check(&name, &changed, b"changed"));
+        let fast = PasswordHash::new(b"fast", [7; 4]);
+        assert!(!proofs.takes_long(&name, &fast, b"fast"));
         proofs.forget(&name);
         assert!(proofs.proven.is_empty());
     }
