@@ -35,6 +35,8 @@ pub use tls::{
 
 /// Bodies at or above this size, in bytes, become payloads.
 pub const PAYLOAD_THRESHOLD_BYTES_DEFAULT: u64 = 1024 * 1024;
+/// Memory for large bodies that need not survive, in bytes: two of RabbitMQ's longest messages.
+pub const PAYLOAD_MEMORY_BYTES_DEFAULT: u64 = 32 * 1024 * 1024;
 /// AMQP over TCP.
 pub const AMQP_PORT: u16 = 5672;
 /// The piece protocol over TCP.
@@ -222,6 +224,8 @@ pub struct PayloadSettings {
     pub tells_content_ids: bool,
     /// Nodes are told of a large body while it is still being published, and fetch its pieces.
     pub is_early: bool,
+    /// Most memory for large bodies that need not survive, in bytes; with 0 all of them are stored.
+    pub memory_bytes_max: u64,
     /// How long a payload that nothing refers to any more is kept.
     pub retention: Duration,
     /// Most bytes that the payload store may hold; `None` leaves it to the disk.
@@ -234,6 +238,7 @@ impl Default for PayloadSettings {
             threshold_bytes: PAYLOAD_THRESHOLD_BYTES_DEFAULT,
             tells_content_ids: true,
             is_early: true,
+            memory_bytes_max: PAYLOAD_MEMORY_BYTES_DEFAULT,
             retention: Duration::from_secs(600),
             quota_bytes: None,
         }

@@ -104,6 +104,10 @@ impl Vhost {
             rest_count -= 1;
             match self.publish_letter(&dead, now, &mut died, wakes) {
                 Ok(()) => left.note(&dead),
+                // It was transient, and is gone as with a restart.
+                Err(error @ Error::BodyNotStored { .. }) => {
+                    tracing::warn!(queue = %dead.queue.name(), %error, "a dead letter is lost");
+                }
                 // Only a failed journal refuses it; the message stays there for the next start.
                 Err(error) => {
                     tracing::debug!(queue = %dead.queue.name(), %error, "a dead letter was not kept");

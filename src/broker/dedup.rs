@@ -97,7 +97,10 @@ impl DedupKey {
             }
             // A payload's id is the hash of its octets already.
             DedupBy::Content => match message.body() {
-                BodyRef::Payload(payload) => return Some(Self::cut(payload.id().as_bytes())),
+                BodyRef::Payload(payload) => match payload.octets() {
+                    Some(octets) => octets.iter().for_each(|piece| _ = hasher.update(piece)),
+                    None => return payload.id().map(|id| Self::cut(id.as_bytes())),
+                },
                 BodyRef::Inline(body) => {
                     hasher.update(body);
                 }

@@ -67,6 +67,12 @@ pub enum Error {
         /// The bound.
         count_max: usize,
     },
+    /// A large body that must survive, and was in memory alone, was not taken by the payload store.
+    #[error("{reason}")]
+    BodyNotStored {
+        /// What the store says.
+        reason: String,
+    },
     /// The default exchange cannot be declared, deleted, bound or unbound.
     #[error("operation not permitted on the default exchange")]
     DefaultExchange,
@@ -352,7 +358,8 @@ impl Error {
             | Self::TopicRefused { .. } => ReplyCode::AccessRefused,
             Self::NotFound { .. } => ReplyCode::NotFound,
             Self::Locked { .. } => ReplyCode::ResourceLocked,
-            Self::InUse { .. }
+            Self::BodyNotStored { .. }
+            | Self::InUse { .. }
             | Self::Inequivalent { .. }
             | Self::InvalidArgument { .. }
             | Self::InvalidArgumentForType { .. }

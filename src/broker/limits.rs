@@ -13,6 +13,10 @@ pub const PACKED_BYTES_MAX: usize = 4_096;
 /// so that a short message cannot pin a long buffer. A longer one is most of its buffer anyway.
 pub const BODY_COPY_BYTES_MAX: usize = 65_536;
 
+/// Longest body that is kept in memory in the place of the payload store, in bytes: what RabbitMQ takes for a message
+/// unless told otherwise. A longer one goes to the store.
+pub const BODY_MEMORY_SIZE_BYTES_MAX: u64 = 16 * 1_024 * 1_024;
+
 /// What an item of an outbox counts beside its message's bytes: frames, method and bookkeeping.
 pub const OUTBOX_ITEM_BYTES: usize = 64;
 

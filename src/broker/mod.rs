@@ -27,6 +27,7 @@ mod access;
 mod alarms;
 mod audit;
 mod binding;
+mod body_memory;
 mod clock;
 mod consumer;
 mod dead_letter;
@@ -80,6 +81,7 @@ pub use access::{
 pub use alarms::{Alarm, AlarmWait, Alarms, DiskState, MemoryState};
 pub use audit::AUDIT;
 pub use binding::{Binding, DestinationName};
+pub use body_memory::BodyPieces;
 pub use clock::TestClock;
 pub use consumer::{AckMode, ChannelLimiter, Consumer, Prefetch, QosScope};
 pub use definitions::DefinitionError;
@@ -111,13 +113,15 @@ pub use statistics::{
 pub use usage::Place;
 pub use vhost::{
     BindingRequest, Committed, Connection, Consume, ExchangeDeclare, ExchangeDelete, Get, Prepared,
-    Publish, PublishOutcome, Published, Put, QueueDeclare, QueueDeclared, QueueDelete, Settlements,
-    TracedDelivery, Vhost, VhostDetails, is_whole,
+    Publish, PublishOutcome, Published, Put, QueueDeclare, QueueDeclared, QueueDelete, QueuesMeant,
+    Settlements, TracedDelivery, Vhost, VhostDetails, is_whole,
 };
 
+pub(crate) use body_memory::Filling;
 pub(crate) use route::may_have_more_keys;
 pub(crate) use vhost::RunOutcome;
 
+use body_memory::BodyMemory;
 use definitions::{DefinitionStore, VhostRecord};
 use events::{EVENT_VHOST, Events};
 use limits::TIMERS_AT_ONCE_MAX;
@@ -150,6 +154,8 @@ pub struct BrokerSettings {
     /// How long queues are kept out of memory; without it they are not, and nobody need run the
     /// [`Pager`].
     pub spill: Option<SpillSettings>,
+    /// Most memory for large bodies that need not survive, in bytes; with 0 all of them go to the payload store.
+    pub body_memory_bytes_max: u64,
     /// Who is asked for rights before the permissions.
     pub authorizer: Option<Arc<dyn Authorizer>>,
     /// What time the broker goes by, if not by the time that comes in.
@@ -173,6 +179,7 @@ impl BrokerSettings {
             seed,
             started: (started, started_unix_ms),
             spill: None,
+            body_memory_bytes_max: 0,
             authorizer: None,
             clock: None,
         }
@@ -254,6 +261,7 @@ impl Broker {
             journal,
             store,
             payloads,
+            body_memory: Arc::new(BodyMemory::new(settings.body_memory_bytes_max)),
             paging,
             names: NameMaker::new(settings.seed),
             clock: WallClock {
@@ -304,6 +312,17 @@ impl Broker {
     #[must_use]
     pub fn pager(&self) -> &Arc<Pager> {
         &self.shared.paging.pager
+    }
+
+    /// Lets memory for large bodies go that nobody has used since the last call. Call it now and then.
+    pub fn trim_body_memory(&self) {
+        self.shared.body_memory.trim();
+    }
+
+    /// Memory for large bodies that have it or are promised it, in bytes.
+    #[must_use]
+    pub fn body_memory_bytes(&self) -> u64 {
+        self.shared.body_memory.promised_bytes()
     }
 
     /// Accounts and rights.

@@ -1,17 +1,25 @@
-//! References to content in the payload store.
+//! Large bodies: content in the payload store, or in memory as long as nothing asks for more.
 //!
 //! Owns: the rule that a payload is referred to as long as a message that names it exists anywhere:
 //! in a queue, unacknowledged, in an outbox or on its way to a socket. Knows nothing of files.
+//!
+//! ```text
+//! Memory ─store─> Stored
+//! ```
 //! Spec: DESIGN "Large payloads"; `spec/payload-store.md`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::payload::{PayloadId, ScopeId};
 
+use super::body_memory::BodyPieces;
+
 /// What the broker asks of whoever keeps payloads; implemented on the payload store.
 ///
-/// Both calls come under a queue's lock: they count in memory and must not block or touch a disk.
+/// All calls but [`Self::store`] come under a queue's lock: they count in memory and must not block or touch a disk.
 /// Counts need not survive a restart, since recovery acquires again.
 pub trait PayloadReferences: fmt::Debug + Send + Sync {
     /// One more message refers to this content, which is stored already.
@@ -20,17 +28,30 @@ pub trait PayloadReferences: fmt::Debug + Send + Sync {
     fn acquire_known(&self, scope: ScopeId, id: &PayloadId) -> Option<u64>;
     /// One message fewer refers to it.
     fn release(&self, scope: ScopeId, id: &PayloadId);
+    /// Stores a body of this size that is in memory, durably, and refers to it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Why the store does not take it, for whoever asked.
+    fn store(
+        &self,
+        scope: ScopeId,
+        size_bytes: u64,
+        octets: &BodyPieces,
+    ) -> Result<PayloadId, String>;
 }
 
-/// A body that lies in the payload store; while any clone lives, so does the content.
+/// A large body; while any clone lives, so does the content.
 #[derive(Clone)]
 pub struct PayloadBody(Arc<Held>);
 
 struct Held {
     scope: ScopeId,
-    id: PayloadId,
     size_bytes: u64,
     references: Option<Arc<dyn PayloadReferences>>,
+    /// Its name in the payload store, which is referred to; set once it is there.
+    id: OnceLock<PayloadId>,
+    /// Its octets, as long as it is in memory alone: without them there is an id.
+    octets: Mutex<Option<BodyPieces>>,
 }
 
 impl PayloadBody {
@@ -46,9 +67,27 @@ impl PayloadBody {
         }
         Self(Arc::new(Held {
             scope,
-            id,
             size_bytes,
             references,
+            id: OnceLock::from(id),
+            octets: Mutex::new(None),
+        }))
+    }
+
+    /// A body in memory, of which nothing is stored. `references` is where it is, should it have to.
+    // req: MEMBODY-1
+    pub(crate) fn in_memory(
+        references: Option<Arc<dyn PayloadReferences>>,
+        scope: ScopeId,
+        size_bytes: u64,
+        octets: BodyPieces,
+    ) -> Self {
+        Self(Arc::new(Held {
+            scope,
+            size_bytes,
+            references,
+            id: OnceLock::new(),
+            octets: Mutex::new(Some(octets)),
         }))
     }
 
@@ -61,9 +100,10 @@ impl PayloadBody {
         let size_bytes = references.as_ref()?.acquire_known(scope, &id)?;
         Some(Self(Arc::new(Held {
             scope,
-            id,
             size_bytes,
             references,
+            id: OnceLock::from(id),
+            octets: Mutex::new(None),
         })))
     }
 
@@ -73,13 +113,51 @@ impl PayloadBody {
         self.0.scope
     }
 
-    /// The content's name.
+    /// The content's name in the payload store; none if it is in memory alone.
     #[must_use]
-    pub fn id(&self) -> &PayloadId {
-        &self.0.id
+    pub fn id(&self) -> Option<&PayloadId> {
+        self.0.id.get()
     }
 
-    /// Length of the content in bytes.
+    /// The octets, if they are in memory alone. A body that had none when this was asked has an [`Self::id`].
+    #[must_use]
+    pub fn octets(&self) -> Option<BodyPieces> {
+        self.0.octets.lock().clone()
+    }
+
+    /// The content's name in the payload store, where it is from now on if it was in memory alone: then this blocks on
+    /// the disk, and no lock should be held.
+    ///
+    /// # Errors
+    /// Why the store does not take it.
+    // req: MEMBODY-3
+    pub fn store(&self) -> Result<PayloadId, String> {
+        if let Some(id) = self.id() {
+            return Ok(*id);
+        }
+        let Some(references) = &self.0.references else {
+            return Err("there is no payload store".to_owned());
+        };
+        let Some(octets) = self.octets() else {
+            // Somebody stored it just now.
+            return self
+                .id()
+                .copied()
+                .ok_or_else(|| "it has no octets".to_owned());
+        };
+        let id = references.store(self.0.scope, self.0.size_bytes, &octets)?;
+        if self.0.id.set(id).is_err() {
+            // Somebody else was faster: the same content has the same name, and one reference is enough.
+            references.release(self.0.scope, &id);
+        }
+        // Only now: who finds no octets finds the id.
+        let octets = self.0.octets.lock().take();
+        drop(octets);
+        Ok(id)
+    }
+
+    /// Length of the content in bytes, wherever it is.
+    // req: MEMBODY-4
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.0.size_bytes
@@ -88,8 +166,8 @@ impl PayloadBody {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(references) = &self.references {
-            references.release(self.scope, &self.id);
+        if let (Some(references), Some(id)) = (&self.references, self.id.get()) {
+            references.release(self.scope, id);
         }
     }
 }

@@ -361,6 +361,11 @@ impl Queue {
         self.state.lock().consumers.iter().cloned().collect()
     }
 
+    /// Whether it has a consumer now.
+    pub(crate) fn is_consumed(&self) -> bool {
+        !self.state.lock().consumers.is_empty()
+    }
+
     /// Its consumers now with what they are to it, in no order.
     #[must_use]
     pub fn consumer_states(&self) -> Vec<ConsumerState> {

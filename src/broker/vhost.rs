@@ -35,6 +35,7 @@ use crate::payload::{PayloadId, ScopeId};
 use super::access::{Access, User, Users};
 use super::audit::AUDIT;
 use super::binding::{Binding, Bindings};
+use super::body_memory::{BodyMemory, Filling};
 use super::definitions::DefinitionStore;
 use super::error::{Error, Resource, ResourceKind};
 use super::events::{Events, INTERNAL_USER};
@@ -61,6 +62,7 @@ pub use consuming::{Consume, Get};
 pub use details::VhostDetails;
 pub use exchanges::{ExchangeDeclare, ExchangeDelete};
 pub use policies::Put;
+pub use preview::QueuesMeant;
 pub(crate) use publishing::RunOutcome;
 pub(crate) use publishing::split_bcc;
 pub use publishing::{Publish, PublishOutcome, Published};
@@ -76,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Option<Journal>,
     pub(crate) store: DefinitionStore,
     pub(crate) payloads: Option<Arc<dyn PayloadReferences>>,
+    pub(crate) body_memory: Arc<BodyMemory>,
     pub(crate) paging: Arc<Paging>,
     pub(crate) names: NameMaker,
     pub(crate) clock: WallClock,
@@ -419,6 +422,20 @@ impl Vhost {
     #[must_use]
     pub fn hold_payload(&self, id: PayloadId, size_bytes: u64) -> PayloadBody {
         PayloadBody::hold(self.shared.payloads.clone(), self.scope, id, size_bytes)
+    }
+
+    /// Memory for a large body that need not survive; none if there is not so much left, or no payload store to keep it
+    /// in should it have to.
+    // req: MEMBODY-1
+    pub(crate) fn promise_body(&self, size_bytes: u64) -> Option<Filling> {
+        self.shared.payloads.as_ref()?;
+        self.shared.body_memory.promise(size_bytes)
+    }
+
+    /// A message's body that came into memory.
+    pub(crate) fn body_in_memory(&self, size_bytes: u64, filling: Filling) -> PayloadBody {
+        let references = self.shared.payloads.clone();
+        PayloadBody::in_memory(references, self.scope, size_bytes, filling.finish())
     }
 
     /// Time by the calendar.

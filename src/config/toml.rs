@@ -270,7 +270,7 @@ mod tests {
     fn keys_are_set_over_the_defaults() {
         let settings = parse(
             "data_dir = '/srv/w'\nlisten = '127.0.0.1:1'\nsync = 'os'\n\
-             [payload]\nthreshold = '2MiB'\nquota = 1000\n[connection]\nheartbeat = '30s'\n\
+             [payload]\nthreshold = '2MiB'\nmemory = 0\nquota = 1000\n[connection]\nheartbeat = '30s'\n\
              [alarm]\nmemory_watermark = '1GiB'\ndisk_free_min = '2GB'\n\
              [access]\ndefault_user = 'admin'\ndefault_pass = 'hush'\nloopback_users = []\n",
         )
@@ -289,6 +289,7 @@ mod tests {
         let shown = format!("{settings:?}");
         assert!(!shown.contains("hush"), "a password is shown: {shown}");
         assert_eq!(settings.payload.threshold_bytes, 2 << 20);
+        assert_eq!(settings.payload.memory_bytes_max, 0);
         assert_eq!(settings.payload.quota_bytes, Some(1000));
         assert_eq!(settings.connection.heartbeat, Duration::from_secs(30));
         assert_eq!(settings.peer_listen, ServerSettings::default().peer_listen);

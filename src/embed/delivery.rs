@@ -84,14 +84,14 @@ impl Delivery {
         self.message.size_bytes()
     }
 
-    /// The content id of a body that is stored as a payload.
+    /// The content id of a body that is stored as a payload; `None` for a large one that is in memory alone.
     #[must_use]
     pub fn payload_id(&self) -> Option<PayloadId> {
-        self.payload().map(|payload| *payload.id())
+        self.payload().and_then(|payload| payload.id().copied())
     }
 
     /// The manifest of a body that is stored as a payload, with this broker as first peer: whoever has it can fetch
-    /// the body from the swarm. `None` for a body that is no payload.
+    /// the body from the swarm. `None` for a body that is no payload; a large one that was in memory alone is stored.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -100,7 +100,16 @@ impl Delivery {
             return Ok(None);
         };
         let inside = &self.shared.inside;
-        let manifest = inside.manifest(payload.scope(), *payload.id()).await;
+        let id = match payload.id() {
+            Some(id) => *id,
+            None => {
+                let payload = payload.clone();
+                let stored = tokio::task::spawn_blocking(move || payload.store()).await;
+                let stored = stored.map_err(|_| EmbedError::Closed)?;
+                stored.map_err(EmbedError::Payload)?
+            }
+        };
+        let manifest = inside.manifest(payload.scope(), id).await;
         Ok(Some(manifest.map_err(EmbedError::Payload)?))
     }
 
@@ -220,7 +229,17 @@ impl BodyChunks {
                 let all = shared.unwrap_or_else(|| Bytes::copy_from_slice(bytes));
                 return Ok(Some(all));
             }
-            BodyRef::Payload(payload) => (payload.scope(), *payload.id()),
+            BodyRef::Payload(payload) => {
+                if let Some(octets) = payload.octets() {
+                    let end = self.read_bytes + left_bytes;
+                    let next = octets.range(self.read_bytes..end).next();
+                    let bytes: Bytes = next.unwrap_or_default();
+                    self.read_bytes += bytes.len() as u64;
+                    return Ok(Some(bytes));
+                }
+                let id = payload.id().copied().ok_or(EmbedError::Closed)?;
+                (payload.scope(), id)
+            }
         };
         let (store, reader) = (self.shared.inside.store().clone(), self.reader.clone());
         let (place, want_bytes) = (self.read_bytes, left_bytes.min(CHUNK_BYTES));

@@ -530,12 +530,25 @@ impl Connection {
         }
     }
 
-    /// Sends a part of a body: from the system's cache if the socket takes it from there, read on another thread if not.
+    /// Sends a part of a body: from memory if it is there, from the system's cache if the socket takes it from there, read
+    /// on another thread if not.
+    // req: MEMBODY-4
     fn stream(&mut self, part: PayloadPart) {
+        if let Some(octets) = part.body.octets() {
+            let output = &mut self.output;
+            let last = part.frames_around(|before, range| {
+                output.push(before);
+                octets.range(range).for_each(|piece| output.push(piece));
+            });
+            self.output.push(last);
+            return;
+        }
         let takes_files =
             self.stream.takes_files() && part.frame_payload_bytes_max >= DIRECT_FRAME_BYTES_MIN;
         let reader = self.streamed.as_ref().filter(|reader| {
-            takes_files && reader.id() == *part.body.id() && reader.scope() == part.body.scope()
+            takes_files
+                && part.body.id().is_some_and(|id| reader.id() == *id)
+                && reader.scope() == part.body.scope()
         });
         let file =
             reader.and_then(|reader| reader.cached_file(part.offset_bytes, part.length_bytes));
@@ -551,7 +564,7 @@ impl Connection {
             let streamed = payloads.read(part.clone(), takes_files).await;
             match streamed {
                 Ok(streamed) => Ok(Content::Part(part, streamed)),
-                Err(error) => Err(error.to_string()),
+                Err(reason) => Err(reason),
             }
         }));
     }

@@ -271,6 +271,7 @@ impl Server {
                 .iter()
                 .map(|name| Name::from(name.as_str()))
                 .collect(),
+            body_memory_bytes_max: settings.payload.memory_bytes_max,
             authorizer: embedding.authorizer,
             clock: embedding.clock,
             ..BrokerSettings::new(seed, Instant::now(), unix_ms)

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use crate::broker::{Broker, PayloadReferences};
+use crate::broker::{BodyPieces, Broker, PayloadReferences};
 use crate::config::{PayloadSettings, ServerSettings};
 use crate::disk::{Disk, DiskFile};
 use crate::payload::store::{PayloadReader, PayloadReference, Presence, Upload};
@@ -71,6 +71,35 @@ impl PayloadReferences for StoreReferences {
     fn release(&self, scope: ScopeId, id: &PayloadId) {
         self.store.release(scope, *id);
         self.quiet.add(scope, *id);
+    }
+
+    // req: MEMBODY-3
+    fn store(
+        &self,
+        scope: ScopeId,
+        size_bytes: u64,
+        octets: &BodyPieces,
+    ) -> Result<PayloadId, String> {
+        let key = access_key()?;
+        let stored = || -> Result<PayloadId, StoreError> {
+            let mut upload = self.store.begin_upload(scope, size_bytes, key)?;
+            for piece in octets.iter() {
+                upload.write(piece)?;
+            }
+            let stored = upload.finish()?;
+            self.store.acquire(scope, stored.id);
+            Ok(stored.id)
+        };
+        stored().map_err(|error| error.to_string())
+    }
+}
+
+/// What peers must prove to know of a new payload.
+fn access_key() -> Result<AccessKey, String> {
+    let mut key = [0; 32];
+    match getrandom::fill(&mut key) {
+        Ok(()) => Ok(AccessKey::from_bytes(key)),
+        Err(error) => Err(format!("the system gives no random bytes: {error}")),
     }
 }
 
@@ -228,6 +257,7 @@ impl Payloads {
             }
             self.end_idle_seeds(Instant::now());
             self.end_early(Instant::now());
+            self.broker.trim_body_memory();
             let store = self.store.clone();
             let swept = tokio::task::spawn_blocking(move || store.sweep(Instant::now())).await;
             if let Ok(report) = swept {
@@ -375,11 +405,11 @@ impl Payloads {
         mut parts: mpsc::Receiver<Part>,
         mut announcement: Option<Announcement>,
     ) -> Option<Result<(PayloadId, PayloadReference), String>> {
-        let mut key = [0; 32];
-        if let Err(error) = getrandom::fill(&mut key) {
-            return Some(Err(format!("the system gives no random bytes: {error}")));
-        }
-        let (store, key) = (self.store.clone(), AccessKey::from_bytes(key));
+        let key = match access_key() {
+            Ok(key) => key,
+            Err(reason) => return Some(Err(reason)),
+        };
+        let store = self.store.clone();
         let begin = move || store.begin_upload(scope, size_bytes, key);
         let mut upload = match blocking(begin).await? {
             Ok(upload) => upload,
@@ -421,18 +451,23 @@ impl Payloads {
         &self,
         part: PayloadPart,
         may_be_file: bool,
-    ) -> Result<Streamed, StoreError> {
+    ) -> Result<Streamed, String> {
         let store = self.store.clone();
         let read = move || {
-            let reader = store.open_reader(part.body.scope(), *part.body.id())?;
+            // What is in memory is not read here.
+            let id = part.body.store()?;
+            let error_text = |error: StoreError| error.to_string();
+            let reader = store.open_reader(part.body.scope(), id);
+            let reader = reader.map_err(error_text)?;
             let file = may_be_file
                 .then(|| reader.cached_file(part.offset_bytes, part.length_bytes))
                 .flatten();
             let octets = match file {
                 Some(file) => Octets::File(file),
-                None => Octets::Frames(
-                    part.read_frames(|place, offset_bytes| reader.read_at(place, offset_bytes))?,
-                ),
+                None => {
+                    let read = |place: &mut [u8], offset_bytes| reader.read_at(place, offset_bytes);
+                    Octets::Frames(part.read_frames(read).map_err(error_text)?)
+                }
             };
             Ok(Streamed { reader, octets })
         };
@@ -441,7 +476,12 @@ impl Payloads {
 
     /// Reads a payload's manifest, with this broker as first peer, as frames.
     pub(super) async fn read_manifest(&self, part: ManifestPart) -> Result<BytesMut, String> {
-        let (scope, id) = (part.payload.scope(), *part.payload.id());
+        let (scope, payload) = (part.payload.scope(), part.payload.clone());
+        // Most are stored, which costs no thread's time.
+        let id = match payload.id() {
+            Some(id) => *id,
+            None => flatten(tokio::task::spawn_blocking(move || payload.store()).await)?,
+        };
         self.seed(scope, id).await;
         let manifest = self.manifest(scope, id).await?;
         let mut output = BytesMut::new();

@@ -249,6 +249,11 @@ impl Channel {
                 self.end_upload(publish, header, last, cx);
                 Ok(())
             }
+            Progress::MemoryWhole {
+                publish,
+                header,
+                body,
+            } => self.publish_in_memory(&publish, &header, *body, cx),
             Progress::TooLarge { size_bytes } => {
                 let max = cx.rules.message_bytes_max.unwrap_or(u64::MAX);
                 Err(properties::too_large(size_bytes, max))

@@ -1,12 +1,13 @@
 //! Reassembles one message of a channel: method, content header, body frames.
 //!
 //! Owns: the half-received message. Knows nothing of queues, files or sockets.
-//! Bound: holds less than the payload threshold; a larger body leaves frame by frame as an upload, and
-//! one over the size limit is read over.
+//! Bound: holds less than the payload threshold, or what the broker has promised memory for; a larger body leaves frame
+//! by frame as an upload, and one over the size limit is read over.
 //!
 //! ```text
 //! Idle ─publish─> Header ─header─> Body ──────complete──> Idle
 //!                           ├────> Upload ────complete──> Idle, once the store has it
+//!                           │        └─keep──> Memory ──complete──> Idle
 //!                           └────> TooLarge ──complete──> the channel is closed
 //! Body ─frame longer than what was announced─> Overrun: whatever comes next closes the connection
 //! ```
@@ -17,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use crate::amqp::frame::{FrameKind, FrameRef};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, HeaderError};
 use crate::amqp::method::basic;
+use crate::broker::Filling;
 
 use super::failure::{Failure, MethodId};
 
@@ -42,6 +44,13 @@ pub(super) enum Content {
         publish: basic::Publish,
         header: ContentHeader,
         received_bytes: u64,
+    },
+    /// Body frames must come, and go into memory that the broker has promised.
+    Memory {
+        publish: basic::Publish,
+        header: ContentHeader,
+        /// Apart, so that small messages are not moved about with it.
+        body: Box<Filling>,
     },
     /// Body frames must come, and are dropped: the message is over the limit.
     TooLarge {
@@ -120,6 +129,12 @@ pub(super) enum Progress {
         header: ContentHeader,
         last: Bytes,
     },
+    /// A body in memory that was promised is whole, and the message with it.
+    MemoryWhole {
+        publish: basic::Publish,
+        header: ContentHeader,
+        body: Box<Filling>,
+    },
     /// A message over the limit was read to its end.
     TooLarge { size_bytes: u64 },
 }
@@ -160,10 +175,29 @@ impl Content {
     pub(super) fn method_unexpected(&self) -> Failure {
         match self {
             Self::Header { .. } | Self::Idle => no_header(),
-            Self::Body { .. } | Self::Upload { .. } | Self::TooLarge { .. } | Self::Overrun => {
-                no_body()
-            }
+            Self::Body { .. }
+            | Self::Upload { .. }
+            | Self::Memory { .. }
+            | Self::TooLarge { .. }
+            | Self::Overrun => no_body(),
         }
+    }
+
+    /// Lets a body that has just begun go into memory in the place of the payload store.
+    // req: MEMBODY-1
+    pub(super) fn keep(&mut self, body: Box<Filling>) {
+        *self = match std::mem::take(self) {
+            Self::Upload {
+                publish,
+                header,
+                received_bytes: 0,
+            } => Self::Memory {
+                publish,
+                header,
+                body,
+            },
+            other => other,
+        };
     }
 
     /// Takes a header or body frame. `owner` is the buffer that the frame lies in.
@@ -195,6 +229,14 @@ impl Content {
                 FrameKind::Body,
             ) => Ok(self.continue_upload(publish, header, received_bytes, owner, frame.payload)),
             (
+                Self::Memory {
+                    publish,
+                    header,
+                    body,
+                },
+                FrameKind::Body,
+            ) => Ok(self.continue_memory(publish, header, body, frame.payload)),
+            (
                 Self::TooLarge {
                     header,
                     received_bytes,
@@ -223,7 +265,11 @@ impl Content {
             )),
             (Self::Header { .. }, _) => Err(no_header()),
             (
-                Self::Body { .. } | Self::Upload { .. } | Self::TooLarge { .. } | Self::Overrun,
+                Self::Body { .. }
+                | Self::Upload { .. }
+                | Self::Memory { .. }
+                | Self::TooLarge { .. }
+                | Self::Overrun,
                 _,
             ) => Err(no_body()),
         }
@@ -328,6 +374,34 @@ impl Content {
             received_bytes,
         };
         Progress::UploadPart(part)
+    }
+
+    fn continue_memory(
+        &mut self,
+        publish: basic::Publish,
+        header: ContentHeader,
+        mut body: Box<Filling>,
+        piece: &[u8],
+    ) -> Progress {
+        let received_bytes = body.len_bytes() + piece.len() as u64;
+        if received_bytes > header.body_bytes {
+            *self = Self::Overrun;
+            return Progress::More;
+        }
+        body.push(piece);
+        if received_bytes == header.body_bytes {
+            return Progress::MemoryWhole {
+                publish,
+                header,
+                body,
+            };
+        }
+        *self = Self::Memory {
+            publish,
+            header,
+            body,
+        };
+        Progress::More
     }
 }
 

@@ -35,19 +35,19 @@ fn settings(settings: &mut ServerSettings) {
 }
 
 /// A connection with channel 1 open and in confirm mode.
-fn connect(own: &Own) -> Client {
+pub(crate) fn connect(own: &Own) -> Client {
     let mut client = Client::connect(own.address());
     client.open(1);
     client.confirm_select(1);
     client
 }
 
-fn id_of(body: &[u8]) -> PayloadId {
+pub(crate) fn id_of(body: &[u8]) -> PayloadId {
     PayloadId::from_bytes(*blake3::hash(body).as_bytes())
 }
 
 /// Waits until `look` finds what it looks for.
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
@@ -59,7 +59,7 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The one payload in the store.
-fn only_payload(own: &Own) -> PayloadInfo {
+pub(crate) fn only_payload(own: &Own) -> PayloadInfo {
     let mut list = own.store().list();
     assert_eq!(list.len(), 1, "{list:?}");
     list.remove(0)
@@ -80,7 +80,7 @@ fn until_reference_count(own: &Own, count: u32) {
     }
 }
 
-fn declare(client: &mut Client, name: &str, arguments: FieldTable) -> ShortString {
+pub(crate) fn declare(client: &mut Client, name: &str, arguments: FieldTable) -> ShortString {
     client.declare(
         1,
         queue::Declare {
@@ -92,7 +92,7 @@ fn declare(client: &mut Client, name: &str, arguments: FieldTable) -> ShortStrin
 }
 
 /// A fanout exchange to `count` new queues.
-fn fanout(client: &mut Client, count: usize) -> (ShortString, Vec<ShortString>) {
+pub(crate) fn fanout(client: &mut Client, count: usize) -> (ShortString, Vec<ShortString>) {
     let exchange = unique("fanout");
     client.call(
         1,
@@ -117,7 +117,7 @@ fn fanout(client: &mut Client, count: usize) -> (ShortString, Vec<ShortString>) 
 }
 
 /// Publishes and takes the confirm of publish number `tag`.
-fn publish(
+pub(crate) fn publish(
     client: &mut Client,
     tag: u64,
     (exchange, routing_key): (&ShortString, &ShortString),
@@ -134,13 +134,13 @@ fn publish(
 }
 
 /// Publishes into a queue and takes the confirm of publish number `tag`.
-fn publish_to(client: &mut Client, tag: u64, queue: &ShortString, body: &[u8]) {
+pub(crate) fn publish_to(client: &mut Client, tag: u64, queue: &ShortString, body: &[u8]) {
     let default = ShortString::from_static("");
     publish(client, tag, (&default, queue), &typed(), body);
 }
 
 /// Properties that a manifest must carry over.
-fn typed() -> Properties {
+pub(crate) fn typed() -> Properties {
     Properties {
         content_type: Some(ShortString::from_static("application/octet-stream")),
         message_id: Some(ShortString::from_static("large")),
@@ -148,11 +148,11 @@ fn typed() -> Properties {
     }
 }
 
-fn payload_argument(form: &'static str) -> FieldTable {
+pub(crate) fn payload_argument(form: &'static str) -> FieldTable {
     FieldTable::from([("x-payload", FieldValue::from(form))])
 }
 
-fn consume_with(queue: &ShortString, arguments: FieldTable) -> basic::Consume {
+pub(crate) fn consume_with(queue: &ShortString, arguments: FieldTable) -> basic::Consume {
     basic::Consume {
         queue: queue.clone(),
         arguments,
@@ -162,14 +162,14 @@ fn consume_with(queue: &ShortString, arguments: FieldTable) -> basic::Consume {
 
 /// The body, without printing megabytes where it is another one.
 #[track_caller]
-fn assert_body(message: &Message, body: &[u8]) {
+pub(crate) fn assert_body(message: &Message, body: &[u8]) {
     assert_eq!(message.body.len(), body.len());
     assert!(message.body == body, "the body is another one");
 }
 
 /// The message is the manifest of `body`, which this broker serves.
 #[track_caller]
-fn assert_manifest(own: &Own, message: &Message, body: &[u8]) {
+pub(crate) fn assert_manifest(own: &Own, message: &Message, body: &[u8]) {
     let properties = message.header.properties().expect("properties");
     let content_type = properties.content_type.as_ref().expect("a content type");
     assert_eq!(content_type.as_bytes(), CONTENT_TYPE.as_bytes());

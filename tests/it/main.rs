@@ -32,6 +32,7 @@ mod large_payload;
 mod limits;
 mod listeners;
 mod malformed;
+mod memory_bodies;
 mod moving;
 mod oauth;
 mod prefetch_size;

@@ -19,6 +19,7 @@ use crate::broker::{
     AckMode, Body, BodyRef, Get, Message, Peek, Publish, PublishOutcome, Publisher, Settle, Vhost,
 };
 use crate::journal::Lsn;
+use crate::server::slowly;
 use crate::session::check_message;
 
 use super::call::{Call, text};
@@ -201,7 +202,11 @@ impl Shown {
             BodyRef::Payload(payload) => {
                 put("payload", "".into());
                 put("payload_encoding", "string".into());
-                put("payload_id", payload.id().to_string().into());
+                // Who asks sees what it would be stored as, and so it is.
+                match slowly(|| payload.store()) {
+                    Ok(id) => put("payload_id", id.to_string().into()),
+                    Err(error) => tracing::debug!(%error, "a large body is shown without its id"),
+                }
             }
         }
         Value::Object(object)

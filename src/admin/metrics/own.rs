@@ -71,6 +71,13 @@ fn payloads(page: &mut Page, sources: &Sources) {
             ),
             usage.idle_bytes,
         ),
+        (
+            gauge(
+                "payload_memory_bytes",
+                "Memory for large bodies that are not stored",
+            ),
+            sources.broker.body_memory_bytes(),
+        ),
     ] {
         page.single(&family, value);
     }

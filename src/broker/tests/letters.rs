@@ -433,7 +433,7 @@ fn a_large_body_is_not_moved() {
     let BodyRef::Payload(payload) = letter.body() else {
         panic!("it was a payload");
     };
-    assert_eq!((payload.id(), payload.size_bytes()), (&id, 6 << 30));
+    assert_eq!((payload.id(), payload.size_bytes()), (Some(&id), 6 << 30));
 }
 
 /// Headers of the letter, history included, route it.

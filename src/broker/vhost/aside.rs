@@ -25,7 +25,7 @@ use super::super::outbox::Wakes;
 use super::super::route::{Aside, Route, Walked, more_keys, walk};
 use super::super::timers::{Earliest, TimerKind};
 use super::duplicates::Sifted;
-use super::publishing::{Spread, hidden_keys_back, new_record};
+use super::publishing::{Spread, body_record, hidden_keys_back, new_record};
 use super::streams::hold_orders;
 use super::{PublishOutcome, Published, Vhost};
 
@@ -95,6 +95,7 @@ impl Vhost {
                 history.record(message);
             }
         }
+        self.secure(message, &route)?;
         let _orders = hold_orders([&route]);
         let unix_ms = self.unix_ms(now);
         let sifted = Sifted::new(&route, message, unix_ms);
@@ -178,7 +179,8 @@ impl Vhost {
         let with_bcc = hidden_keys_back(message);
         let mut entries: SmallVec<[Entry<'_>; 4]> = SmallVec::new();
         if !queues.is_empty() {
-            let new = new_record(message, with_bcc.as_deref(), &queues, unix_ms);
+            let body = body_record(message)?;
+            let new = new_record(message, body, with_bcc.as_deref(), &queues, unix_ms);
             entries.push(Entry::Message(new));
         }
         for (_, queue, record) in &keys {

@@ -25,7 +25,7 @@ use super::super::queue::{MessageSeq, Queue, Settle, Settled};
 use super::super::route::{Route, Walked, walk};
 use super::duplicates::Sifted;
 use super::publishing::{
-    Publish, PublishOutcome, Published, hidden_keys_back, new_record, table_in,
+    Publish, PublishOutcome, Published, body_record, hidden_keys_back, new_record, table_in,
 };
 use super::streams::hold_orders;
 use super::{Connection, Vhost};
@@ -254,7 +254,8 @@ impl Vhost {
             let message = &prepared.message;
             let queues = route.journalled(message.traits().persistence);
             if !queues.is_empty() {
-                let record = new_record(message, with_bcc.as_deref(), queues, unix_ms);
+                let body = body_record(message)?;
+                let record = new_record(message, body, with_bcc.as_deref(), queues, unix_ms);
                 indexes.push(index);
                 entries.push(Entry::Message(record));
             }

@@ -267,6 +267,7 @@ impl Vhost {
         now: Instant,
         wakes: &mut Wakes,
     ) -> Result<Published, Error> {
+        self.secure(&message, route)?;
         let mut dead = Vec::new();
         let (record, spread) = {
             let _orders = hold_orders([route]);
@@ -395,9 +396,11 @@ impl Vhost {
             return Ok(());
         }
         let unix_ms = self.shared.clock.unix_ms(now);
-        let new = messages
-            .iter()
-            .map(|message| new_record(message, None, queues, unix_ms));
+        // Their bodies are short, so that none has to be stored for it.
+        let new = messages.iter().map_while(|message| {
+            let body = body_record(message).ok()?;
+            Some(new_record(message, body, None, queues, unix_ms))
+        });
         let result = journal.append_messages(new, &mut outcome.records);
         outcome.count = outcome.records.len();
         Ok(result?)
@@ -459,8 +462,23 @@ impl Vhost {
         }
         let with_bcc = hidden_keys_back(message);
         let unix_ms = self.shared.clock.unix_ms(now);
-        let new = new_record(message, with_bcc.as_deref(), queues, unix_ms);
+        let body = body_record(message)?;
+        let new = new_record(message, body, with_bcc.as_deref(), queues, unix_ms);
         Ok(journal.append_message(&new)?)
+    }
+
+    /// Stores a body that is in memory, if the journal will refer to it. Blocks on the disk then, and so comes before
+    /// any lock; rarely, since what is likely to need it was never in memory.
+    // req: MEMBODY-3
+    pub(super) fn secure(&self, message: &Message, route: &Route) -> Result<(), Error> {
+        if let Some(payload) = message.payload()
+            && payload.id().is_none()
+            && self.shared.journal.is_some()
+            && !route.journalled(message.traits().persistence).is_empty()
+        {
+            body_record(message)?;
+        }
+        Ok(())
     }
 
     /// Puts a message into the queues of a route. What dies of it, to be buried, is added to `dead`.
@@ -544,9 +562,11 @@ pub(super) fn table_in(header: &Bytes, elements: &[u8]) -> Option<FieldTable> {
     FieldTable::from_elements(header.slice_ref(elements)).ok()
 }
 
-/// A message as a record for these queues. `with_bcc` is what [`hidden_keys_back`] gives.
+/// A message as a record for these queues. `body` is what [`body_record`] gives, `with_bcc` what
+/// [`hidden_keys_back`].
 pub(super) fn new_record<'a>(
     message: &'a Message,
+    body: BodyRecord<'a>,
     with_bcc: Option<&'a [u8]>,
     queues: &'a [QueueId],
     time_unix_ms: u64,
@@ -562,7 +582,7 @@ pub(super) fn new_record<'a>(
             Some(header) => header,
             None => message.header(),
         },
-        body: body_record(message),
+        body,
         queues,
         flags: journal_flags(message.traits()) | hidden_keys,
         time_unix_ms,
@@ -582,15 +602,20 @@ fn journal_flags(traits: MessageTraits) -> u32 {
     u32::from(traits.priority) | expires | transient
 }
 
-fn body_record(message: &Message) -> BodyRecord<'_> {
-    match message.body() {
+/// A message's body as the journal has it; what is in memory alone is stored for it.
+pub(super) fn body_record(message: &Message) -> Result<BodyRecord<'_>, Error> {
+    Ok(match message.body() {
         BodyRef::Inline(bytes) => BodyRecord::Inline(bytes),
-        BodyRef::Payload(payload) => BodyRecord::Payload(PayloadRecord {
-            scope: payload.scope().get(),
-            id: *payload.id().as_bytes(),
-            size_bytes: payload.size_bytes(),
-        }),
-    }
+        BodyRef::Payload(payload) => {
+            let stored = payload.store();
+            let id = stored.map_err(|reason| Error::BodyNotStored { reason })?;
+            BodyRecord::Payload(PayloadRecord {
+                scope: payload.scope().get(),
+                id: *id.as_bytes(),
+                size_bytes: payload.size_bytes(),
+            })
+        }
+    })
 }
 
 /// Splits the header of a journal record in two: what everybody sees, and the keys of its `BCC`.

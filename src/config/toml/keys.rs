@@ -213,6 +213,7 @@ pub const KEYS: &[Key] = &[
         YesOrNo
     ),
     key!("payload.early", Start, payload.is_early, YesOrNo),
+    key!("payload.memory", Start, payload.memory_bytes_max, Size),
     key!("payload.retention", Start, payload.retention, Span),
     key!("payload.quota", Start, payload.quota_bytes, Maybe(Size)),
     key!(

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::amqp::field::{FieldValue, ShortString};
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, PropertiesRef};
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{Body, PayloadBody, Vhost};
+use crate::broker::{Body, Vhost};
 use crate::payload::PayloadId;
 use crate::payload::message::{CONTENT_TYPE as MANIFEST_CONTENT_TYPE, ID};
 
@@ -18,17 +18,17 @@ use crate::session::failure::{Failure, MethodId};
 
 /// The properties of a message with the content id of its body among its headers.
 // req: PAYLOAD-1
-pub(super) fn with_content_id(header: &[u8], payload: &PayloadBody) -> Bytes {
+pub(super) fn with_content_id(header: &[u8], body_bytes: u64, id: &PayloadId) -> Bytes {
     let content = ContentHeader {
         class_id: CLASS_ID_BASIC,
-        body_bytes: payload.size_bytes(),
+        body_bytes,
         raw: Bytes::copy_from_slice(header),
     };
     let Ok(mut properties) = content.properties() else {
         // They were read when they came.
         return content.raw;
     };
-    let id = payload.id().to_string();
+    let id = id.to_string();
     let headers = properties.headers.get_or_insert_default();
     headers.insert(ShortString::from_static(ID), id.as_str());
     properties.encode()

@@ -1,5 +1,7 @@
 //! Publishing: a whole message to the broker, a return or a confirm back.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::amqp::field::{FieldTable, ShortString};
@@ -7,7 +9,10 @@ use crate::amqp::frame;
 use crate::amqp::header::{ContentHeader, PropertiesRef};
 use crate::amqp::method::basic;
 use crate::amqp::reply::ReplyCode;
-use crate::broker::{Body, BodyRef, Error as BrokerError, Message, Publish, PublishOutcome};
+use crate::broker::{
+    Body, BodyRef, Error as BrokerError, Filling, Message, MessageTraits, Publish, PublishOutcome,
+    Queue, QueuesMeant, may_have_more_keys,
+};
 
 use super::content_id::{named_content, with_content_id};
 use super::{Channel, Context, Mode, Upload, not_implemented};
@@ -29,20 +34,32 @@ impl Channel {
         self.publish(publish, header, Body::Inline(body), cx)
     }
 
-    /// A body for the payload store begins.
+    /// A body for the payload store begins: it goes there, or stays in memory if that is enough.
     pub(super) fn begin_upload(&mut self, size_bytes: u64, cx: &mut Context<'_>) {
+        let vhost = cx.connection.vhost();
+        let mut node_queues = Vec::new();
+        if let (
+            Content::Upload {
+                publish, header, ..
+            },
+            Mode::Plain | Mode::Confirm(_),
+        ) = (&self.content, &self.mode)
+        {
+            let (exchange, key) = (publish.exchange.as_bytes(), publish.routing_key.as_bytes());
+            let meant = vhost.queues_meant(cx.connection, exchange, key);
+            // req: EARLY-1
+            node_queues = meant.named(NODE_QUEUE.as_bytes());
+            if node_queues.is_empty()
+                && is_enough_in_memory(&meant, header)
+                && let Some(body) = vhost.promise_body(size_bytes)
+            {
+                self.content.keep(Box::new(body));
+                return;
+            }
+        }
         let id = UploadId(*cx.upload_next);
         *cx.upload_next += 1;
         self.upload = Some(Upload { id, message: None });
-        let vhost = cx.connection.vhost();
-        // req: EARLY-1
-        let node_queues = match (&self.content, &self.mode) {
-            (Content::Upload { publish, .. }, Mode::Plain | Mode::Confirm(_)) => {
-                let (exchange, key) = (publish.exchange.as_bytes(), publish.routing_key.as_bytes());
-                vhost.queues_meant(cx.connection, exchange, key, NODE_QUEUE.as_bytes())
-            }
-            _ => Vec::new(),
-        };
         cx.actions.push_back(Action::PayloadBegin {
             upload: id,
             scope: vhost.scope(),
@@ -78,6 +95,19 @@ impl Channel {
             cx.actions
                 .push_back(Action::PayloadEnd { upload: upload.id });
         }
+    }
+
+    /// A message whose body went into memory that was promised is whole.
+    pub(super) fn publish_in_memory(
+        &mut self,
+        publish: &basic::Publish,
+        header: &ContentHeader,
+        body: Filling,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        let vhost = cx.connection.vhost();
+        let body = vhost.body_in_memory(header.body_bytes, body);
+        self.publish(publish, header, Body::Payload(body), cx)
     }
 
     /// Whether the upload is this channel's.
@@ -264,6 +294,24 @@ pub(crate) const NODE_QUEUE: &str = "warren.node.";
 /// The argument that says how large bodies are handed over: `body` or `manifest`.
 pub(super) const PAYLOAD_ARGUMENT: &str = "x-payload";
 
+/// Whether the body of a message that is meant for these queues may stay in memory: nobody wants it on disk or as a
+/// manifest.
+// req: MEMBODY-1
+fn is_enough_in_memory(meant: &QueuesMeant, header: &ContentHeader) -> bool {
+    let Ok(properties) = header.properties_ref() else {
+        return false;
+    };
+    // Copies may go to queues that keep them.
+    let may_have_copies = properties.headers.is_some_and(may_have_more_keys);
+    let gives_bodies = |queue: &Arc<Queue>| match PayloadForm::wanted(None, queue.arguments()) {
+        PayloadForm::Manifest => false,
+        PayloadForm::Body | PayloadForm::Returned => true,
+    };
+    !may_have_copies
+        && meant.passes_through(MessageTraits::of(&properties).persistence)
+        && meant.iter().all(gives_bodies)
+}
+
 /// Sends a message's header and body.
 #[inline]
 pub(super) fn put_content(
@@ -277,11 +325,13 @@ pub(super) fn put_content(
             cx.transmit
                 .put_content(channel, message.header(), body, message.shared_body());
         }
-        (BodyRef::Payload(payload), PayloadForm::Body) if cx.rules.tells_content_ids => {
-            let header = with_content_id(message.header(), payload);
-            cx.transmit.put_payload(channel, &header, payload);
+        (BodyRef::Payload(payload), PayloadForm::Body) => {
+            let id = payload.id().filter(|_| cx.rules.tells_content_ids);
+            let with_id = id.map(|id| with_content_id(message.header(), payload.size_bytes(), id));
+            let header = with_id.as_deref().unwrap_or_else(|| message.header());
+            cx.transmit.put_payload(channel, header, payload);
         }
-        (BodyRef::Payload(payload), PayloadForm::Body | PayloadForm::Returned) => {
+        (BodyRef::Payload(payload), PayloadForm::Returned) => {
             cx.transmit.put_payload(channel, message.header(), payload);
         }
         (BodyRef::Payload(payload), PayloadForm::Manifest) => {
