@@ -41,6 +41,8 @@ const READ_BYTES_MAX: usize = 256 * 1024;
 const TURN_BYTES: usize = 32 * 1024;
 /// Output that a connection writes before others on its thread have their turn, in bytes.
 const TURN_OUTPUT_BYTES: usize = 256 * 1024;
+/// The same of a connection that is alone on its thread, which only looks for what came meanwhile.
+const TURN_OUTPUT_BYTES_ALONE: usize = 1024 * 1024;
 /// Who sent more at once has more to do than to wait for the disk, in bytes.
 const LED_READ_BYTES_MAX: usize = 4 * 1024;
 /// Unsent output, in bytes, beyond which nothing more is read from the client.
@@ -105,6 +107,8 @@ struct Connection {
     input: BytesMut,
     read_bytes: usize,
     output: Output,
+    /// What was handled and written since others on the thread had their turn.
+    turn: TurnBytes,
     payloads: Arc<Payloads>,
     /// Where payloads are read and written.
     runtime: Handle,
@@ -118,6 +122,13 @@ struct Connection {
     reading: Option<JoinHandle<Result<Content, String>>>,
     /// The payload whose body goes out, while more of it is to come.
     streamed: Option<PayloadReader>,
+}
+
+/// What a connection handled and wrote in one turn on its thread, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct TurnBytes {
+    input: usize,
+    output: usize,
 }
 
 /// What was read from the payload store.
@@ -183,6 +194,7 @@ impl Connection {
             input: BytesMut::new(),
             read_bytes: READ_BYTES_MIN,
             output: Output::default(),
+            turn: TurnBytes::default(),
             payloads: Arc::clone(&shared.payloads),
             runtime: shared.runtime.clone(),
             uploads: HashMap::new(),
@@ -250,7 +262,7 @@ impl Connection {
             self.act();
             match self.write()? {
                 Life::GoesOn => {}
-                Life::Rests => tokio::task::yield_now().await,
+                Life::Rests => self.let_others().await,
                 Life::Ends => return Ok(Pause::Ended),
             }
             if self.session.is_open() {
@@ -291,9 +303,9 @@ impl Connection {
                         if self.handle_read(count, shared)? == Life::Ends {
                             return Ok(Pause::Ended);
                         }
-                        if count >= TURN_BYTES {
-                            // Others have their turn.
-                            tokio::task::yield_now().await;
+                        self.turn.input += count;
+                        if self.turn_is_over() {
+                            self.let_others().await;
                         }
                     }
                     Turn::Writable => {}
@@ -336,6 +348,21 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn turn_is_over(&self) -> bool {
+        let output_bytes_max = match self.seat.is_alone() {
+            true => TURN_OUTPUT_BYTES_ALONE,
+            false => TURN_OUTPUT_BYTES,
+        };
+        self.turn.input >= TURN_BYTES || self.turn.output >= output_bytes_max
+    }
+
+    /// Others on the thread have their turn. Waiting alone would not give it to them: as long as another thread feeds a
+    /// consumer, it has something to do each time that it looks.
+    async fn let_others(&mut self) {
+        self.turn = TurnBytes::default();
+        tokio::task::yield_now().await;
     }
 
     /// Does what an operator asked for.
@@ -472,18 +499,17 @@ impl Connection {
 
     /// Writes what the session has, as far as the socket takes it, for one turn.
     fn write(&mut self) -> io::Result<Life> {
-        let mut turn_bytes = 0;
         loop {
             self.gather();
             if self.output.bytes() == 0 {
                 break;
             }
-            if turn_bytes >= TURN_OUTPUT_BYTES {
+            if self.turn_is_over() {
                 return Ok(Life::Rests);
             }
             match self.output.write_to(&mut self.stream) {
                 Ok(written) => {
-                    turn_bytes += written;
+                    self.turn.output += written;
                     self.registered.entry.sent(written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
