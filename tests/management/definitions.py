@@ -44,10 +44,10 @@ def check(name, problem):
         print(f"ok: {name} ({checked_at - began:.2f} s)", flush=True)
 
 
-def free_port():
+def free_port(ports=range(20_000, 30_000)):
     """A port below those that the system hands out, so that nobody takes it meanwhile."""
     while True:
-        port = random.randrange(20000, 30000)
+        port = random.choice(ports)
         with socket.socket() as tried:
             if tried.connect_ex(("127.0.0.1", port)) != 0:
                 return port
@@ -176,7 +176,8 @@ class RabbitMq:
     """Debian's RabbitMQ with its management plugin."""
 
     def __init__(self, script, folder):
-        self.folder, self.port, self.http_port = folder, free_port(), free_port()
+        # Its nodes' link listens 20,000 above, which must lie below those that the system hands out, too.
+        self.folder, self.port, self.http_port = folder, free_port(range(10_000, 12_000)), free_port()
         folder.mkdir()
         (folder / "plugins").write_text("[rabbitmq_management].")
         (folder / "rabbitmq.conf").write_text(
