@@ -57,7 +57,7 @@ struct Promise {
     count: usize,
 }
 
-/// The octets of a body in memory, in pieces of [`BLOCK_BYTES`]; the last one may be shorter.
+/// The octets of a body in memory, in pieces of 256 KiB; the last one may be shorter.
 #[derive(Clone)]
 pub struct BodyPieces(Arc<[Bytes]>);
 
