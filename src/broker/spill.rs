@@ -137,8 +137,8 @@ impl Spill {
 
     /// The file of this name, opened if it is not; made if it may be and is not there.
     fn file(&self, name: FileName, missing: Missing) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(file) = self.open.lock().get(&name) {
-            return Ok(Arc::clone(file));
+        if let Some(file) = self.opened(name) {
+            return Ok(file);
         }
         let path = self.path(name);
         let opened = match self.settings.disk.open(&path, OpenMode::ReadWrite) {
@@ -160,6 +160,10 @@ impl Spill {
         }
         open.insert(name, Arc::clone(&file));
         Ok(file)
+    }
+
+    fn opened(&self, name: FileName) -> Option<Arc<dyn DiskFile>> {
+        self.open.lock().get(&name).map(Arc::clone)
     }
 
     /// Removes the files that are of no use any more; no lock may be held.
@@ -272,7 +276,12 @@ impl Area {
 
     /// Reads a page back; `WouldBlock` if `from` does not allow to wait for it.
     pub(crate) fn read(&self, from: ReadFrom, extent: Extent) -> io::Result<Vec<u8>> {
-        let file = self.spill.file(self.name(extent.file), Missing::Refuse)?;
+        let name = self.name(extent.file);
+        let file = match from {
+            ReadFrom::Disk => self.spill.file(name, Missing::Refuse)?,
+            // Opening it may wait for the disk.
+            ReadFrom::Cache => self.spill.opened(name).ok_or(io::ErrorKind::WouldBlock)?,
+        };
         let mut page = vec![0; extent.len as usize];
         match file.fill_at(from, &mut page, extent.offset.into())? {
             true => Ok(page),

@@ -56,8 +56,8 @@ impl ReadFiles {
 
     /// The segment `number`, opened if it is not; blocks on the disk.
     pub(crate) fn open(&self, number: u32) -> Result<Arc<OpenSegment>, JournalError> {
-        if let Some(segment) = self.open.lock().get(&number) {
-            return Ok(Arc::clone(segment));
+        if let Some(segment) = self.opened(number) {
+            return Ok(segment);
         }
         let segment = Arc::new(OpenSegment::open(&self.dir, number)?);
         let mut open = self.open.lock();
@@ -76,11 +76,12 @@ impl ReadFiles {
     ) -> Result<Arc<OpenSegment>, JournalError> {
         match from {
             ReadFrom::Disk => self.open(number),
-            ReadFrom::Cache => {
-                let open = self.open.lock().get(&number).map(Arc::clone);
-                open.ok_or(JournalError::WouldWait)
-            }
+            ReadFrom::Cache => self.opened(number).ok_or(JournalError::WouldWait),
         }
+    }
+
+    fn opened(&self, number: u32) -> Option<Arc<OpenSegment>> {
+        self.open.lock().get(&number).map(Arc::clone)
     }
 
     /// Lets go of a segment that is about to be released.

@@ -273,8 +273,11 @@ impl Queue {
         page: &Page,
     ) -> Result<VecDeque<(MessageSeq, Entry)>, Unreadable> {
         // What the page cache gives wrong once, it may give right again.
-        let read = || load.area.read(from, page.extent);
-        let octets = read().or_else(|_| read()).map_err(Unreadable::Page);
+        let octets = match (load.area.read(from, page.extent), from) {
+            (Err(_), ReadFrom::Disk) => load.area.read(from, page.extent),
+            (read, ReadFrom::Disk | ReadFrom::Cache) => read,
+        };
+        let octets = octets.map_err(Unreadable::Page);
         let decoded = octets.as_ref().map(|octets| page::decode(octets));
         let decoded = match decoded {
             Ok(Some(decoded)) => decoded,
