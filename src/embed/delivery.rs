@@ -99,17 +99,7 @@ impl Delivery {
         let Some(payload) = self.payload() else {
             return Ok(None);
         };
-        let inside = &self.shared.inside;
-        let id = match payload.id() {
-            Some(id) => *id,
-            None => {
-                let payload = payload.clone();
-                let stored = tokio::task::spawn_blocking(move || payload.store()).await;
-                let stored = stored.map_err(|_| EmbedError::Closed)?;
-                stored.map_err(EmbedError::Payload)?
-            }
-        };
-        let manifest = inside.manifest(payload.scope(), id).await;
+        let manifest = self.shared.inside.manifest(payload).await;
         Ok(Some(manifest.map_err(EmbedError::Payload)?))
     }
 

@@ -246,8 +246,7 @@ impl Connection {
     /// Reads, works and writes until session or socket ends.
     async fn exchange(&mut self, shared: &Shared) -> io::Result<Pause> {
         // Set to what comes first, since each setting anew wakes the thread once more.
-        let first = self.session.poll_timeout();
-        let timer = match first {
+        let timer = match self.session.poll_timeout() {
             Some(at) => tokio::time::sleep_until(at.into()),
             None => tokio::time::sleep(UNSET_TIMER),
         };
@@ -587,11 +586,8 @@ impl Connection {
         }
         let payloads = Arc::clone(&self.payloads);
         self.reading = Some(self.runtime.spawn(async move {
-            let streamed = payloads.read(part.clone(), takes_files).await;
-            match streamed {
-                Ok(streamed) => Ok(Content::Part(part, streamed)),
-                Err(reason) => Err(reason),
-            }
+            let streamed = payloads.read(part.clone(), takes_files).await?;
+            Ok(Content::Part(part, streamed))
         }));
     }
 

@@ -15,7 +15,7 @@ use super::{ServerHandle, Shared};
 use crate::amqp::field::ShortString;
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, Properties};
 use crate::broker::{
-    Body, Broker, Connection, Error, Publish, PublishOutcome, Publisher, Vhost, Wakes,
+    Body, Broker, Connection, Error, PayloadBody, Publish, PublishOutcome, Publisher, Vhost, Wakes,
 };
 use crate::journal::{Lsn, StorageFailure};
 use crate::payload::{Manifest, PayloadId, ScopeId, Store};
@@ -104,9 +104,8 @@ impl Inside {
     ///
     /// # Errors
     /// Why it cannot be read.
-    pub(crate) async fn manifest(&self, scope: ScopeId, id: PayloadId) -> Result<Manifest, String> {
-        self.shared.payloads.seed(scope, id).await;
-        self.shared.payloads.manifest(scope, id).await
+    pub(crate) async fn manifest(&self, payload: &PayloadBody) -> Result<Manifest, String> {
+        self.shared.payloads.manifest(payload).await
     }
 
     /// Begins to store a body.

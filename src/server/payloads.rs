@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use crate::broker::{BodyPieces, Broker, PayloadReferences};
+use crate::broker::{BodyPieces, Broker, PayloadBody, PayloadReferences};
 use crate::config::{PayloadSettings, ServerSettings};
 use crate::disk::{Disk, DiskFile};
 use crate::payload::store::{PayloadReader, PayloadReference, Presence, Upload};
@@ -476,25 +476,29 @@ impl Payloads {
 
     /// Reads a payload's manifest, with this broker as first peer, as frames.
     pub(super) async fn read_manifest(&self, part: ManifestPart) -> Result<BytesMut, String> {
-        let (scope, payload) = (part.payload.scope(), part.payload.clone());
-        // Most are stored, which costs no thread's time.
-        let id = match payload.id() {
-            Some(id) => *id,
-            None => flatten(tokio::task::spawn_blocking(move || payload.store()).await)?,
-        };
-        self.seed(scope, id).await;
-        let manifest = self.manifest(scope, id).await?;
+        let manifest = self.manifest(&part.payload).await?;
         let mut output = BytesMut::new();
         part.put_frames(&manifest, &mut output)
             .map_err(|error| error.to_string())?;
         Ok(output)
     }
 
-    /// A payload's manifest with this broker as first peer.
+    /// A payload's manifest with this broker as first peer, which serves it from now on. What is in memory alone is
+    /// stored for it.
     ///
     /// A broker that listens on all addresses gives the unspecified one: whoever reads the manifest takes
     /// the host that it came from.
-    pub(super) async fn manifest(&self, scope: ScopeId, id: PayloadId) -> Result<Manifest, String> {
+    pub(super) async fn manifest(&self, payload: &PayloadBody) -> Result<Manifest, String> {
+        let scope = payload.scope();
+        // Most are stored, which costs no thread's time.
+        let id = match payload.id() {
+            Some(id) => *id,
+            None => {
+                let payload = payload.clone();
+                flatten(tokio::task::spawn_blocking(move || payload.store()).await)?
+            }
+        };
+        self.seed(scope, id).await;
         if let Some(seed) = self.seeds.lock().get_mut(&(scope, id)) {
             seed.is_announced = true;
         }

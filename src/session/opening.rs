@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::amqp::frame::{self, FrameKind, ProtocolHeader};
 use crate::amqp::limits::FRAME_BYTES_BEFORE_TUNE;
@@ -25,21 +25,18 @@ impl Session {
     /// Whether `input` begins with a login whose check takes long. What else stands in front of it is looked at by who
     /// may take long, too.
     pub(super) fn login_takes_long(&self, input: &[u8]) -> bool {
-        let frame_bytes = frame::complete_bytes(input, FRAME_BYTES_BEFORE_TUNE);
-        let Some(first) = input.get(..frame_bytes).filter(|first| !first.is_empty()) else {
+        let Ok(Some(first)) = frame::parse(input, FRAME_BYTES_BEFORE_TUNE) else {
             return false;
         };
-        let mut first = BytesMut::from(first);
-        let Ok(Some(frame)) = frame::decode(&mut first, FRAME_BYTES_BEFORE_TUNE) else {
-            return false;
-        };
-        match (frame.kind, Method::decode(&frame.payload)) {
-            (FrameKind::Method, Ok(Method::ConnectionStartOk(start_ok))) => {
+        if first.kind != FrameKind::Method {
+            // A login may stand behind it.
+            return true;
+        }
+        match Method::decode(&Bytes::copy_from_slice(first.payload)) {
+            Ok(Method::ConnectionStartOk(start_ok)) => {
                 handshake::takes_long(&start_ok, &self.broker)
             }
-            (FrameKind::Method, Ok(_) | Err(_)) => false,
-            // A login may stand behind it.
-            (FrameKind::Heartbeat | FrameKind::Header | FrameKind::Body, _) => true,
+            Ok(_) | Err(_) => false,
         }
     }
 
