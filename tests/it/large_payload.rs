@@ -477,16 +477,28 @@ fn a_long_body_lets_other_channels_through() {
     }
     consumer.consume(2, &small_queue, "small", true);
     consumer.send(1, consume_with(&long_queue, FieldTable::EMPTY));
+    assert_small_overtakes(&mut consumer, &body, || {
+        publish_to(&mut client, 2, &small_queue, b"small");
+    });
+}
+
+/// A consumer gets `body` on channel 1, and on channel 2, before it has all of that, the message `small` which
+/// `publish_small` publishes once a part of the body has come.
+pub(crate) fn assert_small_overtakes(
+    consumer: &mut Client,
+    body: &[u8],
+    mut publish_small: impl FnMut(),
+) {
     let (mut long, mut small) = (BytesMut::new(), None);
     let mut is_published = false;
-    while long.len() < LONG_BYTES {
+    while long.len() < body.len() {
         let frame = consumer.frame(PATIENCE).expect("in time").expect("a frame");
         match (frame.channel, frame.kind) {
             (1, FrameKind::Body) => {
                 long.extend_from_slice(&frame.payload);
                 if !is_published {
                     is_published = true;
-                    publish_to(&mut client, 2, &small_queue, b"small");
+                    publish_small();
                 }
             }
             (2, FrameKind::Body) => small = Some(frame.payload),

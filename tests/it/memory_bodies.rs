@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use bytes::BytesMut;
 use warren::amqp::field::{FieldTable, FieldValue, ShortString};
-use warren::amqp::frame::{self, FrameKind};
+use warren::amqp::frame;
 use warren::amqp::header::Properties;
 use warren::amqp::method::{basic, queue, tx};
 use warren::config::ServerSettings;
@@ -12,10 +11,10 @@ use warren::config::ServerSettings;
 use crate::broker::Own;
 use crate::confirm::take_confirms;
 use crate::large_payload::{
-    assert_body, assert_manifest, connect, consume_with, declare, fanout, id_of, only_payload,
-    payload_argument, publish, publish_to, typed, until,
+    assert_body, assert_manifest, assert_small_overtakes, connect, consume_with, declare, fanout,
+    id_of, only_payload, payload_argument, publish, publish_to, typed, until,
 };
-use crate::wire::{Client, Message, PATIENCE, pattern, persistent, published, unique};
+use crate::wire::{Client, Message, pattern, persistent, published, unique};
 
 /// Bodies of at least this many bytes are large.
 const THRESHOLD_BYTES: usize = 64 * 1024;
@@ -37,10 +36,23 @@ fn change(settings: &mut ServerSettings, memory_bytes: u64) {
     settings.payload.memory_bytes_max = memory_bytes;
 }
 
+/// A connection with channel 1.
+fn open(own: &Own) -> Client {
+    let mut client = Client::connect(own.address());
+    client.open(1);
+    client
+}
+
+fn into_queue(queue: &ShortString) -> basic::Publish {
+    basic::Publish {
+        routing_key: queue.clone(),
+        ..basic::Publish::default()
+    }
+}
+
 /// A connection that consumes these queues on channel 1, with acknowledgements.
 fn consumer(own: &Own, queues: &[ShortString]) -> Client {
-    let mut consumer = Client::connect(own.address());
-    consumer.open(1);
+    let mut consumer = open(own);
     for (queue, tag) in queues.iter().zip(["1", "2", "3"]) {
         consumer.consume(1, queue, tag, false);
     }
@@ -186,12 +198,8 @@ fn half_a_body_leaves_no_memory() {
     let mut client = connect(&own);
     let queues = [declare(&mut client, "half", FieldTable::EMPTY)];
     let mut consumer = consumer(&own, &queues);
-    let mut lost = Client::connect(own.address());
-    lost.open(1);
-    let publish = basic::Publish {
-        routing_key: queues[0].clone(),
-        ..basic::Publish::default()
-    };
+    let mut lost = open(&own);
+    let publish = into_queue(&queues[0]);
     let output = published(1, &publish, &typed(), &pattern(8 << 20), 131_072);
     lost.send_bytes(&output[..output.len() / 2]);
     until_memory_bytes(&own, 8 << 20);
@@ -209,12 +217,8 @@ fn a_body_that_is_too_long_leaves_no_memory() {
     let mut client = connect(&own);
     let queues = [declare(&mut client, "overrun", FieldTable::EMPTY)];
     let mut consumer = consumer(&own, &queues);
-    let mut wrong = Client::connect(own.address());
-    wrong.open(1);
-    let publish = basic::Publish {
-        routing_key: queues[0].clone(),
-        ..basic::Publish::default()
-    };
+    let mut wrong = open(&own);
+    let publish = into_queue(&queues[0]);
     let mut output = published(1, &publish, &typed(), &pattern(100_000), 8_192);
     // All but the last body frame.
     output.truncate(output.len() - 100_000 % (8_192 - 8) - 8);
@@ -240,8 +244,7 @@ fn a_manifest_is_made_when_it_is_wanted() {
     let mut client = connect(&own);
     let (exchange, queues) = fanout(&mut client, 2);
     let mut reader = consumer(&own, &queues[..1]);
-    let mut taker = Client::connect(own.address());
-    taker.open(1);
+    let mut taker = open(&own);
     taker.call(1, consume_with(&queues[1], payload_argument("manifest")));
     let body = pattern(16 << 20);
     publish(&mut client, 1, (&exchange, &KEY), &typed(), &body);
@@ -384,8 +387,7 @@ fn a_body_in_memory_counts_with_its_size() {
     let mut client = connect(&own);
     let arguments = FieldTable::from([("x-max-length-bytes", FieldValue::from(1_000_000))]);
     let queues = [declare(&mut client, "bounded", arguments)];
-    let mut consumer = Client::connect(own.address());
-    consumer.open(1);
+    let mut consumer = open(&own);
     consumer.qos(1, 1);
     consumer.consume(1, &queues[0], "one", false);
     let bodies: [Vec<u8>; 3] = [600_000, 600_001, 600_002].map(pattern);
@@ -415,25 +417,9 @@ fn a_body_in_memory_lets_other_channels_through() {
     let body = pattern(16 << 20);
     publish_to(&mut client, 1, &queues[0], &body);
     assert_eq!(own.store().list(), []);
-    let (mut long, mut small) = (BytesMut::new(), None);
-    let mut open = BTreeSet::new();
-    while long.len() < body.len() {
-        let frame = consumer.frame(PATIENCE).expect("in time").expect("a frame");
-        match (frame.channel, frame.kind) {
-            (1, FrameKind::Body) => {
-                long.extend_from_slice(&frame.payload);
-                if open.insert(2) {
-                    client.publish(1, &queues[1], b"small");
-                    take_confirms(&mut client, 1, &mut open.clone());
-                }
-            }
-            (2, FrameKind::Body) => small = Some(frame.payload),
-            (1 | 2, FrameKind::Method | FrameKind::Header) => {}
-            _ => panic!("not expected: {frame:?}"),
-        }
-    }
-    assert!(long == body, "the long body is another one");
-    let small = small.expect("it came before the long body's end");
-    assert_eq!(small, b"small"[..]);
+    assert_small_overtakes(&mut consumer, &body, || {
+        client.publish(1, &queues[1], b"small");
+        take_confirms(&mut client, 1, &mut BTreeSet::from([2]));
+    });
     until_memory_bytes(&own, 0);
 }
