@@ -22,8 +22,11 @@ use warren::swarm::{
     TransferId, TransferState, UploadQuota, Want,
 };
 
-const PIECES: u64 = 4;
-const PIECE_BYTES: u64 = 512 * 1024;
+const SIZE_BYTES: u64 = 4 * LONG_PIECE_BYTES - 5;
+/// Pieces of two blocks.
+const LONG_PIECE_BYTES: u64 = 512 * 1024;
+/// Pieces of which four are a block.
+const SHORT_PIECE_BYTES: u64 = 64 * 1024;
 
 /// What every block holds.
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
@@ -42,6 +45,7 @@ struct Host {
 
 struct Pair {
     hosts: [Host; 2],
+    geometry: Geometry,
     now: Instant,
     next_conn: u64,
 }
@@ -51,10 +55,10 @@ fn address(host: usize) -> SocketAddr {
 }
 
 impl Pair {
-    fn new(origin: bool) -> Self {
+    fn new(origin: bool, piece_bytes: u64) -> Self {
         let now = Instant::now();
-        let piece_bytes = PieceBytes::new(PIECE_BYTES).expect("valid");
-        let geometry = Geometry::new(PIECES * PIECE_BYTES - 5, piece_bytes).expect("valid");
+        let piece_bytes = PieceBytes::new(piece_bytes).expect("valid");
+        let geometry = Geometry::new(SIZE_BYTES, piece_bytes).expect("valid");
         let host = |number: usize| {
             let settings = Settings {
                 listen_port: Some(5690),
@@ -91,6 +95,7 @@ impl Pair {
         };
         let mut pair = Self {
             hosts: [host(0), host(1)],
+            geometry,
             now,
             next_conn: 0,
         };
@@ -113,7 +118,13 @@ impl Pair {
                         host.blocks.push_back((conn, slot, block));
                     }
                     Action::Close { conn, .. } if host.conn == Some(conn) => self.cut(number),
-                    Action::Write { piece, .. } => host.writes.push_back(piece),
+                    Action::Write { piece, blocks, .. } => {
+                        let len: usize = blocks.iter().map(Bytes::len).sum();
+                        let piece_bytes = self.geometry.piece_bytes().get() as usize;
+                        let count = len.div_ceil(piece_bytes);
+                        let from = self.geometry.pieces().skip_while(|it| *it != piece);
+                        host.writes.extend(from.take(count));
+                    }
                     Action::Completed { .. } => assert!(host.held.is_full()),
                     _ => {}
                 }
@@ -190,7 +201,7 @@ impl Pair {
         };
         if good {
             assert!(host.held.set(piece), "a piece is verified once");
-            host.engine.handle_verified(host.transfer, piece, self.now);
+            host.engine.handle_verified(host.transfer, &[piece], self.now);
         } else {
             host.engine.handle_bad(host.transfer, piece, self.now);
         }
@@ -209,7 +220,7 @@ impl Pair {
             1 => host.engine.set_transfer_limits(host.transfer, both, now),
             2 => {
                 let quota = UploadQuota {
-                    day_bytes: Some(PIECE_BYTES),
+                    day_bytes: Some(LONG_PIECE_BYTES),
                     total_bytes: None,
                 };
                 host.engine.set_quota(quota, now);
@@ -240,7 +251,11 @@ fuzz_target!(|input: &[u8]| {
     let Some((&first, mut rest)) = input.split_first() else {
         return;
     };
-    let mut pair = Pair::new(first & 1 == 0);
+    let piece_bytes = match first & 2 {
+        0 => LONG_PIECE_BYTES,
+        _ => SHORT_PIECE_BYTES,
+    };
+    let mut pair = Pair::new(first & 1 == 0, piece_bytes);
     let began = pair.now;
     let mut forged = false;
     while let Some((&operation, after)) = rest.split_first() {

@@ -13,7 +13,7 @@ pub const PIECE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// Most pieces of a payload; bounds a manifest's body to 2 MiB. A payload with more is refused.
 pub const PIECE_COUNT_MAX: u32 = 65_536;
 /// Pieces that the rule for choosing a piece size aims to stay at or below.
-pub const PIECE_COUNT_AIM: u64 = 1_024;
+pub const PIECE_COUNT_AIM: u64 = 8_192;
 /// Payloads that are small, in bytes: what each piece costs counts more for them than when the first one is whole.
 const SMALL_PAYLOADS: Range<u64> = 1024 * 1024..4 * 1024 * 1024;
 /// The size of their pieces, in bytes.
@@ -94,7 +94,7 @@ impl PieceBytes {
 
     /// The piece size that Warren gives to a payload of this size. Spec: PIECE-3.
     ///
-    /// The least power of two from 16 KiB that makes at most 1,024 pieces, but never over 16 MiB; 64 KiB for the small
+    /// The least power of two from 16 KiB that makes at most 8,192 pieces, but never over 16 MiB; 64 KiB for the small
     /// ones that are over in a moment.
     pub fn for_payload(size_bytes: u64) -> Self {
         // req: PIECE-3
@@ -130,7 +130,7 @@ impl PieceIndex {
 }
 
 impl BlockRange {
-    /// The piece that it lies in.
+    /// The piece that it lies in, or the first of its run.
     pub const fn piece(self) -> PieceIndex {
         self.piece
     }
@@ -225,7 +225,8 @@ impl Geometry {
         u32::try_from(range.end.saturating_sub(range.start)).unwrap_or(PIECE_BYTES_MAX)
     }
 
-    /// A block that came from outside, if it lies inside `piece` and is 1 to 256 KiB long.
+    /// A block that came from outside, if it is 1 to 256 KiB long and lies inside `piece`, or begins with it and is
+    /// several whole pieces.
     pub fn block_range(
         &self,
         piece: PieceIndex,
@@ -233,15 +234,64 @@ impl Geometry {
         len_bytes: u32,
     ) -> Option<BlockRange> {
         // req: PIECE-7
-        let end = offset_bytes.checked_add(len_bytes)?;
-        let fits = (1..=BLOCK_BYTES_MAX).contains(&len_bytes)
-            && piece.0 < self.piece_count
-            && end <= self.piece_len_bytes(piece);
-        fits.then_some(BlockRange {
+        if !(1..=BLOCK_BYTES_MAX).contains(&len_bytes) || piece.0 >= self.piece_count {
+            return None;
+        }
+        let block = BlockRange {
             piece,
             offset_bytes,
             len_bytes,
+        };
+        let is_inside = offset_bytes.checked_add(len_bytes)? <= self.piece_len_bytes(piece);
+        let is_run = || {
+            let end = self.block_bytes(block).end;
+            let is_whole = end.is_multiple_of(u64::from(self.piece_bytes.get()));
+            offset_bytes == 0 && end <= self.size_bytes && (is_whole || end == self.size_bytes)
+        };
+        (is_inside || is_run()).then_some(block)
+    }
+
+    /// The block that is `count` whole pieces from `first` on; `None` if those are not there, or longer than 256 KiB.
+    pub fn run_of(&self, first: PieceIndex, count: u32) -> Option<BlockRange> {
+        let last = self.piece_index(first.0.checked_add(count.checked_sub(1)?)?)?;
+        let len_bytes = self.piece_range(last).end - self.piece_range(first).start;
+        self.block_range(first, 0, u32::try_from(len_bytes).ok()?)
+    }
+
+    /// How many pieces are at most one block together: 1 if a piece is as long or longer.
+    pub const fn pieces_per_block(&self) -> u32 {
+        let count = BLOCK_BYTES_MAX / self.piece_bytes.get();
+        if count == 0 { 1 } else { count }
+    }
+
+    /// The pieces that `block` is, or is of: one, or the several of a run.
+    pub fn pieces_of(
+        &self,
+        block: BlockRange,
+    ) -> impl ExactSizeIterator<Item = PieceIndex> + use<> {
+        let end = block.offset_bytes + block.len_bytes;
+        let count = end.div_ceil(self.piece_bytes.get());
+        (block.piece.0..block.piece.0 + count).map(PieceIndex)
+    }
+
+    /// `block` as parts of single pieces, in order.
+    pub fn split(&self, block: BlockRange) -> impl Iterator<Item = BlockRange> + use<> {
+        let geometry = *self;
+        let is_run = self.pieces_of(block).len() > 1;
+        self.pieces_of(block).map(move |piece| match is_run {
+            true => BlockRange {
+                piece,
+                offset_bytes: 0,
+                len_bytes: geometry.piece_len_bytes(piece),
+            },
+            false => block,
         })
+    }
+
+    /// Whether `block` ends where a piece does.
+    pub fn ends_piece(&self, block: BlockRange) -> bool {
+        let end = self.block_bytes(block).end;
+        end.is_multiple_of(u64::from(self.piece_bytes.get())) || end == self.size_bytes
     }
 
     /// The blocks of `piece` in order: each 256 KiB long, only the last may be shorter.
@@ -312,13 +362,15 @@ mod tests {
             (MIB, 64 * KIB),
             (4 * MIB - 1, 64 * KIB),
             (4 * MIB, 16 * KIB),
-            (16 * MIB, 16 * KIB),
-            (16 * MIB + 1, 32 * KIB),
-            (100_000_000, 128 * KIB),
-            (GIB, MIB),
-            (4 * GIB, 4 * MIB),
-            (10_000_000_000, 16 * MIB),
-            (16 * GIB, 16 * MIB),
+            (100_000_000, 16 * KIB),
+            (128 * MIB, 16 * KIB),
+            (128 * MIB + 1, 32 * KIB),
+            (1_000_000_000, 128 * KIB),
+            (GIB, 128 * KIB),
+            (4 * GIB, 512 * KIB),
+            (10_000_000_000, 2 * MIB),
+            (16 * GIB, 2 * MIB),
+            (128 * GIB, 16 * MIB),
             (PAYLOAD_BYTES_MAX, 16 * MIB),
             (u64::MAX, 16 * MIB),
         ] {
@@ -367,6 +419,36 @@ mod tests {
         assert_eq!(geometry.block_range(first, 0, BLOCK_BYTES_MAX + 1), None);
     }
 
+    /// Several pieces are a block only if they are whole and no longer than one together.
+    // req: PIECE-7
+    #[test]
+    fn run_is_of_whole_pieces() {
+        let piece_bytes = PieceBytes::new(64 * KIB).expect("valid");
+        let geometry = Geometry::new(64 * KIB * 6 + 100, piece_bytes).expect("valid");
+        let piece = |index| geometry.piece_index(index).expect("inside");
+        let kib = 1024;
+        for (first, offset, len, is_block) in [
+            (0, 0, 128 * kib, true),
+            (2, 0, 256 * kib, true),
+            (4, 0, 128 * kib + 100, true),
+            (0, 0, 128 * kib + 1, false),
+            (0, 0, 96 * kib, false),
+            (0, 64 * kib, 64 * kib, false),
+            (0, 32 * kib, 96 * kib, false),
+            (2, 0, 256 * kib + 100, false),
+            (5, 0, 64 * kib + 101, false),
+            (6, 0, 101, false),
+        ] {
+            let block = geometry.block_range(piece(first), offset, len);
+            assert_eq!(block.is_some(), is_block, "{first} {offset} {len}");
+        }
+        assert_eq!(geometry.pieces_per_block(), 4);
+        assert!(geometry.run_of(piece(2), 4).is_some());
+        assert_eq!(geometry.run_of(piece(2), 5), None);
+        assert_eq!(geometry.run_of(piece(5), 3), None);
+        assert_eq!(geometry.run_of(piece(5), 0), None);
+    }
+
     proptest! {
         /// Pieces, and the blocks of each piece, cover the payload once and in order.
         // req: PIECE-2, PIECE-7
@@ -391,12 +473,43 @@ mod tests {
             prop_assert_eq!(position, size_bytes);
         }
 
-        /// From 4 MiB to 32 GiB the rule gives 256 to 2,048 pieces.
+        /// A run is split into its pieces, which are its bytes in order.
+        // req: PIECE-7
+        #[test]
+        fn runs_are_their_pieces(
+            size_bytes in 1_u64..4 * MIB,
+            shift in 14_u32..=18,
+            first in 0_u32..256,
+            count in 1_u32..20,
+        ) {
+            let piece_bytes = PieceBytes::new(1 << shift).expect("in bounds");
+            let geometry = Geometry::new(size_bytes, piece_bytes).expect("few pieces");
+            let first = first % geometry.piece_count();
+            let piece = geometry.piece_index(first).expect("inside");
+            let run = geometry.run_of(piece, count);
+            let is_there = first + count <= geometry.piece_count();
+            let is_short = count <= geometry.pieces_per_block();
+            prop_assert!(run.is_some() || !(is_there && is_short));
+            let Some(run) = run else { return Ok(()) };
+            prop_assert!(is_there);
+            prop_assert!(geometry.ends_piece(run));
+            let pieces: Vec<u32> = geometry.pieces_of(run).map(PieceIndex::get).collect();
+            prop_assert_eq!(pieces, (first..first + count).collect::<Vec<u32>>());
+            let mut position = geometry.block_bytes(run).start;
+            for part in geometry.split(run) {
+                prop_assert_eq!(geometry.block_bytes(part), geometry.piece_range(part.piece()));
+                prop_assert_eq!(geometry.block_bytes(part).start, position);
+                position = geometry.block_bytes(part).end;
+            }
+            prop_assert_eq!(position, geometry.block_bytes(run).end);
+        }
+
+        /// From 4 MiB to 128 GiB the rule gives 256 to 8,192 pieces.
         // req: PIECE-3
         #[test]
-        fn chosen_piece_size_gives_256_to_2048_pieces(size_bytes in 4 * MIB..=32 * GIB) {
+        fn chosen_piece_size_gives_256_to_8192_pieces(size_bytes in 4 * MIB..=128 * GIB) {
             let geometry = Geometry::for_payload(size_bytes).expect("in bounds");
-            prop_assert!((256..=2_048).contains(&geometry.piece_count()));
+            prop_assert!((256..=8_192).contains(&geometry.piece_count()));
         }
     }
 }

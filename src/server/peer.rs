@@ -209,6 +209,7 @@ impl Swarm {
                 .filter(|ip| !ip.is_unspecified()),
             tls: parking_lot::Mutex::new(settings.tls),
             buffers: buffers::Buffers::default(),
+            outgoing: buffers::Buffers::default(),
             timer: tokio::sync::Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -94,14 +94,14 @@ pub enum Action {
         /// Why.
         reason: PeerError,
     },
-    /// Hash a piece, write it if it matches, then [`Engine::handle_verified`], [`Engine::handle_bad`] or
+    /// Hash a piece, or several in a row, write what matches, then for each [`Engine::handle_verified`], [`Engine::handle_bad`] or
     /// [`Engine::handle_storage_failed`].
     Write {
         /// Of which payload.
         transfer: TransferId,
-        /// Which piece.
+        /// Which piece, or the first of those.
         piece: PieceIndex,
-        /// Its bytes, in order.
+        /// Its bytes, in order; of several pieces one block.
         blocks: Vec<Bytes>,
     },
     /// Every piece is verified and written; the payload is served until it is forgotten.
@@ -392,27 +392,29 @@ impl Engine {
         self.shared.uploads.sent(conn, now);
         if let Some(transfer) = self.transfers.get_mut(&id) {
             transfer.send_reject(conn, raw(block), &mut self.shared);
-            if transfer.have.clear(block.piece()) {
-                match transfer.state {
-                    TransferState::Complete | TransferState::Failed => {
-                        self.handle_storage_failed(id, now);
-                    }
-                    TransferState::Fetching => {
-                        transfer.want(block.piece());
-                        transfer.fill_all(&mut self.shared, now);
-                    }
+            // Which of several pieces it was is not known.
+            let mut lost: Vec<PieceIndex> = transfer.geometry.pieces_of(block).collect();
+            lost.retain(|piece| transfer.have.clear(*piece));
+            match transfer.state {
+                _ if lost.is_empty() => {}
+                TransferState::Complete | TransferState::Failed => {
+                    self.handle_storage_failed(id, now);
+                }
+                TransferState::Fetching => {
+                    lost.into_iter().for_each(|piece| transfer.want(piece));
+                    transfer.fill_all(&mut self.shared, now);
                 }
             }
         }
         self.upload(now);
     }
 
-    /// A piece matched its hash and is written.
-    pub fn handle_verified(&mut self, id: TransferId, piece: PieceIndex, now: Instant) {
+    /// Pieces matched their hashes and are written.
+    pub fn handle_verified(&mut self, id: TransferId, pieces: &[PieceIndex], now: Instant) {
         let Some(transfer) = self.transfers.get_mut(&id) else {
             return;
         };
-        if transfer.verified(piece, &mut self.shared, now) {
+        if transfer.verified(pieces, &mut self.shared, now) {
             let done = Action::Completed { transfer: id };
             self.shared.actions.push_back(done);
         }
@@ -546,7 +548,9 @@ impl Engine {
             transfer.up_rate.add(u64::from(len_bytes), now);
             self.shared.quota.charge(u64::from(len_bytes), now);
             if let Some(giver) = &mut transfer.giver {
-                giver.sent(upload.conn, upload.block.piece(), len_bytes, now);
+                for part in transfer.geometry.split(upload.block) {
+                    giver.sent(upload.conn, part.piece(), part.len_bytes(), now);
+                }
             }
             self.shared.actions.push_back(Action::SendBlock {
                 conn: upload.conn,
@@ -555,9 +559,8 @@ impl Engine {
                 block: upload.block,
             });
             transfer.give(&mut self.shared, now);
-            let piece_bytes = transfer.geometry.piece_len_bytes(upload.block.piece());
             let place = (upload.transfer, upload.conn);
-            if upload.block.offset_bytes() + len_bytes == piece_bytes {
+            if transfer.geometry.ends_piece(upload.block) {
                 self.shared.slots.set_mid_piece(place, None);
                 self.pass_slot_on(Some(place), now);
             } else {

@@ -44,10 +44,29 @@ pub const STALL_AFTER: Duration = Duration::from_secs(10);
 pub const SLOW_WINDOW: Duration = Duration::from_secs(30);
 /// A peer that sends less, in bytes per second, is asked for one block at a time.
 pub const SLOW_BYTES_PER_SECOND: u64 = 16 * 1024;
-/// Queueing time, beyond the least round trip, up to which the bytes asked of a peer grow.
-pub const QUEUE_TIME: Duration = Duration::from_millis(160);
+/// Queueing time, beyond the least round trip, up to which the bytes asked of a peer grow, for a node that holds as
+/// much as its peers: short, so that what is asked for is bound late.
+pub const QUEUE_TIME: Duration = Duration::from_millis(50);
 /// The same for a transfer that is read in order while it comes: what is asked for next should come next.
 pub const QUEUE_TIME_IN_ORDER: Duration = Duration::from_millis(80);
+/// A node that is behind its peers by this time lets requests wait twice as long, and so on.
+pub const LAG_TIME: Duration = Duration::from_millis(100);
+/// [`QUEUE_TIME`] is multiplied by this at least, for a node that is ahead,
+pub const QUEUE_FACTOR_LEAST: f64 = 0.5;
+/// and by this at most.
+pub const QUEUE_FACTOR_MOST: f64 = 8.0;
+/// Peers in the middle of the payload that it takes to be ahead or behind.
+pub const LAG_PEERS_MIN: f64 = 2.0;
+/// A node that is ahead by this is as good as level: announcements take as long.
+pub const LEAD_FREE: Duration = Duration::from_millis(100);
+/// A node that is ahead gives a busy peer this long a rest at most.
+pub const REST_MAX: Duration = Duration::from_secs(1);
+/// A peer is asked for several pieces at once as far as it is to be asked for so many times as much at a time.
+pub const REQUESTS_AIM: u32 = 4;
+/// Parts of a payload, at least, that nodes of a zone share among them what they import by.
+pub const RUNS_MIN: u64 = 256;
+/// Parts, at least, into which the origin cuts what it gives ahead.
+pub const GIVE_RUNS_MIN: u64 = 32;
 /// The origin offers what its uplink moves in this time ahead of what was asked for.
 pub const GIVE_AHEAD_TIME: Duration = Duration::from_millis(150);
 /// When every piece went out once, the origin gives again only if the swarm would otherwise need longer

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::payload::geometry::BLOCK_BYTES_MAX;
 use crate::payload::{BlockRange, Geometry, PieceIndex};
-use crate::swarm::limits::{SLOW_BYTES_PER_SECOND, SLOW_WINDOW, STALL_AFTER};
+use crate::swarm::limits::{QUEUE_TIME, SLOW_BYTES_PER_SECOND, SLOW_WINDOW, STALL_AFTER};
 use crate::swarm::wire::{NodeId, RawBlock};
 
 /// A connection, numbered by the driver; never used twice.
@@ -106,6 +106,19 @@ impl Pacing {
         self.last_trip.unwrap_or_default()
     }
 
+    /// Whether the last answer came late: the peer has others to serve.
+    pub(crate) fn has_waited(&self) -> bool {
+        match (self.last_trip, self.least_trip) {
+            (Some(last), Some(least)) => last.saturating_sub(least) > QUEUE_TIME,
+            _ => false,
+        }
+    }
+
+    /// Whether the last answer came `rest` ago.
+    pub(crate) fn has_rested(&self, rest: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.progress) >= rest
+    }
+
     pub(crate) fn target_bytes(&self) -> u64 {
         self.target_bytes
     }
@@ -131,16 +144,49 @@ impl Pacing {
         self.asked.contains_key(&raw(block))
     }
 
-    /// All blocks of `piece` are taken back; answers which ones, for `Cancel`.
-    pub(crate) fn cancel(&mut self, piece: PieceIndex) -> Vec<RawBlock> {
-        let mut cancelled = Vec::new();
-        for (block, asked) in &mut self.asked {
-            if block.piece == piece.get() && !asked.cancelled {
-                asked.cancelled = true;
-                cancelled.push(*block);
-            }
-        }
-        cancelled
+    /// What was asked for of `piece`, taken back or not.
+    pub(crate) fn asked_of(
+        &self,
+        geometry: &Geometry,
+        piece: PieceIndex,
+    ) -> impl Iterator<Item = RawBlock> + use<'_> {
+        let (number, reach) = (piece.get(), geometry.pieces_per_block());
+        let piece_bytes = geometry.piece_bytes().get();
+        let first = RawBlock {
+            piece: (number + 1).saturating_sub(reach),
+            offset_bytes: 0,
+            len_bytes: 0,
+        };
+        let near = self.asked.range(first..).map(|(block, _)| *block);
+        near.take_while(move |block| block.piece <= number)
+            .filter(move |block| {
+                let end = u64::from(block.offset_bytes) + u64::from(block.len_bytes);
+                let last = u64::from(block.piece) + end.div_ceil(u64::from(piece_bytes)) - 1;
+                last >= u64::from(number)
+            })
+    }
+
+    /// What was asked for of `piece` is taken back, but for a run with a piece that is still `attempted`; answers
+    /// what, for `Cancel`.
+    pub(crate) fn cancel(
+        &mut self,
+        geometry: &Geometry,
+        piece: PieceIndex,
+        attempted: &[PieceIndex],
+    ) -> Vec<RawBlock> {
+        let blocks: Vec<RawBlock> = self.asked_of(geometry, piece).collect();
+        let blocks = blocks.into_iter().filter(|block| {
+            let end = block.offset_bytes + block.len_bytes;
+            let count = end.div_ceil(geometry.piece_bytes().get());
+            let run = block.piece..block.piece + count;
+            !attempted.iter().any(|piece| run.contains(&piece.get()))
+        });
+        blocks
+            .filter(|block| {
+                let asked = self.asked.get_mut(block);
+                asked.is_some_and(|asked| !std::mem::replace(&mut asked.cancelled, true))
+            })
+            .collect()
     }
 
     /// Some bytes of a block came, though not all yet.

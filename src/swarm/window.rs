@@ -2,14 +2,28 @@
 //!
 //! Spec: `spec/peer-protocol.md` SWARM-35.
 
+use std::time::Duration;
+
 use crate::payload::{Bitfield, Geometry, PieceIndex};
 use crate::swarm::availability::Availability;
 use crate::swarm::proof::mix;
 
-/// Missing pieces behind the read position that go before all others.
-pub(crate) const WINDOW_PIECES: usize = 8;
+/// Missing pieces behind the read position that go before all others, at least,
+const WINDOW_PIECES_MIN: u64 = 8;
+/// and at most; each is looked at for a decision.
+const WINDOW_PIECES_MAX: u64 = 512;
+/// And what comes in this time: a reader far away waits for no round trip.
+const WINDOW_TIME: Duration = Duration::from_millis(100);
 
-/// Of the next missing pieces from number `from` on, the one to ask a peer for that holds `held`: the first
+/// Missing pieces behind the read position that go before all others, for a reader to whom so many bytes come a second.
+pub(crate) fn window_pieces(geometry: &Geometry, bytes_per_second: u64) -> usize {
+    // req: SWARM-35
+    let bytes = bytes_per_second.saturating_mul(WINDOW_TIME.as_millis() as u64) / 1000;
+    let pieces = bytes / u64::from(geometry.piece_bytes().get());
+    pieces.clamp(WINDOW_PIECES_MIN, WINDOW_PIECES_MAX) as usize
+}
+
+/// Of the next `count` missing pieces from number `from` on, the one to ask a peer for that holds `held`: the first
 /// of them if nobody is asked for it, else the rarest. `None` if it holds none that is `wanted`.
 pub(crate) fn pick_in_window(
     geometry: &Geometry,
@@ -17,14 +31,14 @@ pub(crate) fn pick_in_window(
     wanted: &Bitfield,
     held: &Bitfield,
     availability: &Availability,
-    from: u32,
+    (from, count): (u32, usize),
     salt: u64,
 ) -> Option<PieceIndex> {
     // req: SWARM-35
     let missing = (from..geometry.piece_count())
         .filter_map(|index| geometry.piece_index(index))
         .filter(|piece| !have.has(*piece))
-        .take(WINDOW_PIECES);
+        .take(count);
     let (_, piece) = missing
         .enumerate()
         .filter(|(_, piece)| wanted.has(*piece) && held.has(*piece))
@@ -39,6 +53,18 @@ pub(crate) fn pick_in_window(
 mod tests {
     use super::*;
     use crate::payload::PieceBytes;
+
+    /// The faster bytes come, the further the window reaches, between its bounds.
+    // req: SWARM-35
+    #[test]
+    fn window_is_as_long_as_what_comes_meanwhile() {
+        let piece_bytes = PieceBytes::new(16 * 1024).expect("valid");
+        let geometry = Geometry::new(16 * 1024 * 40, piece_bytes).expect("valid");
+        let pieces = |rate| window_pieces(&geometry, rate);
+        assert_eq!([0, 1_000_000].map(pieces), [8, 8]);
+        assert_eq!(pieces(16 * 1024 * 1000), 100);
+        assert_eq!([u64::MAX, 16 * 1024 * 1_000_000].map(pieces), [512, 512]);
+    }
 
     /// The piece at the position first, then the rarest of the window, nothing behind it; pieces that are
     /// held move the window on.
@@ -58,7 +84,8 @@ mod tests {
         let mut wanted = Bitfield::full(&geometry);
         let all = Bitfield::full(&geometry);
         let mut next = |have: &Bitfield, from| {
-            let picked = pick_in_window(&geometry, have, &wanted, &all, &availability, from, 7);
+            let window = (from, window_pieces(&geometry, 0));
+            let picked = pick_in_window(&geometry, have, &wanted, &all, &availability, window, 7);
             if let Some(picked) = picked {
                 wanted.clear(picked);
             }

@@ -460,7 +460,7 @@ impl Network {
                 if it.alive {
                     if good {
                         assert!(it.held.set(piece), "a piece is verified once");
-                        it.engine.handle_verified(transfer, piece, now);
+                        it.engine.handle_verified(transfer, &[piece], now);
                     } else {
                         it.engine.handle_bad(transfer, piece, now);
                     }
@@ -587,15 +587,21 @@ impl Network {
                 blocks,
             } => {
                 let good = blocks.iter().all(|block| block.first() == Some(&0));
-                let len: usize = blocks.iter().map(Bytes::len).sum();
-                assert_eq!(len, self.geometry.piece_len_bytes(piece) as usize);
-                let written = Event::Written {
-                    host,
-                    transfer,
-                    piece,
-                    good,
-                };
-                self.schedule(now + Duration::from_millis(1), written);
+                let mut rest: usize = blocks.iter().map(Bytes::len).sum();
+                for number in piece.get().. {
+                    let piece = self.geometry.piece_index(number).expect("inside");
+                    let written = Event::Written {
+                        host,
+                        transfer,
+                        piece,
+                        good,
+                    };
+                    self.schedule(now + Duration::from_millis(1), written);
+                    rest -= self.geometry.piece_len_bytes(piece) as usize;
+                    if rest == 0 {
+                        break;
+                    }
+                }
             }
             Action::Completed { .. } => {
                 let it = &mut self.hosts[host];

@@ -119,7 +119,7 @@ fn reader_in_order_gets_pieces_in_order() {
     );
     assert!(tenth < last / 3, "{tenth:?} of {last:?}");
     assert!(
-        tenth < tenth_rarest / 2,
+        tenth < tenth_rarest * 2 / 3,
         "{tenth:?} against {tenth_rarest:?}"
     );
     assert!(

@@ -23,14 +23,24 @@ struct Kept {
 impl Buffers {
     /// A buffer of exactly `len` bytes, of any content.
     pub(super) fn take(&self, len: usize) -> Vec<u8> {
-        let kept = {
-            let mut kept = self.kept.lock();
-            let buffer = kept.buffers.pop();
-            kept.bytes -= buffer.as_ref().map_or(0, Vec::capacity);
-            buffer
-        };
-        let mut buffer = kept.unwrap_or_default();
+        let mut buffer = self.pop();
         buffer.resize(len, 0);
+        buffer
+    }
+
+    /// A buffer of at least `len` bytes, of any content: where lengths change, what was longer once is not filled anew.
+    pub(super) fn take_longer(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self.pop();
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        buffer
+    }
+
+    fn pop(&self) -> Vec<u8> {
+        let mut kept = self.kept.lock();
+        let buffer = kept.buffers.pop().unwrap_or_default();
+        kept.bytes -= buffer.capacity();
         buffer
     }
 

@@ -1,12 +1,12 @@
 //! One connection: bytes in, messages to the engine; messages and blocks out, in order.
 //!
 //! Blocks are read from the socket straight into buffers that are used again, the head of the next
-//! message with the same system call; they are written with their heads and the messages before them
-//! in one.
+//! message with the same system call; they are written with their heads and the messages around them
+//! in one, several together if they are small.
 //! Bounds: unsent messages 4 MiB, then the connection ends; one message is held while it comes in.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,13 +23,15 @@ use super::core::{self, Shared};
 use super::secure::{Received, SecureSocket};
 use super::transfer::TransferIo;
 use crate::payload::BlockRange;
-use crate::swarm::wire::{self, BlockHeader, Header, Slot};
+use crate::swarm::wire::{self, BLOCK_HEADER_BYTES, BlockHeader, Header, Slot};
 use crate::swarm::{ChannelBinding, ConnId, Message, TransferId};
 
 /// Unsent messages, blocks not counted. Beyond it: close.
 const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes read at a time while no block is coming in.
 const HEAD_BYTES: usize = 4 * 1024;
+/// Blocks and messages that are sent with one system call, in bytes; a single one may be longer.
+const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// The engine is told of a block that is still coming in at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -108,16 +110,10 @@ enum Writer {
 }
 
 impl Writer {
-    /// Sends all of it, with as few system calls as the transport allows.
-    async fn write_all(&mut self, slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Plain(writer) => write_all_vectored(writer, slices).await,
-            Self::Secure(socket) => {
-                for slice in slices {
-                    socket.write_all(slice).await?;
-                }
-                Ok(())
-            }
+            Self::Plain(writer) => writer.write_all(bytes).await,
+            Self::Secure(socket) => socket.write_all(bytes).await,
         }
     }
 }
@@ -224,11 +220,40 @@ impl Output {
 
     fn next(&self) -> Option<Part> {
         let mut queue = self.queue.lock();
-        let part = queue.parts.pop_front()?;
+        queue.next()
+    }
+
+    /// Moves what is to be sent next to `batch`: one part, and those behind it up to [`BATCH_BYTES_MAX`].
+    fn take_batch(&self, batch: &mut Vec<Part>) {
+        let mut queue = self.queue.lock();
+        let mut len_bytes = 0;
+        while let Some(next) = queue.parts.front() {
+            len_bytes += next.len_bytes();
+            if !batch.is_empty() && len_bytes > BATCH_BYTES_MAX {
+                return;
+            }
+            batch.extend(queue.next());
+        }
+    }
+}
+
+impl OutputQueue {
+    fn next(&mut self) -> Option<Part> {
+        let part = self.parts.pop_front()?;
         if let Part::Messages(bytes) = &part {
-            queue.message_bytes -= bytes.len();
+            self.message_bytes -= bytes.len();
         }
         Some(part)
+    }
+}
+
+impl Part {
+    /// Bytes on the wire.
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::Messages(bytes) => bytes.len(),
+            Self::Block(pending) => BLOCK_HEADER_BYTES + pending.head.len_bytes,
+        }
     }
 }
 
@@ -344,15 +369,18 @@ async fn read_block(
             told_bytes = filled;
         }
     }
+    let bytes = Bytes::from(buffer);
     let message = Message::Block {
         slot: block.slot,
         piece: block.piece,
         offset_bytes: block.offset_bytes,
-        bytes: Bytes::from(buffer),
+        bytes: bytes.clone(),
     };
     core::with(shared, |core, now| {
         core.engine.handle_message(conn, message, now);
     });
+    // Its pieces were written by now, if they were whole.
+    shared.buffers.put_bytes(bytes);
     Ok(())
 }
 
@@ -363,66 +391,82 @@ async fn write(
     conn: ConnId,
     output: &Output,
 ) -> Result<(), ConnectionError> {
-    let mut messages = BytesMut::new();
+    let mut batch = Vec::new();
     loop {
-        match output.next() {
-            Some(Part::Messages(bytes)) if messages.is_empty() => messages = bytes,
-            Some(Part::Messages(bytes)) => messages.extend_from_slice(&bytes),
-            Some(Part::Block(pending)) => {
-                write_block(shared, &mut writer, conn, pending, &mut messages).await?;
-            }
-            None if messages.is_empty() => output.filled.notified().await,
-            None => {
-                writer.write_all(&mut [IoSlice::new(&messages)]).await?;
-                messages.clear();
-            }
+        output.take_batch(&mut batch);
+        if batch.is_empty() {
+            output.filled.notified().await;
+            continue;
         }
+        write_batch(shared, &mut writer, conn, &mut batch).await?;
     }
 }
 
-/// Sends a block with the messages before it, and tells the engine that it left.
-async fn write_block(
+/// Sends messages and blocks in their order with one system call, and tells the engine of the blocks that left.
+async fn write_batch(
     shared: &Arc<Shared>,
     writer: &mut Writer,
     conn: ConnId,
-    pending: PendingBlock,
-    messages: &mut BytesMut,
+    batch: &mut Vec<Part>,
 ) -> Result<(), ConnectionError> {
-    let (transfer, block) = (pending.transfer, pending.block);
-    let mut bytes = shared.buffers.take(pending.head.len_bytes);
-    if let Err(error) = pending.io.read(block, &mut bytes) {
-        tracing::warn!(%error, piece = block.piece().get(), "piece cannot be read");
-        shared.buffers.put(bytes);
-        core::with(shared, |core, now| {
-            core.engine.handle_read_failed(conn, transfer, block, now);
-        });
+    if let [Part::Messages(messages)] = batch.as_slice() {
+        writer.write_all(messages).await?;
+        batch.clear();
         return Ok(());
     }
-    let head = wire::encode_block_header(pending.head);
-    let mut slices = [
-        IoSlice::new(messages),
-        IoSlice::new(&head),
-        IoSlice::new(&bytes),
-    ];
-    writer.write_all(&mut slices).await?;
-    messages.clear();
-    shared.buffers.put(bytes);
-    core::with(shared, |core, now| core.engine.handle_block_sent(conn, now));
+    let len_bytes = batch.iter().map(Part::len_bytes).sum();
+    let mut bytes = shared.outgoing.take_longer(len_bytes);
+    let mut filled = 0;
+    let mut blocks = Vec::new();
+    for part in batch.drain(..) {
+        let rest = bytes.get_mut(filled..).unwrap_or_default();
+        match part {
+            Part::Messages(messages) => filled += put(rest, &messages),
+            Part::Block(pending) => {
+                let (sent_bytes, is_read) = read_out(&pending, rest);
+                filled += sent_bytes;
+                blocks.push((pending.transfer, pending.block, is_read));
+            }
+        }
+    }
+    let written = writer
+        .write_all(bytes.get(..filled).unwrap_or_default())
+        .await;
+    shared.outgoing.put(bytes);
+    written?;
+    if !blocks.is_empty() {
+        core::with(shared, |core, now| {
+            for (transfer, block, is_read) in blocks {
+                if is_read {
+                    core.engine.handle_block_sent(conn, now);
+                } else {
+                    core.engine.handle_read_failed(conn, transfer, block, now);
+                }
+            }
+        });
+    }
     Ok(())
 }
 
-async fn write_all_vectored(
-    writer: &mut OwnedWriteHalf,
-    slices: &mut [IoSlice<'_>],
-) -> io::Result<()> {
-    let mut rest = slices;
-    IoSlice::advance_slices(&mut rest, 0);
-    while !rest.is_empty() {
-        let count = writer.write_vectored(rest).await?;
-        if count == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+/// Puts a block with its head into `place`: how many bytes, and whether it could be read; if not, none.
+fn read_out(pending: &PendingBlock, place: &mut [u8]) -> (usize, bool) {
+    let head = wire::encode_block_header(pending.head);
+    let head_bytes = put(place, &head);
+    let end = head_bytes + pending.head.len_bytes;
+    let content = place.get_mut(head_bytes..end).unwrap_or_default();
+    match pending.io.read(pending.block, content) {
+        Ok(()) => (end, true),
+        Err(error) => {
+            tracing::warn!(%error, piece = pending.block.piece().get(), "piece cannot be read");
+            (0, false)
         }
-        IoSlice::advance_slices(&mut rest, count);
     }
-    Ok(())
+}
+
+/// Copies `bytes` to the beginning of `place`, which is long enough; answers how many they are.
+fn put(place: &mut [u8], bytes: &[u8]) -> usize {
+    if let Some(place) = place.get_mut(..bytes.len()) {
+        place.copy_from_slice(bytes);
+    }
+    bytes.len()
 }

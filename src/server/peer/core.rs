@@ -36,7 +36,10 @@ pub(super) struct Shared {
     pub(super) listen_ip: Option<IpAddr>,
     /// For connections that are made from now on; never locked with another lock.
     pub(super) tls: Mutex<PeerTls>,
+    /// For blocks that come in.
     pub(super) buffers: Buffers,
+    /// For what goes out.
+    pub(super) outgoing: Buffers,
     pub(super) timer: Notify,
     pub(super) stopping: CancellationToken,
     pub(super) tasks: TaskTracker,
@@ -132,8 +135,8 @@ pub(super) fn with<T>(shared: &Arc<Shared>, work: impl FnOnce(&mut Core, Instant
         shared.timer.notify_one();
     }
     drop(core);
-    for job in jobs {
-        disk::run(shared, job);
+    if !jobs.is_empty() {
+        disk::run(shared, jobs);
     }
     result
 }

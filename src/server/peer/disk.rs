@@ -7,10 +7,11 @@
 //! Bound: one piece and one block for each thread; one sync and one completion for each payload.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::core::{self, Shared};
+use super::core::{self, Core, Shared};
 use super::transfer::TransferIo;
 use crate::payload::store::PieceOutcome;
 use crate::payload::{PieceIndex, StoreError};
@@ -32,8 +33,25 @@ pub(super) enum Job {
     },
 }
 
-/// Does a job, or has it done, and tells the engine.
-pub(super) fn run(shared: &Arc<Shared>, job: Job) {
+/// Does jobs, or has them done, and tells the engine of all that was done.
+pub(super) fn run(shared: &Arc<Shared>, jobs: Vec<Job>) {
+    let done: Vec<Written> = jobs
+        .into_iter()
+        .flat_map(|job| run_one(shared, job))
+        .collect();
+    if !done.is_empty() {
+        tell(shared, done);
+    }
+}
+
+/// What became of a piece.
+struct Written {
+    id: TransferId,
+    piece: PieceIndex,
+    result: Result<PieceOutcome, StoreError>,
+}
+
+fn run_one(shared: &Arc<Shared>, job: Job) -> Vec<Written> {
     match job {
         Job::Write {
             id,
@@ -41,19 +59,19 @@ pub(super) fn run(shared: &Arc<Shared>, job: Job) {
             piece,
             blocks,
         } => {
-            let result = transfer.write(piece, &blocks);
+            let written = write(id, &transfer, piece, &blocks);
             blocks
                 .into_iter()
                 .for_each(|block| shared.buffers.put_bytes(block));
-            if result.is_ok() {
-                transfer.piece_done(piece);
+            for one in written.iter().filter(|one| one.result.is_ok()) {
+                transfer.piece_done(one.piece);
             }
-            tell(shared, id, piece, result);
             if transfer.begin_sync() {
                 let shared = Arc::clone(shared);
                 let runtime = shared.runtime.clone();
                 runtime.spawn_blocking(move || sync(&shared, id, &transfer));
             }
+            written
         }
         Job::Complete { id, transfer } => {
             let shared = Arc::clone(shared);
@@ -64,7 +82,32 @@ pub(super) fn run(shared: &Arc<Shared>, job: Job) {
                     fail(&shared, id);
                 }
             });
+            Vec::new()
         }
+    }
+}
+
+/// Hashes and writes a piece, or the pieces in a row that begin with it and are one block.
+fn write(
+    id: TransferId,
+    transfer: &TransferIo,
+    piece: PieceIndex,
+    blocks: &[Bytes],
+) -> Vec<Written> {
+    let one = |piece, result| Written { id, piece, result };
+    let results = match blocks {
+        [run] if run.len() > transfer.piece_len_bytes(piece) => transfer.write_run(piece, run),
+        blocks => transfer.write(piece, blocks).map(|outcome| vec![outcome]),
+    };
+    match results {
+        Ok(outcomes) => {
+            let pieces = transfer.pieces_from(piece);
+            pieces
+                .zip(outcomes)
+                .map(|(piece, outcome)| one(piece, Ok(outcome)))
+                .collect()
+        }
+        Err(error) => vec![one(piece, Err(error))],
     }
 }
 
@@ -82,16 +125,33 @@ fn fail(shared: &Arc<Shared>, id: TransferId) {
     });
 }
 
-fn tell(
-    shared: &Arc<Shared>,
+fn tell(shared: &Arc<Shared>, done: Vec<Written>) {
+    core::with(shared, |core, now| {
+        let mut right: Vec<(TransferId, PieceIndex)> = Vec::with_capacity(done.len());
+        for Written { id, piece, result } in done {
+            match result {
+                Ok(PieceOutcome::Stored | PieceOutcome::AlreadyHeld) => right.push((id, piece)),
+                other => tell_failure(core, id, piece, other, now),
+            }
+        }
+        for of_one in right.chunk_by(|one, next| one.0 == next.0) {
+            let pieces: Vec<PieceIndex> = of_one.iter().map(|(_, piece)| *piece).collect();
+            if let Some((id, _)) = of_one.first() {
+                core.engine.handle_verified(*id, &pieces, now);
+            }
+        }
+    });
+}
+
+fn tell_failure(
+    core: &mut Core,
     id: TransferId,
     piece: PieceIndex,
     result: Result<PieceOutcome, StoreError>,
+    now: Instant,
 ) {
-    core::with(shared, |core, now| match result {
-        Ok(PieceOutcome::Stored | PieceOutcome::AlreadyHeld) => {
-            core.engine.handle_verified(id, piece, now);
-        }
+    match result {
+        Ok(PieceOutcome::Stored | PieceOutcome::AlreadyHeld) => {}
         Ok(PieceOutcome::NotKept) => core.engine.handle_not_kept(id, piece),
         Ok(PieceOutcome::Mismatch) => {
             tracing::warn!(piece = piece.get(), "piece does not match its hash");
@@ -104,5 +164,5 @@ fn tell(
             }
             core.engine.handle_storage_failed(id, now);
         }
-    });
+    }
 }

@@ -173,6 +173,38 @@ impl TransferIo {
         }
     }
 
+    pub(super) fn piece_len_bytes(&self, piece: PieceIndex) -> usize {
+        self.geometry.piece_len_bytes(piece) as usize
+    }
+
+    /// All pieces from `first` on.
+    pub(super) fn pieces_from(
+        &self,
+        first: PieceIndex,
+    ) -> impl Iterator<Item = PieceIndex> + use<> {
+        let geometry = self.geometry;
+        (first.get()..).map_while(move |number| geometry.piece_index(number))
+    }
+
+    /// Writes whole pieces in a row, from `first` on; one outcome for each.
+    pub(super) fn write_run(
+        &self,
+        first: PieceIndex,
+        run: &Bytes,
+    ) -> Result<Vec<PieceOutcome>, StoreError> {
+        if let Source::Partial(_, partial) = &self.source {
+            return partial.write_run(first, run);
+        }
+        let mut rest = run.clone();
+        let pieces = self.pieces_from(first).map_while(|piece| {
+            let len = self.geometry.piece_len_bytes(piece) as usize;
+            (rest.len() >= len && len > 0).then(|| (piece, rest.split_to(len)))
+        });
+        pieces
+            .map(|(piece, part)| self.write(piece, &[part]))
+            .collect()
+    }
+
     /// Whether it is time to sync and nobody does; then the caller is to see to [`TransferIo::sync`].
     pub(super) fn begin_sync(&self) -> bool {
         let is_due = match &self.source {

@@ -187,7 +187,7 @@ mod tests {
                 Action::Write {
                     transfer, piece, ..
                 } => {
-                    self.engines[from].handle_verified(transfer, piece, self.now);
+                    self.engines[from].handle_verified(transfer, &[piece], self.now);
                 }
                 Action::Close { reason, .. } => panic!("{reason}"),
                 Action::Banned { .. } | Action::Completed { .. } | Action::Dial { .. } => {}

@@ -182,7 +182,7 @@ impl Scripted {
             }
             self.block(block);
             let piece = geometry().piece_index(block.piece).expect("inside");
-            self.engine.handle_verified(self.id, piece, self.now);
+            self.engine.handle_verified(self.id, &[piece], self.now);
             self.gather();
             let sent = self.sent.iter().filter_map(|message| match message {
                 Message::Request { block, .. } => Some(*block),

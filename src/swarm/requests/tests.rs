@@ -39,12 +39,68 @@ fn every_request_has_exactly_one_answer() {
         pacing.answered(raw(blocks[0]), QUEUE_TIME, now),
         Match::Unasked
     );
-    assert_eq!(pacing.cancel(blocks[2].piece()), [raw(blocks[2])]);
-    assert_eq!(pacing.cancel(blocks[2].piece()), []);
+    assert_eq!(
+        pacing.cancel(&geometry, blocks[2].piece(), &[]),
+        [raw(blocks[2])]
+    );
+    assert_eq!(pacing.cancel(&geometry, blocks[2].piece(), &[]), []);
     assert!(pacing.is_asked(blocks[2]));
     assert_eq!(pacing.rejected(raw(blocks[2])), Match::Cancelled);
     assert_eq!(pacing.rejected(raw(blocks[2])), Match::Unasked);
     assert_eq!(pacing.outstanding_bytes, 0);
+}
+
+/// A run covers each of its pieces, and is taken back only when none of them is wanted of that peer any more.
+// req: SWARM-40
+#[test]
+fn run_is_taken_back_as_a_whole() {
+    let now = Instant::now();
+    let piece_bytes = PieceBytes::new(16 * KIB).expect("valid");
+    let geometry = Geometry::new(16 * KIB * 40, piece_bytes).expect("valid");
+    let piece = |index| geometry.piece_index(index).expect("inside");
+    let run = geometry.run_of(piece(4), 4).expect("short");
+    let alone = geometry.run_of(piece(8), 1).expect("short");
+    let mut pacing = Pacing::new(now);
+    pacing.ask(run, now);
+    pacing.ask(alone, now);
+    let asked = |pacing: &Pacing, index| -> Vec<RawBlock> {
+        pacing.asked_of(&geometry, piece(index)).collect()
+    };
+    assert_eq!(asked(&pacing, 3), []);
+    for index in 4..8 {
+        assert_eq!(asked(&pacing, index), [raw(run)]);
+    }
+    assert_eq!(asked(&pacing, 8), [raw(alone)]);
+    let attempted = [piece(7), piece(8)];
+    assert_eq!(pacing.cancel(&geometry, piece(4), &attempted), []);
+    assert_eq!(
+        pacing.cancel(&geometry, piece(5), &attempted[1..]),
+        [raw(run)]
+    );
+    assert_eq!(pacing.cancel(&geometry, piece(6), &attempted[1..]), []);
+    assert_eq!(pacing.answered(raw(run), QUEUE_TIME, now), Match::Cancelled);
+    assert_eq!(asked(&pacing, 5), []);
+    assert_eq!(pacing.outstanding_bytes, 16 * KIB);
+}
+
+/// A peer whose last answer waited rests as long as it is told to; one that answered at once does not.
+// req: SWARM-41
+#[test]
+fn slow_peer_rests() {
+    let mut now = Instant::now();
+    let blocks = blocks(&geometry());
+    let rest = Duration::from_millis(300);
+    let mut pacing = Pacing::new(now);
+    assert!(!pacing.has_waited(), "nothing is known of it");
+    for (trip, waits) in [(10, false), (40, false), (10 + 51, true), (20, false)] {
+        pacing.ask(blocks[0], now);
+        now += Duration::from_millis(trip);
+        pacing.answered(raw(blocks[0]), QUEUE_TIME, now);
+        assert_eq!(pacing.has_waited(), waits, "{trip} ms");
+        assert!(pacing.has_rested(Duration::ZERO, now), "nobody is ahead");
+        assert!(!pacing.has_rested(rest, now + rest / 2));
+        assert!(pacing.has_rested(rest, now + rest));
+    }
 }
 
 /// Quick answers let the window grow, answers after a long queue let it shrink to one block.

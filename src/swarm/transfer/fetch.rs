@@ -2,20 +2,18 @@
 //!
 //! Spec: `spec/peer-protocol.md` PEER-10 to PEER-12, SWARM-3 to SWARM-5, SWARM-11, SWARM-13.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{Shared, Transfer, TransferState};
 use crate::payload::{Bitfield, BlockRange, PieceIndex};
 use crate::swarm::engine::Action;
-use crate::swarm::limits::{
-    ENDGAME_AGE_MIN, IMPORT_TURN_MAX, MOVE_AFTER, QUEUE_TIME, QUEUE_TIME_IN_ORDER,
-};
-use crate::swarm::peer::PeerError;
+use crate::swarm::limits::{ENDGAME_AGE_MIN, IMPORT_TURN_MAX, MOVE_AFTER};
+use crate::swarm::peer::{Member, PeerError};
 use crate::swarm::picker::{Order, pick};
 use crate::swarm::requests::{Attempt, ConnId, Match, raw};
-use crate::swarm::window::pick_in_window;
+use crate::swarm::window::{pick_in_window, window_pieces};
 use crate::swarm::wire::{Message, NodeId, RawBlock};
 
 /// Pieces of one payload fetched at a time even when the node's bound on bytes is reached.
@@ -65,19 +63,22 @@ impl Transfer {
             return Ok(());
         };
         let have = member.have.as_mut().ok_or(PeerError::EarlyMessage)?;
+        let mut gained_bytes = 0;
         for number in pieces {
             // req: PEER-10
             let piece = self.geometry.piece_index(*number);
             let piece = piece.ok_or(PeerError::PieceRange)?;
             if have.set(piece) {
                 self.availability.add(piece);
-                let len_bytes = u64::from(self.geometry.piece_len_bytes(piece));
-                member.gains.add(len_bytes, now);
-                member.gained = now;
+                gained_bytes += u64::from(self.geometry.piece_len_bytes(piece));
             }
             if let Some(giver) = &mut self.giver {
                 giver.seen(conn, piece);
             }
+        }
+        if gained_bytes > 0 {
+            member.gains.add(gained_bytes, now);
+            member.gained = now;
         }
         Ok(())
     }
@@ -130,6 +131,13 @@ impl Transfer {
             if member.chokes_us || !member.pacing.has_room(member.requests_allowed) {
                 return;
             }
+            if member.pacing.outstanding_count() == 0
+                && !member.giving
+                && member.pacing.has_waited()
+                && !member.pacing.has_rested(self.rest_time(now), now)
+            {
+                return;
+            }
             // req: SWARM-30
             if !shared.down.may_go(self.id, now) {
                 return;
@@ -175,14 +183,26 @@ impl Transfer {
             self.call_back(conn, shared, now);
             return None;
         };
-        let member = self.members.get_mut(&conn)?;
+        let geometry = self.geometry;
+        let run = self.run_at(conn, piece, shared.settings.zone.as_ref());
+        let block = run.or_else(|| geometry.blocks(piece).next())?;
+        for piece in geometry.pieces_of(block) {
+            self.begin(piece, conn, shared, now);
+        }
+        Some(block)
+    }
+
+    /// Begins to fetch a piece from a peer; its first block is asked for by who called this.
+    fn begin(&mut self, piece: PieceIndex, conn: ConnId, shared: &mut Shared, now: Instant) {
+        let Some(member) = self.members.get_mut(&conn) else {
+            return;
+        };
         member.attempting.push(piece);
         self.wanted.clear(piece);
         shared.download_bytes += u64::from(self.geometry.piece_len_bytes(piece));
         let mut attempt = Attempt::new(&self.geometry, piece, conn, member.node, now);
-        let block = attempt.next_block(&self.geometry, piece);
+        attempt.next_block(&self.geometry, piece);
         self.attempts.entry(piece).or_default().push(attempt);
-        block
     }
 
     /// A piece that nobody is asked for yet.
@@ -194,13 +214,13 @@ impl Transfer {
             Some(piece) => *piece,
             None if member.giving => return None,
             None if member.is_far(zone) => self.import(conn, shared.node, zone, now)?,
-            None => self.pick_for(member.have.as_ref()?)?,
+            None => self.pick_for(member.have.as_ref()?, now)?,
         };
         self.is_free_at(conn, piece).then_some(piece)
     }
 
     /// The piece to ask for of those that a peer holds, by this transfer's order.
-    fn pick_for(&self, held: &Bitfield) -> Option<PieceIndex> {
+    fn pick_for(&self, held: &Bitfield, now: Instant) -> Option<PieceIndex> {
         let next_read = match self.order {
             Order::RarestFirst => None,
             Order::InOrder => pick_in_window(
@@ -209,7 +229,10 @@ impl Transfer {
                 &self.wanted,
                 held,
                 &self.availability,
-                self.read_piece,
+                (
+                    self.read_piece,
+                    window_pieces(&self.geometry, self.down_rate.bytes_per_second(now)),
+                ),
                 self.salt,
             ),
         };
@@ -295,7 +318,11 @@ impl Transfer {
                 let other = self.members.get(&only.conn)?;
                 let asked = other.pacing.outstanding_count();
                 let is_busy = asked >= 2 && !other.giving && !other.is_far(zone);
-                is_busy.then_some((asked, only.since, piece, only))
+                let is_alone = self
+                    .geometry
+                    .blocks(piece)
+                    .all(|block| other.pacing.is_asked(block));
+                (is_busy && is_alone).then_some((asked, only.since, piece, only))
             })
             .max_by_key(|(asked, since, piece, _)| (*asked, *since, *piece));
         let Some((_, _, piece, only)) = found else {
@@ -310,13 +337,11 @@ impl Transfer {
     }
 
     /// Whether no cancelled request for `piece` is still unanswered at `conn`.
-    fn is_free_at(&self, conn: ConnId, piece: PieceIndex) -> bool {
-        self.members.get(&conn).is_some_and(|member| {
-            !self
-                .geometry
-                .blocks(piece)
-                .any(|block| member.pacing.is_asked(block))
-        })
+    pub(super) fn is_free_at(&self, conn: ConnId, piece: PieceIndex) -> bool {
+        let asked = |member: &Member| member.pacing.asked_of(&self.geometry, piece).next();
+        self.members
+            .get(&conn)
+            .is_some_and(|member| asked(member).is_none())
     }
 
     /// A block came.
@@ -334,14 +359,11 @@ impl Transfer {
         let len_bytes = u32::try_from(bytes.len()).map_err(|_| PeerError::BlockRange)?;
         let block = self.geometry.block_range(piece, offset_bytes, len_bytes);
         let block = block.ok_or(PeerError::BlockRange)?;
+        let queue_time = self.queue_time(now);
         let Some(member) = self.members.get_mut(&conn) else {
             return Ok(());
         };
         // req: PEER-12
-        let queue_time = match self.order {
-            Order::RarestFirst => QUEUE_TIME,
-            Order::InOrder => QUEUE_TIME_IN_ORDER,
-        };
         let matched = member.pacing.answered(raw(block), queue_time, now);
         let len_bytes = u64::from(len_bytes);
         match matched {
@@ -357,40 +379,69 @@ impl Transfer {
         self.counts.down_bytes += len_bytes;
         self.down_rate.add(len_bytes, now);
         if matched == Match::Wanted {
-            self.take_block(conn, block, bytes, shared);
+            self.take(conn, block, bytes, shared);
         }
         Ok(())
     }
 
-    /// Puts a wanted block to its piece; the last one sends the piece to be verified and written.
-    fn take_block(&mut self, conn: ConnId, block: BlockRange, bytes: Bytes, shared: &mut Shared) {
+    /// Takes what was asked for: each piece that is whole by it is to be verified and written, the pieces of a run together.
+    fn take(&mut self, conn: ConnId, block: BlockRange, bytes: Bytes, shared: &mut Shared) {
+        let mut rest = bytes.clone();
+        let mut pieces = Vec::new();
+        for part in self.geometry.split(block) {
+            let bytes = rest.split_to((part.len_bytes() as usize).min(rest.len()));
+            let whole = self.take_block(conn, part, bytes, shared);
+            pieces.extend(whole.map(|blocks| (part.piece(), blocks)));
+        }
+        let count = self.geometry.pieces_of(block).len();
+        if count > 1 && pieces.len() == count {
+            pieces = vec![(block.piece(), vec![bytes])];
+        }
+        for (piece, blocks) in pieces {
+            shared.actions.push_back(Action::Write {
+                transfer: self.id,
+                piece,
+                blocks,
+            });
+        }
+    }
+
+    /// Puts a wanted block to its piece; all its blocks once the last is there.
+    fn take_block(
+        &mut self,
+        conn: ConnId,
+        block: BlockRange,
+        bytes: Bytes,
+        shared: &mut Shared,
+    ) -> Option<Vec<Bytes>> {
         let piece = block.piece();
-        let Some(attempts) = self.attempts.get_mut(&piece) else {
-            return;
+        let own = self.attempts.get_mut(&piece).and_then(|attempts| {
+            let mut attempts = attempts.iter_mut();
+            attempts.find(|attempt| attempt.conn == conn && attempt.is_receiving())
+        });
+        let Some(own) = own else {
+            // One of a run that came from elsewhere meanwhile.
+            let len_bytes = u64::from(block.len_bytes());
+            self.counts.duplicate_bytes += len_bytes;
+            if let Some(member) = self.members.get_mut(&conn) {
+                member.counts.duplicate_bytes += len_bytes;
+            }
+            return None;
         };
-        let own = attempts
-            .iter_mut()
-            .find(|attempt| attempt.conn == conn && attempt.is_receiving());
-        let Some(blocks) = own.and_then(|own| own.receive(block, bytes)) else {
-            return;
-        };
+        let blocks = own.receive(block, bytes)?;
+        let attempts = self.attempts.get(&piece).into_iter().flatten();
         if let Some(member) = self.members.get_mut(&conn) {
             member.attempting.retain(|attempted| *attempted != piece);
             member.offered.remove(&piece);
         }
         let others: Vec<ConnId> = attempts
-            .iter()
             .filter(|attempt| attempt.conn != conn)
             .map(|attempt| attempt.conn)
             .collect();
         for other in others {
             self.abandon(piece, other, shared);
         }
-        shared.actions.push_back(Action::Write {
-            transfer: self.id,
-            piece,
-            blocks,
-        });
+        Some(blocks)
     }
 
     /// Takes a piece away from one source: what came is dropped, what was asked is cancelled.
@@ -415,7 +466,8 @@ impl Transfer {
         shared.download_bytes -= len_bytes;
         if let Some(member) = self.members.get_mut(&conn) {
             member.attempting.retain(|attempted| *attempted != piece);
-            for block in member.pacing.cancel(piece) {
+            let attempting = &member.attempting;
+            for block in member.pacing.cancel(&self.geometry, piece, attempting) {
                 let slot = member.slot;
                 shared.send(conn, Message::Cancel { slot, block });
             }
@@ -442,7 +494,12 @@ impl Transfer {
             Match::Cancelled => return Ok(()),
             Match::Wanted => {}
         }
-        let Some(piece) = self.geometry.piece_index(block.piece) else {
+        let piece = self.geometry.piece_index(block.piece);
+        let range = piece.and_then(|piece| {
+            let (offset_bytes, len_bytes) = (block.offset_bytes, block.len_bytes);
+            self.geometry.block_range(piece, offset_bytes, len_bytes)
+        });
+        let (Some(piece), Some(range)) = (piece, range) else {
             return Ok(());
         };
         let attempts = self.attempts.get(&piece).into_iter().flatten();
@@ -452,20 +509,45 @@ impl Transfer {
             self.fill(idle, shared, now);
             return Ok(());
         }
-        member.offered.remove(&piece);
-        // It does not serve what it said it holds: unless it is for the choke, do not ask it again.
-        let lost = !member.chokes_us && member.have.as_mut().is_some_and(|have| have.clear(piece));
-        if lost {
-            self.availability.remove(piece);
+        for piece in self.geometry.pieces_of(range) {
+            member.offered.remove(&piece);
+            // It does not serve what it said it holds: unless it is for the choke, do not ask it again.
+            let have = member.have.as_mut().filter(|_| !member.chokes_us);
+            if have.is_some_and(|have| have.clear(piece)) {
+                self.availability.remove(piece);
+            }
         }
-        self.abandon(piece, conn, shared);
+        for piece in self.geometry.pieces_of(range) {
+            self.abandon(piece, conn, shared);
+        }
         Ok(())
     }
 
-    /// A piece was verified and written. Answers whether it was the last.
+    /// Pieces were verified and written. Answers whether the last was among them.
     pub(crate) fn verified(
         &mut self,
+        pieces: &[PieceIndex],
+        shared: &mut Shared,
+        now: Instant,
+    ) -> bool {
+        let delay = self.news_delay(now);
+        let mut is_any = false;
+        for piece in pieces {
+            is_any |= self.gain_one(*piece, delay, shared, now);
+        }
+        let is_full = is_any && self.have.is_full();
+        if is_full {
+            self.state = TransferState::Complete;
+        }
+        self.flush_news(shared, now);
+        is_full
+    }
+
+    /// A piece was verified and written; whether anybody waited for that.
+    fn gain_one(
+        &mut self,
         piece: PieceIndex,
+        delay: Duration,
         shared: &mut Shared,
         now: Instant,
     ) -> bool {
@@ -481,16 +563,10 @@ impl Transfer {
             }
         }
         self.have.set(piece);
-        let delay = self.news_delay(now);
         for member in self.members.values_mut() {
             member.add_news(piece, delay, now);
         }
-        let is_full = self.have.is_full();
-        if is_full {
-            self.state = TransferState::Complete;
-        }
-        self.flush_news(shared, now);
-        is_full
+        true
     }
 
     /// A piece did not match its hash: wanted again; answers who sent it.

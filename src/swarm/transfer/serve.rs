@@ -52,12 +52,13 @@ impl Transfer {
     pub(crate) fn give(&mut self, shared: &mut Shared, now: Instant) {
         // req: SWARM-1
         // req: SWARM-2
-        let Some(giver) = &mut self.giver else { return };
-        giver.expire(now);
         let piece_bytes = u64::from(self.geometry.piece_bytes().get());
         let ahead = self.up_rate.bytes_per_second(now) as f64 * GIVE_AHEAD_TIME.as_secs_f64();
         let ahead =
             (ahead as u64).clamp(2 * piece_bytes, GIVE_AHEAD_BYTES_MAX.max(2 * piece_bytes));
+        let in_a_row = self.given_pieces(ahead);
+        let Some(giver) = &mut self.giver else { return };
+        giver.expire(now);
         while giver.has_ungiven() && giver.moving_bytes(now) < ahead {
             let mut takers: Vec<_> = self
                 .members
@@ -77,16 +78,23 @@ impl Transfer {
                 let member = self.members.get_mut(&conn)?;
                 let held = member.have.as_ref()?;
                 let piece = giver.give(&self.geometry, &self.have, conn, held, now)?;
+                let mut pieces = vec![piece];
+                // The rest of its part goes to the same peer.
+                while !(piece.get() + pieces.len() as u32).is_multiple_of(in_a_row) {
+                    let next = giver.give(&self.geometry, &self.have, conn, held, now);
+                    let Some(next) = next else { break };
+                    pieces.push(next);
+                }
                 member.last_gift = Some(now);
                 if let Some(given) = &mut member.given {
-                    given.insert(piece);
+                    given.extend(&pieces);
                 }
-                Some((conn, member.slot, piece))
+                let pieces: Vec<u32> = pieces.into_iter().map(PieceIndex::get).collect();
+                Some((conn, member.slot, pieces))
             });
-            let Some((conn, slot, piece)) = given else {
+            let Some((conn, slot, pieces)) = given else {
                 break;
             };
-            let pieces = vec![piece.get()];
             shared.send(conn, Message::Offer { slot, pieces });
         }
     }
@@ -146,12 +154,12 @@ impl Transfer {
         {
             return Err(PeerError::TooManyRequests);
         }
-        let offered = member
-            .given
-            .as_ref()
-            .is_none_or(|given| given.contains(&piece));
+        let may_be_asked = self.geometry.pieces_of(range).all(|piece| {
+            let given = member.given.as_ref();
+            given.is_none_or(|given| given.contains(&piece)) && self.serves(piece)
+        });
         // req: PEER-13
-        if member.choked || !offered || !self.serves(piece) {
+        if member.choked || !may_be_asked {
             let slot = member.slot;
             shared.send(conn, Message::Reject { slot, block });
             return Ok(());

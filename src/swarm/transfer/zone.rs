@@ -77,6 +77,7 @@ impl Transfer {
             .values()
             .filter(|member| member.have.is_some() && !member.is_far(zone))
             .collect();
+        let part = self.import_pieces();
         let imports = self.imports.get_or_insert_with(|| Imports::new(now, count));
         let turn = imports.turn();
         let from = imports.next;
@@ -90,9 +91,9 @@ impl Transfer {
             let is_near = near
                 .iter()
                 .any(|member| member.have.as_ref().is_some_and(|have| have.has(piece)));
-            let own = claim(us, piece);
+            let own = claim(us, piece, part);
             let before = || {
-                let claims = near.iter().map(|member| claim(member.node, piece));
+                let claims = near.iter().map(|member| claim(member.node, piece, part));
                 claims.filter(|claim| *claim > own).count()
             };
             let is_turn =
@@ -112,9 +113,9 @@ impl Transfer {
     }
 }
 
-/// How strongly a node claims the import of a piece: all who know it agree.
-fn claim(node: NodeId, piece: PieceIndex) -> u64 {
+/// How strongly a node claims the import of a piece, as of all in its part of so many: all who know it agree.
+fn claim(node: NodeId, piece: PieceIndex, part: u32) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *node.as_bytes();
     let id = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    mix(mix(id) ^ u64::from(piece.get()))
+    mix(mix(id) ^ u64::from(piece.get() / part))
 }

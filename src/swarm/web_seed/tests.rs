@@ -71,7 +71,7 @@ impl Bench {
                     } => {
                         let good = blocks.iter().all(|block| block.first() == Some(&1));
                         if good {
-                            self.engine.handle_verified(transfer, piece, self.now);
+                            self.engine.handle_verified(transfer, &[piece], self.now);
                         } else {
                             self.engine.handle_bad(transfer, piece, self.now);
                         }

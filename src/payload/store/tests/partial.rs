@@ -73,6 +73,59 @@ fn partial_payload_takes_right_pieces_only_and_becomes_complete() {
     );
 }
 
+/// Of pieces in a row those that are right and missing are written, each with an outcome of its own, and what was
+/// written is held again after kill -9.
+// req: STORE-8, STORE-9
+#[test]
+fn run_of_pieces_keeps_what_is_right() {
+    let mut bench = Bench::new(settings());
+    let bytes = bytes_of(6 * PIECE + 100, 0);
+    let manifest = manifest_of(&bytes);
+    let begun = partial(&bench.store, &manifest);
+    let (piece, right) = piece_of(&manifest, &bytes, 4);
+    begun.write_piece(piece, right).expect("ok");
+    let first = manifest.geometry().piece_index(2).expect("inside");
+    let mut run = bytes[2 * PIECE..].to_vec();
+    run[PIECE + 5] ^= 1;
+    let outcomes = begun.write_run(first, &run).expect("written");
+    assert_eq!(
+        outcomes,
+        [
+            PieceOutcome::Stored,
+            PieceOutcome::Mismatch,
+            PieceOutcome::AlreadyHeld,
+            PieceOutcome::Stored,
+            PieceOutcome::Stored,
+        ]
+    );
+    assert_eq!(begun.held().held_count(), 4);
+    let mut buffer = vec![0; PIECE + 100];
+    begun.read_at(&mut buffer, 5 * PIECE as u64).expect("held");
+    assert_eq!(buffer, bytes[5 * PIECE..]);
+    assert!(
+        begun
+            .read_at(&mut buffer[..PIECE], 3 * PIECE as u64)
+            .is_err()
+    );
+    begun.sync().expect("synced");
+    let held = begun.held();
+    std::mem::forget(begun);
+    bench.reopen();
+    let begun = partial(&bench.store, &manifest);
+    assert_eq!(begun.held(), held);
+    let outcomes = begun.write_run(manifest.geometry().piece_index(0).expect("inside"), &bytes);
+    let mut expected = [PieceOutcome::AlreadyHeld; 7];
+    for index in [0, 1, 3] {
+        expected[index] = PieceOutcome::Stored;
+    }
+    assert_eq!(outcomes.expect("written"), expected);
+    begun.complete().expect("whole");
+    assert_eq!(
+        bench.read_all(SCOPE, manifest.id()).expect("readable"),
+        bytes
+    );
+}
+
 /// After kill -9 every piece that was reported is held, synced or not.
 // req: STORE-9
 #[test]

@@ -216,7 +216,7 @@ fn unasked_blocks_end_the_connection() {
     let piece = geometry().piece_index(requests[0].piece).expect("inside");
     scripted
         .engine
-        .handle_verified(scripted.id, piece, scripted.now);
+        .handle_verified(scripted.id, &[piece], scripted.now);
     scripted.gather();
     let have = Message::Have {
         slot: Slot(1),

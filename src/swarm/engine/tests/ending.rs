@@ -47,7 +47,7 @@ fn nothing_is_asked_again_after_the_end() {
         scripted.block(lost);
         scripted
             .engine
-            .handle_verified(scripted.id, index(lost), scripted.now);
+            .handle_verified(scripted.id, &[index(lost)], scripted.now);
         let block = geometry().blocks(index(lost)).next().expect("one");
         scripted
             .engine

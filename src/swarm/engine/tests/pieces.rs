@@ -90,7 +90,7 @@ fn announcement_is_not_put_off() {
     let piece = geometry().piece_index(asked[1].piece).expect("inside");
     scripted
         .engine
-        .handle_verified(scripted.id, piece, scripted.now);
+        .handle_verified(scripted.id, &[piece], scripted.now);
     scripted.gather();
     assert!(scripted.sent.is_empty(), "it waits");
     let due = scripted.engine.transfers[&scripted.id].news_timeout();
@@ -307,4 +307,127 @@ fn idle_peer_gets_what_waits_elsewhere() {
     assert_eq!(transfer.members[&second].attempting, [piece]);
     let first = transfer.members[&NEAR].have.as_ref();
     assert!(first.is_some_and(|have| have.has(piece)), "it still has it");
+}
+
+/// Who answers quickly is asked for several pieces in a row with one request; they are verified and announced one by
+/// one, and nothing is asked for twice.
+// req: SWARM-40
+#[test]
+fn quick_peer_is_asked_for_runs() {
+    let mut scripted = Scripted::member(none(), false);
+    scripted.bitfield(&full());
+    let mut waiting: VecDeque<RawBlock> = scripted.requests().into();
+    let mut pieces = Vec::new();
+    let mut longest = 0;
+    while let Some(block) = waiting.pop_front() {
+        assert_eq!(block.len_bytes % (16 * 1024), 0, "whole pieces");
+        let run = block.piece..block.piece + block.len_bytes / (16 * 1024);
+        longest = longest.max(run.len());
+        scripted.others.clear();
+        scripted.block(block);
+        let [Action::Write { piece, blocks, .. }] = scripted.others.as_slice() else {
+            panic!("{:?}", scripted.others);
+        };
+        assert_eq!(piece.get(), block.piece);
+        assert_eq!(
+            blocks.iter().map(Bytes::len).sum::<usize>(),
+            block.len_bytes as usize
+        );
+        let written: Vec<PieceIndex> = run
+            .filter_map(|number| geometry().piece_index(number))
+            .collect();
+        scripted
+            .engine
+            .handle_verified(scripted.id, &written, scripted.now);
+        scripted.gather();
+        scripted.engine.check().expect("invariants hold");
+        pieces.extend(written);
+        waiting.extend(scripted.requests());
+    }
+    assert!(longest >= 2, "{longest} pieces at most");
+    pieces.sort_unstable();
+    assert_eq!(pieces, geometry().pieces().collect::<Vec<_>>());
+}
+
+/// A run is served whole or not at all, and counts as given with each of its pieces.
+// req: PEER-11, SWARM-40
+#[test]
+fn run_is_served_if_all_of_it_is_held() {
+    let piece = |index| geometry().piece_index(index).expect("inside");
+    let mut held = none();
+    for index in 4..8 {
+        held.set(piece(index));
+    }
+    let mut scripted = Scripted::member(held, false);
+    scripted.bitfield(&none());
+    for (first, count, is_served) in [(4, 4, true), (6, 4, false)] {
+        scripted.others.clear();
+        scripted.sent.clear();
+        let block = RawBlock {
+            piece: first,
+            offset_bytes: 0,
+            len_bytes: count * 16 * 1024,
+        };
+        let slot = Slot(5);
+        scripted.say(Message::Request { slot, block });
+        let sent = scripted.others.iter().any(|action| {
+            matches!(action, Action::SendBlock { block, .. } if block.len_bytes() == count * 16 * 1024)
+        });
+        let rejected = scripted
+            .sent
+            .iter()
+            .any(|message| matches!(message, Message::Reject { block: of, .. } if *of == block));
+        assert_eq!((sent, rejected), (is_served, !is_served), "from {first} on");
+    }
+    assert_eq!(scripted.closed(), None);
+}
+
+/// A piece of a run that came from elsewhere meanwhile is counted as received twice; the rest of the run is taken.
+// req: SWARM-4, SWARM-40
+#[test]
+fn rest_of_a_run_is_taken() {
+    let mut scripted = Scripted::member(none(), false);
+    scripted.bitfield(&full());
+    let mut waiting: VecDeque<RawBlock> = scripted.requests().into();
+    let run = loop {
+        let block = waiting.pop_front().expect("runs come");
+        if block.len_bytes > 16 * 1024 {
+            break block;
+        }
+        scripted.block(block);
+        let piece = geometry().piece_index(block.piece).expect("inside");
+        scripted
+            .engine
+            .handle_verified(scripted.id, &[piece], scripted.now);
+        scripted.gather();
+        waiting.extend(scripted.requests());
+    };
+    let (engine, id) = (&mut scripted.engine, scripted.id);
+    let first = geometry().piece_index(run.piece).expect("inside");
+    let transfer = engine.transfers.get_mut(&id).expect("there");
+    transfer.abandon(first, NEAR, &mut engine.shared);
+    transfer.wanted.clear(first);
+    transfer.have.set(first);
+    scripted.others.clear();
+    let duplicates = |scripted: &Scripted| {
+        scripted.engine.stats(scripted.now)[0]
+            .counts
+            .duplicate_bytes
+    };
+    let before = duplicates(&scripted);
+    scripted.block(run);
+    assert_eq!(duplicates(&scripted), before + 16 * 1024);
+    let written: Vec<u32> = scripted
+        .others
+        .iter()
+        .filter_map(|action| match action {
+            Action::Write { piece, .. } => Some(piece.get()),
+            _ => None,
+        })
+        .collect();
+    let count = run.len_bytes / (16 * 1024);
+    assert_eq!(
+        written,
+        (run.piece + 1..run.piece + count).collect::<Vec<_>>()
+    );
 }
