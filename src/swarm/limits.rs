@@ -61,8 +61,9 @@ pub const LAG_PEERS_MIN: f64 = 2.0;
 pub const LEAD_FREE: Duration = Duration::from_millis(100);
 /// A node that is ahead gives a busy peer this long a rest at most.
 pub const REST_MAX: Duration = Duration::from_secs(1);
-/// A peer is asked for several pieces at once as far as it is to be asked for so many times as much at a time.
-pub const REQUESTS_AIM: u32 = 4;
+/// A peer is asked for as many pieces at once as come in this time from all peers: where that is less than two, each
+/// piece is passed on as soon as it is there; where it is more, what a request costs is shared by them.
+pub const RUN_TIME: Duration = Duration::from_millis(8);
 /// Parts of a payload, at least, that nodes of a zone share among them what they import by.
 pub const RUNS_MIN: u64 = 256;
 /// Parts, at least, into which the origin cuts what it gives ahead.

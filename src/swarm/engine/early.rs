@@ -169,7 +169,8 @@ mod tests {
             match action {
                 Action::Send { message, .. } => {
                     if let Message::Request { block, .. } = &message {
-                        self.asked.push(block.piece);
+                        let count = block.len_bytes.div_ceil(geometry().piece_bytes().get());
+                        self.asked.extend(block.piece..block.piece + count);
                     }
                     self.engines[to].handle_message(CONN, message, self.now);
                 }
@@ -185,9 +186,15 @@ mod tests {
                     self.engines[from].handle_block_sent(CONN, self.now);
                 }
                 Action::Write {
-                    transfer, piece, ..
+                    transfer,
+                    piece,
+                    blocks,
                 } => {
-                    self.engines[from].handle_verified(transfer, &[piece], self.now);
+                    let len: usize = blocks.iter().map(Bytes::len).sum();
+                    let count = len.div_ceil(geometry().piece_bytes().get() as usize);
+                    let written = geometry().pieces().skip(piece.as_usize()).take(count);
+                    let written: Vec<PieceIndex> = written.collect();
+                    self.engines[from].handle_verified(transfer, &written, self.now);
                 }
                 Action::Close { reason, .. } => panic!("{reason}"),
                 Action::Banned { .. } | Action::Completed { .. } | Action::Dial { .. } => {}

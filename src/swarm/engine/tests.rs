@@ -171,7 +171,8 @@ impl Scripted {
         });
     }
 
-    /// Answers up to `count` requests well, one after another; all that was asked for.
+    /// Answers up to `count` requests well, one after another and so slowly that each is for one piece; all that was
+    /// asked for.
     fn serve(&mut self, count: usize) -> Vec<RawBlock> {
         let mut asked = Vec::new();
         let mut waiting: VecDeque<RawBlock> = self.requests().into();
@@ -180,6 +181,7 @@ impl Scripted {
             if asked.len() > count {
                 break;
             }
+            self.now += Duration::from_millis(20);
             self.block(block);
             let piece = geometry().piece_index(block.piece).expect("inside");
             self.engine.handle_verified(self.id, &[piece], self.now);

@@ -184,7 +184,7 @@ impl Transfer {
             return None;
         };
         let geometry = self.geometry;
-        let run = self.run_at(conn, piece, shared.settings.zone.as_ref());
+        let run = self.run_at(conn, piece, shared.settings.zone.as_ref(), now);
         let block = run.or_else(|| geometry.blocks(piece).next())?;
         for piece in geometry.pieces_of(block) {
             self.begin(piece, conn, shared, now);

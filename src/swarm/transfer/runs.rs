@@ -2,16 +2,18 @@
 //!
 //! Spec: `spec/peer-protocol.md` SWARM-40.
 
+use std::time::Instant;
+
 use super::Transfer;
 use crate::config::Zone;
 use crate::payload::{BlockRange, PieceIndex};
-use crate::swarm::limits::{GIVE_RUNS_MIN, REQUESTS_AIM, RUNS_MIN};
+use crate::swarm::limits::{GIVE_RUNS_MIN, RUN_TIME, RUNS_MIN};
 use crate::swarm::picker::Order;
 use crate::swarm::requests::ConnId;
 
 impl Transfer {
-    /// The whole pieces around a wanted `piece` that are asked of a peer with one request: more the more it is asked
-    /// for anyway. `None` if there is no other.
+    /// The whole pieces around a wanted `piece` that are asked of a peer with one request: as many as come in a moment,
+    /// from all peers. `None` if there is no other.
     ///
     /// They lie in one of the payload's parts of that many, so that all nodes make the same ones and few are cut.
     pub(super) fn run_at(
@@ -19,6 +21,7 @@ impl Transfer {
         conn: ConnId,
         piece: PieceIndex,
         zone: Option<&Zone>,
+        now: Instant,
     ) -> Option<BlockRange> {
         // req: SWARM-40
         let member = self.members.get(&conn)?;
@@ -27,7 +30,8 @@ impl Transfer {
             Order::InOrder => return None,
             Order::RarestFirst if is_far => self.import_pieces(),
             Order::RarestFirst => {
-                self.pieces_in(member.pacing.target_bytes() / u64::from(REQUESTS_AIM))
+                let rate = self.down_rate.bytes_per_second(now) as f64;
+                self.pieces_in((rate * RUN_TIME.as_secs_f64()) as u64)
             }
         };
         // A piece that is asked for a second time comes alone.
