@@ -74,8 +74,9 @@ fn start() -> Running {
     fs::write(&cookie, "WARRENTESTCOOKIE").expect("written");
     fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400)).expect("changed");
     let (port, dist_port) = (free_port(), free_port());
-    // The server runs in a process group of its own, which goes when this process's pipe closes.
-    let script = format!("set -m; {SERVER} > out.txt 2>&1 & read _; kill -TERM -- -$!; wait");
+    // The server runs in a session of its own (a shell without a terminal makes no process groups), which goes when this
+    // process's pipe closes.
+    let script = format!("setsid {SERVER} > out.txt 2>&1 & read _; kill -s KILL -- -$!; wait");
     let watchdog = Command::new("sh")
         .args(["-c", &script])
         .current_dir(root)
