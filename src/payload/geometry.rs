@@ -244,11 +244,15 @@ impl Geometry {
         };
         let is_inside = offset_bytes.checked_add(len_bytes)? <= self.piece_len_bytes(piece);
         let is_run = || {
-            let end = self.block_bytes(block).end;
-            let is_whole = end.is_multiple_of(u64::from(self.piece_bytes.get()));
-            offset_bytes == 0 && end <= self.size_bytes && (is_whole || end == self.size_bytes)
+            let is_there = self.block_bytes(block).end <= self.size_bytes;
+            offset_bytes == 0 && is_there && self.ends_piece(block)
         };
         (is_inside || is_run()).then_some(block)
+    }
+
+    /// All pieces from `first` on.
+    pub fn pieces_from(&self, first: PieceIndex) -> impl Iterator<Item = PieceIndex> + use<> {
+        (first.0..self.piece_count).map(PieceIndex)
     }
 
     /// The block that is `count` whole pieces from `first` on; `None` if those are not there, or longer than 256 KiB.

@@ -56,7 +56,7 @@ pub const QUEUE_FACTOR_LEAST: f64 = 0.5;
 /// and by this at most.
 pub const QUEUE_FACTOR_MOST: f64 = 8.0;
 /// Peers in the middle of the payload that it takes to be ahead or behind.
-pub const LAG_PEERS_MIN: f64 = 2.0;
+pub const LAG_PEERS_MIN: u32 = 2;
 /// A node that is ahead by this is as good as level: announcements take as long.
 pub const LEAD_FREE: Duration = Duration::from_millis(100);
 /// A node that is ahead gives a busy peer this long a rest at most.

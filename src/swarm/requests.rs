@@ -37,6 +37,18 @@ pub(crate) fn raw(block: BlockRange) -> RawBlock {
     }
 }
 
+/// The block that a message names, if the payload has it.
+pub(crate) fn checked(geometry: &Geometry, block: RawBlock) -> Option<BlockRange> {
+    let piece = geometry.piece_index(block.piece)?;
+    geometry.block_range(piece, block.offset_bytes, block.len_bytes)
+}
+
+/// The numbers of the pieces that a block which was asked for is, or is of.
+fn piece_numbers(geometry: &Geometry, block: RawBlock) -> std::ops::Range<u32> {
+    let end = block.offset_bytes + block.len_bytes;
+    block.piece..block.piece + end.div_ceil(geometry.piece_bytes().get())
+}
+
 /// A request without answer yet.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
@@ -150,8 +162,8 @@ impl Pacing {
         geometry: &Geometry,
         piece: PieceIndex,
     ) -> impl Iterator<Item = RawBlock> + use<'_> {
-        let (number, reach) = (piece.get(), geometry.pieces_per_block());
-        let piece_bytes = geometry.piece_bytes().get();
+        let (geometry, number) = (*geometry, piece.get());
+        let reach = geometry.pieces_per_block();
         let first = RawBlock {
             piece: (number + 1).saturating_sub(reach),
             offset_bytes: 0,
@@ -159,11 +171,7 @@ impl Pacing {
         };
         let near = self.asked.range(first..).map(|(block, _)| *block);
         near.take_while(move |block| block.piece <= number)
-            .filter(move |block| {
-                let end = u64::from(block.offset_bytes) + u64::from(block.len_bytes);
-                let last = u64::from(block.piece) + end.div_ceil(u64::from(piece_bytes)) - 1;
-                last >= u64::from(number)
-            })
+            .filter(move |block| piece_numbers(&geometry, *block).contains(&number))
     }
 
     /// What was asked for of `piece` is taken back, but for a run with a piece that is still `attempted`; answers
@@ -176,9 +184,7 @@ impl Pacing {
     ) -> Vec<RawBlock> {
         let blocks: Vec<RawBlock> = self.asked_of(geometry, piece).collect();
         let blocks = blocks.into_iter().filter(|block| {
-            let end = block.offset_bytes + block.len_bytes;
-            let count = end.div_ceil(geometry.piece_bytes().get());
-            let run = block.piece..block.piece + count;
+            let run = piece_numbers(geometry, *block);
             !attempted.iter().any(|piece| run.contains(&piece.get()))
         });
         blocks

@@ -1,8 +1,7 @@
 //! One payload on this node: what is held, what is being fetched, who takes part.
 //!
 //! Owns: the states of pieces and the members of the swarm. `fetch` asks and receives, `pace` and `runs`
-//! say how much, `serve` gives and
-//! answers. Knows connections only by number.
+//! say how much, `serve` gives and answers. Knows connections only by number.
 //! Spec: `spec/peer-protocol.md` sections 3 and 5, SWARM-1 to SWARM-15.
 
 mod fetch;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::payload::{AccessKey, Bitfield, Geometry, PayloadId};
 use crate::swarm::proof::{self, ChannelBinding, Role, Side};
+use crate::swarm::requests::checked;
 use crate::swarm::wire::{Hello, Message, NodeId, RawBlock, Slot};
 
 /// Blocks asked of a web seed at a time.
@@ -123,12 +124,7 @@ impl WebSeed {
     }
 
     fn request(&self, block: RawBlock) -> WebStep {
-        let piece = self.geometry.piece_index(block.piece);
-        let range = piece.and_then(|piece| {
-            let (offset, len) = (block.offset_bytes, block.len_bytes);
-            self.geometry.block_range(piece, offset, len)
-        });
-        match range {
+        match checked(&self.geometry, block) {
             Some(range) => WebStep::Fetch(WebRequest {
                 bytes: self.geometry.block_bytes(range),
                 block,

@@ -477,7 +477,7 @@ impl PartialShared {
             return Ok(PieceOutcome::AlreadyHeld);
         }
         // req: STORE-8
-        if !self.manifest.is_piece_of(piece, blocks) && !sabotage::is(Sabotage::PieceUnchecked) {
+        if !self.is_right(piece, blocks) {
             return Ok(PieceOutcome::Mismatch);
         }
         let mut position = self.geometry().piece_range(piece).start;
@@ -495,20 +495,12 @@ impl PartialShared {
     fn write_run(&self, first: PieceIndex, bytes: &[u8]) -> Result<Vec<PieceOutcome>, StoreError> {
         let geometry = self.geometry();
         let piece_bytes = geometry.piece_bytes().get() as usize;
-        let parts = || {
-            let numbers = (first.get()..).map_while(|number| geometry.piece_index(number));
-            numbers.zip(bytes.chunks(piece_bytes))
-        };
+        let parts = || geometry.pieces_from(first).zip(bytes.chunks(piece_bytes));
         let held = self.progress.lock().held.clone();
         // req: STORE-8
         let judge = |(piece, part): (PieceIndex, &[u8])| match held.has(piece) {
             true => PieceOutcome::AlreadyHeld,
-            false
-                if self.manifest.is_piece_of(piece, &[part])
-                    || sabotage::is(Sabotage::PieceUnchecked) =>
-            {
-                PieceOutcome::Stored
-            }
+            false if self.is_right(piece, &[part]) => PieceOutcome::Stored,
             false => PieceOutcome::Mismatch,
         };
         let mut outcomes: Vec<PieceOutcome> = parts().map(judge).collect();
@@ -536,6 +528,11 @@ impl PartialShared {
             }
         }
         Ok(outcomes)
+    }
+
+    /// Whether the manifest says that these are the bytes of `piece`.
+    fn is_right(&self, piece: PieceIndex, blocks: &[impl AsRef<[u8]>]) -> bool {
+        self.manifest.is_piece_of(piece, blocks) || sabotage::is(Sabotage::PieceUnchecked)
     }
 
     /// A piece was written and marked.
@@ -574,7 +571,7 @@ impl PartialShared {
     /// Syncs the file and marks what it covers. If the sync fails, those pieces are not held any
     /// more: the system may have dropped them while it says that they are clean.
     fn sync(&self) -> Result<(), StoreError> {
-        let covered = {
+        let mut covered = {
             let mut progress = self.progress.lock();
             if progress.unsynced.is_empty() {
                 return Ok(());
@@ -593,7 +590,6 @@ impl PartialShared {
             Err(_) => [0; MARK_BYTES],
         };
         // req: STORE-18
-        let mut covered = covered;
         covered.sort_unstable();
         let marked = self.mark(&covered, mark_of);
         let mut progress = self.progress.lock();

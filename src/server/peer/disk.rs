@@ -7,11 +7,10 @@
 //! Bound: one piece and one block for each thread; one sync and one completion for each payload.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::core::{self, Core, Shared};
+use super::core::{self, Shared};
 use super::transfer::TransferIo;
 use crate::payload::store::PieceOutcome;
 use crate::payload::{PieceIndex, StoreError};
@@ -131,7 +130,18 @@ fn tell(shared: &Arc<Shared>, done: Vec<Written>) {
         for Written { id, piece, result } in done {
             match result {
                 Ok(PieceOutcome::Stored | PieceOutcome::AlreadyHeld) => right.push((id, piece)),
-                other => tell_failure(core, id, piece, other, now),
+                Ok(PieceOutcome::NotKept) => core.engine.handle_not_kept(id, piece),
+                Ok(PieceOutcome::Mismatch) => {
+                    tracing::warn!(piece = piece.get(), "piece does not match its hash");
+                    core.engine.handle_bad(id, piece, now);
+                }
+                Err(error) => {
+                    tracing::error!(%error, piece = piece.get(), "piece cannot be written");
+                    if let Some(io) = core.transfers.get(&id) {
+                        io.failed(error);
+                    }
+                    core.engine.handle_storage_failed(id, now);
+                }
             }
         }
         for of_one in right.chunk_by(|one, next| one.0 == next.0) {
@@ -141,28 +151,4 @@ fn tell(shared: &Arc<Shared>, done: Vec<Written>) {
             }
         }
     });
-}
-
-fn tell_failure(
-    core: &mut Core,
-    id: TransferId,
-    piece: PieceIndex,
-    result: Result<PieceOutcome, StoreError>,
-    now: Instant,
-) {
-    match result {
-        Ok(PieceOutcome::Stored | PieceOutcome::AlreadyHeld) => {}
-        Ok(PieceOutcome::NotKept) => core.engine.handle_not_kept(id, piece),
-        Ok(PieceOutcome::Mismatch) => {
-            tracing::warn!(piece = piece.get(), "piece does not match its hash");
-            core.engine.handle_bad(id, piece, now);
-        }
-        Err(error) => {
-            tracing::error!(%error, piece = piece.get(), "piece cannot be written");
-            if let Some(io) = core.transfers.get(&id) {
-                io.failed(error);
-            }
-            core.engine.handle_storage_failed(id, now);
-        }
-    }
 }

@@ -182,8 +182,7 @@ impl TransferIo {
         &self,
         first: PieceIndex,
     ) -> impl Iterator<Item = PieceIndex> + use<> {
-        let geometry = self.geometry;
-        (first.get()..).map_while(move |number| geometry.piece_index(number))
+        self.geometry.pieces_from(first)
     }
 
     /// Writes whole pieces in a row, from `first` on; one outcome for each.

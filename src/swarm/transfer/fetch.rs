@@ -12,7 +12,7 @@ use crate::swarm::engine::Action;
 use crate::swarm::limits::{ENDGAME_AGE_MIN, IMPORT_TURN_MAX, MOVE_AFTER};
 use crate::swarm::peer::{Member, PeerError};
 use crate::swarm::picker::{Order, pick};
-use crate::swarm::requests::{Attempt, ConnId, Match, raw};
+use crate::swarm::requests::{Attempt, ConnId, Match, checked, raw};
 use crate::swarm::window::{pick_in_window, window_pieces};
 use crate::swarm::wire::{Message, NodeId, RawBlock};
 
@@ -494,14 +494,10 @@ impl Transfer {
             Match::Cancelled => return Ok(()),
             Match::Wanted => {}
         }
-        let piece = self.geometry.piece_index(block.piece);
-        let range = piece.and_then(|piece| {
-            let (offset_bytes, len_bytes) = (block.offset_bytes, block.len_bytes);
-            self.geometry.block_range(piece, offset_bytes, len_bytes)
-        });
-        let (Some(piece), Some(range)) = (piece, range) else {
+        let Some(range) = checked(&self.geometry, block) else {
             return Ok(());
         };
+        let piece = range.piece();
         let attempts = self.attempts.get(&piece).into_iter().flatten();
         let own = attempts.into_iter().find(|attempt| attempt.conn == conn);
         if let Some(idle) = own.and_then(|own| own.moves_to) {

@@ -33,20 +33,20 @@ impl Transfer {
     /// Time, in seconds, that this node is behind what its peers hold in the mean, at the rate at which pieces come;
     /// negative if it is ahead.
     fn lag_s(&self, now: Instant) -> f64 {
-        let (mut held, mut count) = (0.0, 0.0);
+        let (mut held, mut count) = (0.0, 0);
         for member in self.members.values() {
             if let Some(have) = &member.have
                 && !member.giving
                 && !have.is_full()
             {
                 held += f64::from(have.held_count());
-                count += 1.0;
+                count += 1;
             }
         }
         if count < LAG_PEERS_MIN {
             return 0.0;
         }
-        let pieces = held / count - f64::from(self.have.held_count());
+        let pieces = held / f64::from(count) - f64::from(self.have.held_count());
         let rate = self.down_rate.bytes_per_second(now).max(1) as f64;
         pieces * f64::from(self.geometry.piece_bytes().get()) / rate
     }

@@ -12,7 +12,7 @@ use crate::swarm::limits::{
     HAVE_PIECES_MAX, HAVE_PIECES_PART, ORIGIN_SHARE_MIN, REST_TIME, STARVED_AFTER,
 };
 use crate::swarm::peer::{Member, PeerError};
-use crate::swarm::requests::{ConnId, raw};
+use crate::swarm::requests::{ConnId, checked, raw};
 use crate::swarm::uploads::Rank;
 use crate::swarm::wire::{Message, RawBlock};
 
@@ -203,12 +203,7 @@ impl Transfer {
         block: RawBlock,
         shared: &mut Shared,
     ) -> Result<(), PeerError> {
-        let piece = self.geometry.piece_index(block.piece);
-        let range = piece.and_then(|piece| {
-            self.geometry
-                .block_range(piece, block.offset_bytes, block.len_bytes)
-        });
-        let range = range.ok_or(PeerError::BlockRange)?;
+        let range = checked(&self.geometry, block).ok_or(PeerError::BlockRange)?;
         if shared.uploads.cancel(self.id, conn, range) {
             self.send_reject(conn, block, shared);
         }
