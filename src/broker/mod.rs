@@ -518,11 +518,13 @@ impl Broker {
     }
 
     /// Notes in the journal what was delivered already, so that a clean stop does not make every message
-    /// look redelivered. Called when no connection is left, before the journal is closed.
-    pub fn note_delivered(&self) -> Result<(), Error> {
+    /// look redelivered, and what streams forgot, so that it does not come back. Called when no connection is
+    /// left, before the journal is closed.
+    pub fn note_for_stop(&self) -> Result<(), Error> {
         for vhost in self.vhosts() {
             for queue in vhost.queues() {
                 queue.note_delivered()?;
+                queue.note_forgotten();
             }
         }
         Ok(())

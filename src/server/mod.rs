@@ -666,7 +666,7 @@ impl ServerHandle {
         let pager = self.pager;
         let closed = tokio::task::spawn_blocking(move || {
             drop(pager);
-            broker.note_delivered()?;
+            broker.note_for_stop()?;
             journal.close()?;
             Ok(())
         });

@@ -213,12 +213,14 @@ impl Queue {
         self.finish(after, now, wakes);
     }
 
-    /// The broker starts: what waits goes on expiring, and the time of an unused queue begins.
+    /// The broker starts: what waits goes on expiring, a stream forgets what it must, and the time of an
+    /// unused queue begins.
     pub(crate) fn begin_time(self: &Arc<Self>, now: Instant) {
         let mut after = After::default();
         let mut state = self.state.lock();
         let earliest = self.note_use(&mut state, now);
         self.watch_front(&mut state, &mut after);
+        self.begin_retention(&mut state, now, &mut after);
         drop(state);
         after.wake_timers |= earliest == Earliest::Yes;
         let dead = self.finish_but_dead(after);

@@ -242,6 +242,28 @@ impl Queue {
         self.finish(after, now, wakes);
     }
 
+    /// The broker starts: what retention left undone, or what a crash brought back, goes now.
+    pub(super) fn begin_retention(
+        self: &Arc<Self>,
+        state: &mut State,
+        now: Instant,
+        after: &mut After,
+    ) {
+        let settings = &state.settings;
+        let has_retention = settings.length_bytes_max.is_some() || settings.age_max.is_some();
+        if state.stream.is_some() && has_retention {
+            self.arm_stream_timer(state, now, after);
+        }
+    }
+
+    /// Notes what the stream forgot, which otherwise the timer does, for a clean stop.
+    pub(crate) fn note_forgotten(&self) {
+        let truncated = self.state.lock().truncated.take();
+        if let (Some(truncated), Some(vhost)) = (truncated, self.spec.home.upgrade()) {
+            vhost.forget_in_stream(self, truncated);
+        }
+    }
+
     /// Arms the timer for the moment at which the oldest segment is too old.
     fn watch_age(self: &Arc<Self>, state: &mut State, now: Instant, after: &mut After) {
         let Some(age_max) = state.settings.age_max else {

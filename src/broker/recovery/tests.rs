@@ -118,7 +118,7 @@ impl Durable {
 
     /// As [`Self::restart`], at another time of the calendar.
     pub(super) fn restart_at(self, started_unix_ms: u64) -> Self {
-        self.broker.note_delivered().expect("the journal is open");
+        self.broker.note_for_stop().expect("the journal is open");
         self.journal.close().expect("a disk that works");
         Self::on_at(self.disk, started_unix_ms)
     }

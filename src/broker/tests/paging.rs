@@ -86,7 +86,7 @@ impl Paged {
 
     /// Stops as a server does, and starts again.
     pub(super) fn restart(self) -> Self {
-        self.broker.note_delivered().unwrap();
+        self.broker.note_for_stop().unwrap();
         self.journal.close().unwrap();
         Self::on(self.disk)
     }

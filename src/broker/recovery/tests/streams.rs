@@ -123,6 +123,42 @@ fn retention_goes_on_after_a_start() {
     );
 }
 
+/// What retention took stays away after a clean stop that came before the timer; after a crash it is back,
+/// and the start's first timer takes it again.
+// req: STREAM-1
+// req: STREAM-5
+#[test]
+fn what_retention_took_stays_away() {
+    for clean in [true, false] {
+        let mut durable = Durable::new();
+        let mut client = durable.client();
+        let short = [
+            ("x-max-length-bytes", FieldValue::from(100_000)),
+            ("x-stream-max-segment-size-bytes", FieldValue::from(8_000)),
+        ];
+        declare(&client, &short);
+        publish(&mut client, 0..COUNT);
+        let kept_count = client.queue("s").depth().ready_count;
+        durable = match clean {
+            true => durable.restart(),
+            false => durable.crash(),
+        };
+        client = durable.client();
+        let found_count = client.queue("s").depth().ready_count;
+        if clean {
+            assert_eq!(found_count, kept_count);
+        } else {
+            assert!(found_count > kept_count);
+            note_what_went(&durable, &mut client);
+        }
+        let again_count = client.queue("s").depth().ready_count;
+        // Segments may begin elsewhere after a start.
+        assert!((100..140).contains(&again_count), "{again_count}");
+        let first = COUNT - again_count;
+        assert_eq!(look(&client, 0, usize::MAX), expected(first..COUNT));
+    }
+}
+
 /// A large message of a stream stays referred to over a start, until retention takes it.
 #[test]
 fn a_streams_payloads_are_held_after_a_start() {
