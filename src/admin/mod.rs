@@ -10,7 +10,6 @@ mod metrics;
 mod observer;
 mod page;
 mod payloads;
-mod process;
 mod range;
 mod serve;
 mod tls_listener;

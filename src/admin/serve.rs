@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::config::HttpSettings;
+use crate::server::descriptors;
 use crate::server::{Listening, canonical};
 
 /// How long requests may go on when the broker stops.
@@ -35,6 +36,8 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Door {
     settings: HttpSettings,
+    /// Most connections: what the settings say, if there are file descriptors for them.
+    connection_count_max: usize,
     counts: Mutex<Counts>,
 }
 
@@ -55,15 +58,17 @@ impl Door {
     pub(super) fn new(settings: &HttpSettings) -> Arc<Self> {
         Arc::new(Self {
             settings: settings.clone(),
+            connection_count_max: settings.connection_count_max.min(descriptors::http_share()),
             counts: Mutex::default(),
         })
     }
 
     /// A place for a connection from `address`, if there is one.
     // req: LIMIT-2
+    // req: LIMIT-4
     fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let counts = &mut *self.counts.lock();
-        if counts.all >= self.settings.connection_count_max {
+        if counts.all >= self.connection_count_max {
             return None;
         }
         let from_address = counts.by_address.entry(address).or_insert(0);

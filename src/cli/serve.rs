@@ -20,6 +20,7 @@ use crate::admin::LogControl;
 use crate::admin::http::HttpServer;
 use crate::config::toml::keys::Takes;
 use crate::config::{self, ServerSettings};
+use crate::server::descriptors;
 use crate::server::{Embedding, Server, ServerHandle};
 
 /// Run the broker.
@@ -52,6 +53,7 @@ pub(crate) async fn run(args: Args, log: &Arc<LogFilter>) -> anyhow::Result<Exit
         opens_later: true,
         ..Embedding::default()
     };
+    descriptors::raise_limit();
     let server = Server::start_in(settings.clone(), embedding).await?;
     // Before a word is printed: who reads that the broker is up may signal at once. Until here a signal has its default
     // effect, so that a long recovery can be ended.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::descriptors;
 use super::failed_logins::FailedLogins;
 use crate::config::AdmissionSettings;
 
@@ -26,6 +27,8 @@ pub(super) struct Admission {
 #[derive(Debug)]
 struct Counts {
     settings: AdmissionSettings,
+    /// Connections for which the process has file descriptors.
+    descriptor_share: usize,
     connections: usize,
     /// By number: the oldest first.
     unauthenticated: BTreeMap<u64, Waiting>,
@@ -46,6 +49,10 @@ struct Waiting {
 pub(super) enum Refused {
     #[error("the limit of {0} connections is reached")]
     Connections(usize),
+    #[error(
+        "{0} connections have all file descriptors that files do not need; raise the process's limit (ulimit -n, LimitNOFILE)"
+    )]
+    Descriptors(usize),
     #[error("{0} connections from this address have not logged in yet")]
     UnauthenticatedFromAddress(usize),
 }
@@ -66,6 +73,7 @@ impl Admission {
         Arc::new(Self {
             counts: Mutex::new(Counts {
                 settings: settings.clone(),
+                descriptor_share: descriptors::amqp_share(),
                 connections: 0,
                 unauthenticated: BTreeMap::new(),
                 next_number: 0,
@@ -99,6 +107,9 @@ impl Admission {
         let counts = &mut *self.counts.lock();
         if counts.connections >= counts.settings.connection_count_max {
             return Err(Refused::Connections(counts.connections));
+        }
+        if counts.connections >= counts.descriptor_share {
+            return Err(Refused::Descriptors(counts.connections));
         }
         // req: LIMIT-1
         while counts.unauthenticated.len() >= counts.settings.unauthenticated_max.max(1)

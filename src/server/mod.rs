@@ -9,6 +9,7 @@ mod admission;
 mod alarm;
 mod connection;
 mod data_dir;
+pub(crate) mod descriptors;
 pub mod early;
 pub(crate) mod failed_logins;
 mod inherited;

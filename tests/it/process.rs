@@ -159,6 +159,12 @@ impl Process {
         assert!(sent.is_ok_and(|status| status.success()), "kill -s {name}");
     }
 
+    /// Files and sockets that it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        entries.expect("it runs").count()
+    }
+
     /// Processor time that it has used, in user and system mode together.
     pub(crate) fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use crate::admin::process;
 use crate::broker::{Broker, PublishCounts};
+use crate::server::descriptors;
 use crate::server::io_meter::{Area, AreaCounts, IoMeter};
 use crate::server::registry::Registry;
 
@@ -50,7 +50,7 @@ pub(super) fn read(broker: &Broker, registry: &Registry, meter: &IoMeter) -> Vec
     all.extend([
         ("mem_used", alarms.memory().used_bytes),
         ("disk_free", alarms.disk().free_bytes),
-        ("fd_used", process::files_open() as u64),
+        ("fd_used", descriptors::open_count() as u64),
         ("sockets_used", registry.len() as u64),
         ("io_read_count", io.reads.calls),
         ("io_read_bytes", io.reads.bytes),

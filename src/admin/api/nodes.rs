@@ -3,8 +3,8 @@
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use crate::admin::process;
 use crate::broker::Alarm;
+use crate::server::descriptors;
 use crate::server::io_meter::IoCount;
 
 use super::call::Call;
@@ -110,8 +110,8 @@ fn describe(call: &Call) -> Value {
         "uptime": u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
         "processors": processors,
         "run_queue": 0,
-        "fd_total": process::files_max(),
-        "sockets_total": process::files_max(),
+        "fd_total": descriptors::max(),
+        "sockets_total": descriptors::max(),
         "proc_total": 1_048_576,
         "mem_limit": alarms.memory().limit_bytes,
         "mem_alarm": alarms.is_on(Alarm::Memory),

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::admin::api;
 use crate::broker::{
     Alarm, Broker, ChurnCounts, CountsByKind, DeliveryCounts, DiskState, Durability, MemoryState,
     Name, Queue, QueueCounts, QueueDepth, Vhost,
@@ -15,6 +16,7 @@ use crate::broker::{
 use crate::config::SyncMode;
 use crate::journal::QueueId;
 use crate::payload::Store;
+use crate::server::descriptors;
 use crate::server::io_meter::{Area, AreaCounts, IoMeter};
 use crate::server::peer::SwarmHandle;
 use crate::server::registry::{Registry, Traffic};
@@ -22,7 +24,6 @@ use crate::session::{ChannelView, PublishOutcomes};
 
 use super::text::Labels;
 use super::write::Wanted;
-use crate::admin::{api, process};
 
 /// Where everything comes from.
 #[derive(Clone, Debug)]
@@ -419,8 +420,8 @@ impl NodeRow {
             disk: alarms.disk(),
             memory_alarm: is_on(Alarm::Memory),
             disk_alarm: is_on(Alarm::Disk).max(is_on(Alarm::JournalSpace)),
-            files_open: process::files_open() as f64,
-            files_max: process::files_max() as f64,
+            files_open: descriptors::open_count() as f64,
+            files_max: descriptors::max() as f64,
             sockets_open: sources.registry.len() as f64,
             tasks: tasks.map_or(0, |tasks| tasks.metrics().num_alive_tasks()) as f64,
             uptime_seconds: sources.started.elapsed().as_secs_f64(),
