@@ -117,10 +117,7 @@ impl FileRange {
         let Some(file) = self.file.os_file() else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        match socket.try_send_file(file, self.offset_bytes, self.length_bytes)? {
-            0 if self.length_bytes > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            written => Ok(written),
-        }
+        socket.try_send_file(file, self.offset_bytes, self.length_bytes)
     }
 }
 

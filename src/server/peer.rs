@@ -15,6 +15,7 @@ mod disk;
 mod doubt;
 mod early;
 mod limits;
+mod link;
 mod listener;
 mod secure;
 mod transfer;

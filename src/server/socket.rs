@@ -79,13 +79,10 @@ impl Socket {
 
     /// Gives the socket what it takes, of which more comes at once.
     pub(super) fn try_write_more(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Self::Tcp(socket) = self else {
-            return self.try_write(slices);
-        };
-        socket.try_io(Interest::WRITABLE, || {
-            let mut nothing = SendAncillaryBuffer::default();
-            Ok(sendmsg(&*socket, slices, &mut nothing, SendFlags::MORE)?)
-        })
+        match self {
+            Self::Tcp(socket) => try_write_more(socket, slices),
+            Self::Tls(_) | Self::Unix(_) => self.try_write(slices),
+        }
     }
 
     /// Whether [`Self::try_send_file`] works: not where octets are changed on their way.
@@ -98,16 +95,13 @@ impl Socket {
     pub(super) fn try_send_file(
         &mut self,
         file: &File,
-        mut offset_bytes: u64,
+        offset_bytes: u64,
         length_bytes: usize,
     ) -> io::Result<usize> {
-        let Self::Tcp(socket) = self else {
-            return Err(io::ErrorKind::Unsupported.into());
-        };
-        socket.try_io(Interest::WRITABLE, || {
-            let at = Some(&mut offset_bytes);
-            Ok(rustix::fs::sendfile(&*socket, file, at, length_bytes)?)
-        })
+        match self {
+            Self::Tcp(socket) => try_send_file(socket, file, offset_bytes, length_bytes),
+            Self::Tls(_) | Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Whether something that was written is still on its way out of this process.
@@ -138,6 +132,32 @@ impl Socket {
                 let _ = socket.shutdown().await;
             }
         }
+    }
+}
+
+/// Gives a socket what it takes, of which more comes at once.
+pub(super) fn try_write_more(socket: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    socket.try_io(Interest::WRITABLE, || {
+        let mut nothing = SendAncillaryBuffer::default();
+        Ok(sendmsg(socket, slices, &mut nothing, SendFlags::MORE)?)
+    })
+}
+
+/// Gives a socket what it takes of a file's range, from the system's cache and past this process; waits for the disk if
+/// the range is not there. Never 0 octets of a range that has some: then the file is too short.
+pub(super) fn try_send_file(
+    socket: &TcpStream,
+    file: &File,
+    mut offset_bytes: u64,
+    length_bytes: usize,
+) -> io::Result<usize> {
+    let sent = socket.try_io(Interest::WRITABLE, || {
+        let at = Some(&mut offset_bytes);
+        Ok(rustix::fs::sendfile(socket, file, at, length_bytes)?)
+    })?;
+    match sent {
+        0 if length_bytes > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        sent => Ok(sent),
     }
 }
 

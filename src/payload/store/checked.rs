@@ -78,9 +78,18 @@ impl CheckedFile {
         Ok(trust.modified == modified && trust.checked.is_full())
     }
 
-    /// The file itself, for who reads it where every byte is known to be right.
-    pub(super) fn file(&self) -> &Arc<dyn DiskFile> {
-        &self.file
+    /// The file itself, if what the range touches is known to be right as of now.
+    // req: STORE-25
+    pub(super) fn right_file(
+        &self,
+        offset_bytes: u64,
+        length_bytes: usize,
+    ) -> Option<Arc<dyn DiskFile>> {
+        let modified = self.file.modified().ok()?;
+        let trust = self.trust.lock();
+        let mut pieces = pieces_of_range(&self.geometry, offset_bytes, length_bytes);
+        let is_right = trust.modified == modified && pieces.all(|piece| trust.checked.has(piece));
+        is_right.then(|| Arc::clone(&self.file))
     }
 
     /// Nothing of it is known to be right any more.
@@ -152,6 +161,7 @@ mod tests {
     /// What is written under another name of the file is not given out; a change of its time alone
     /// harms nothing; and a damaged payload can be discarded and stored anew.
     // req: STORE-22
+    // req: STORE-25
     #[test]
     fn what_another_name_was_used_to_change_is_not_given_out() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -185,9 +195,15 @@ mod tests {
             .and_then(|file| file.set_modified(later(1)))
             .expect("touched");
         assert_eq!(reader.whole_file(), None, "in doubt");
+        assert!(reader.right_file(0, 10).is_none(), "in doubt");
         reader.read_at(&mut buffer, 0).expect("hashed again");
         assert_eq!(buffer, content);
         assert_eq!(reader.whole_file(), Some(file), "in doubt no more");
+        assert!(reader.right_file(0, 100_000).is_some());
+        assert!(reader.right_file(1, 100_000).is_none(), "ends after it");
+        reader.doubt();
+        assert!(reader.right_file(0, 10).is_none(), "in doubt");
+        reader.read_at(&mut buffer, 0).expect("hashed again");
 
         std::os::unix::fs::FileExt::write_all_at(&open().expect("open"), b"x", 70_000)
             .expect("written");

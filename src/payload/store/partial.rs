@@ -670,6 +670,23 @@ impl PartialShared {
             .map_err(|source| StoreError::Read { id, source })
     }
 
+    /// The file itself, if what the range touches is held and known to be right: such pieces are not written again.
+    pub(super) fn right_file(
+        &self,
+        offset_bytes: u64,
+        length_bytes: usize,
+    ) -> Option<Arc<dyn DiskFile>> {
+        // req: STORE-25
+        if let Some(whole) = self.whole.get() {
+            return whole.right_file(offset_bytes, length_bytes);
+        }
+        let progress = self.progress.lock();
+        let mut pieces = pieces_of_range(self.geometry(), offset_bytes, length_bytes);
+        pieces
+            .all(|piece| progress.held.has(piece) && progress.checked.has(piece))
+            .then(|| Arc::clone(&self.file))
+    }
+
     /// Hashes a held piece unless this process knows that it is right; a wrong one is held no more.
     // req: STORE-21
     fn check(&self, piece: PieceIndex) -> Result<(), StoreError> {

@@ -108,17 +108,27 @@ impl PayloadReader {
         }
     }
 
-    /// The payload's file, if every byte is known to be right as of now and the range lies in the system's cache: for
-    /// a system call that takes the range from there. Waits for no disk.
-    pub fn cached_file(&self, offset_bytes: u64, length_bytes: u64) -> Option<Arc<dyn DiskFile>> {
-        // req: STORE-22
-        let Source::Complete(file) = &self.source else {
+    /// The payload's file, if what the range touches is held and known to be right as of now, and the file is the
+    /// store's own: for a system call that takes the range past this process. That may wait for the disk.
+    pub fn right_file(&self, offset_bytes: u64, length_bytes: u64) -> Option<Arc<dyn DiskFile>> {
+        let end_bytes = offset_bytes.saturating_add(length_bytes);
+        if end_bytes > self.geometry.size_bytes() {
             return None;
-        };
+        }
+        let length_bytes = usize::try_from(length_bytes).ok()?;
+        match &self.source {
+            Source::Complete(file) => file.right_file(offset_bytes, length_bytes),
+            Source::Partial(partial) => partial.right_file(offset_bytes, length_bytes),
+            // Whose file it is may write to it while the range is on its way.
+            Source::Adopted(_) => None,
+        }
+    }
+
+    /// As [`Self::right_file`], if the range lies in the system's cache. Waits for no disk.
+    pub fn cached_file(&self, offset_bytes: u64, length_bytes: u64) -> Option<Arc<dyn DiskFile>> {
+        let file = self.right_file(offset_bytes, length_bytes)?;
         let is_cached = |os| disk::is_cached(os, offset_bytes, length_bytes);
-        let is_there = file.file().os_file().is_some_and(is_cached);
-        (is_there && file.is_right().is_ok_and(|is_right| is_right))
-            .then(|| Arc::clone(file.file()))
+        file.os_file().is_some_and(is_cached).then_some(file)
     }
 
     /// In which scope it is.

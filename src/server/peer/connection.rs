@@ -1,30 +1,30 @@
 //! One connection: bytes in, messages to the engine; messages and blocks out, in order.
 //!
 //! Blocks are read from the socket straight into buffers that are used again, the head of the next
-//! message with the same system call; they are written with their heads and the messages around them
-//! in one, several together if they are small.
+//! message with the same system call. Those that go out are sent by the system from the file they lie in; small
+//! ones, and all where TLS changes the octets, are copied and leave with what is around them, several with one
+//! system call.
 //! Bounds: unsent messages 4 MiB, then the connection ends; one message is held while it comes in.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::core::{self, Shared};
-use super::secure::{Received, SecureSocket};
+use super::link::{Link, Reader, Writer};
 use super::transfer::TransferIo;
+use crate::disk::DiskFile;
 use crate::payload::BlockRange;
 use crate::swarm::wire::{self, BLOCK_HEADER_BYTES, BlockHeader, Header, Slot};
-use crate::swarm::{ChannelBinding, ConnId, Message, TransferId};
+use crate::swarm::{ConnId, Message, TransferId};
 
 /// Unsent messages, blocks not counted. Beyond it: close.
 const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -32,6 +32,8 @@ const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const HEAD_BYTES: usize = 4 * 1024;
 /// Blocks and messages that are sent with one system call, in bytes; a single one may be longer.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Blocks from this length on are sent from their file past this process, in bytes.
+const FILE_BLOCK_BYTES_MIN: usize = 32 * 1024;
 /// The engine is told of a block that is still coming in at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -44,78 +46,6 @@ enum ConnectionError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Wire(#[from] wire::WireError),
-}
-
-/// The transport of one connection.
-pub(super) enum Link {
-    /// TCP.
-    Plain(TcpStream),
-    /// TLS over it.
-    Secure(Arc<SecureSocket>),
-}
-
-impl Link {
-    /// What proofs are bound to.
-    pub(super) fn binding(&self) -> ChannelBinding {
-        match self {
-            Self::Plain(_) => ChannelBinding::default(),
-            Self::Secure(socket) => socket.binding(),
-        }
-    }
-
-    fn into_split(self) -> (Reader, Writer) {
-        match self {
-            Self::Plain(stream) => {
-                let (reader, writer) = stream.into_split();
-                (Reader::Plain(reader), Writer::Plain(writer))
-            }
-            Self::Secure(socket) => {
-                let reader = Reader::Secure(Arc::clone(&socket), Received::default());
-                (reader, Writer::Secure(socket))
-            }
-        }
-    }
-}
-
-/// One connection's incoming direction.
-enum Reader {
-    Plain(OwnedReadHalf),
-    Secure(Arc<SecureSocket>, Received),
-}
-
-impl Reader {
-    /// Fills `place` and then `beyond` with what is there, at least one octet; 0 is the end.
-    async fn read(&mut self, place: &mut [u8], beyond: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(reader) => loop {
-                reader.readable().await?;
-                let mut slices = [IoSliceMut::new(place), IoSliceMut::new(beyond)];
-                match reader.try_read_vectored(&mut slices) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    read => return read,
-                }
-            },
-            Self::Secure(socket, received) if place.is_empty() => {
-                socket.read(received, beyond).await
-            }
-            Self::Secure(socket, received) => socket.read(received, place).await,
-        }
-    }
-}
-
-/// One connection's outgoing direction.
-enum Writer {
-    Plain(OwnedWriteHalf),
-    Secure(Arc<SecureSocket>),
-}
-
-impl Writer {
-    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Plain(writer) => writer.write_all(bytes).await,
-            Self::Secure(socket) => socket.write_all(bytes).await,
-        }
-    }
 }
 
 /// What waits to be sent on one connection.
@@ -253,6 +183,17 @@ impl Part {
         match self {
             Self::Messages(bytes) => bytes.len(),
             Self::Block(pending) => BLOCK_HEADER_BYTES + pending.head.len_bytes,
+        }
+    }
+
+    /// The file and its range that a block is to be sent from, if it is long enough that not copying it is worth system
+    /// calls of its own.
+    fn file(&self) -> Option<(Arc<dyn DiskFile>, Range<u64>)> {
+        match self {
+            Self::Block(pending) if pending.head.len_bytes >= FILE_BLOCK_BYTES_MIN => {
+                pending.io.file_of(pending.block)
+            }
+            Self::Messages(_) | Self::Block(_) => None,
         }
     }
 }
@@ -414,26 +355,42 @@ async fn write_batch(
         batch.clear();
         return Ok(());
     }
-    let len_bytes = batch.iter().map(Part::len_bytes).sum();
-    let mut bytes = shared.outgoing.take_longer(len_bytes);
+    let mut bytes = shared.outgoing.take_longer(0);
     let mut filled = 0;
     let mut blocks = Vec::new();
     for part in batch.drain(..) {
+        let file = part.file().filter(|_| writer.takes_files());
+        let copied_bytes = match file {
+            Some(_) => BLOCK_HEADER_BYTES,
+            None => part.len_bytes(),
+        };
+        if bytes.len() < filled + copied_bytes {
+            bytes.resize(filled + copied_bytes, 0);
+        }
         let rest = bytes.get_mut(filled..).unwrap_or_default();
-        match part {
-            Part::Messages(messages) => filled += put(rest, &messages),
-            Part::Block(pending) => {
+        match (part, file) {
+            (Part::Messages(messages), _) => filled += put(rest, &messages),
+            (Part::Block(pending), None) => {
                 let (sent_bytes, is_read) = read_out(&pending, rest);
                 filled += sent_bytes;
                 blocks.push((pending.transfer, pending.block, is_read));
             }
+            (Part::Block(pending), Some((file, range))) => {
+                filled += put(rest, &wire::encode_block_header(pending.head));
+                if let Some(os) = file.os_file() {
+                    let before = bytes.get(..filled).unwrap_or_default();
+                    writer.send_file(before, os, range).await?;
+                }
+                filled = 0;
+                blocks.push((pending.transfer, pending.block, true));
+            }
         }
     }
-    let written = writer
-        .write_all(bytes.get(..filled).unwrap_or_default())
-        .await;
+    let rest = bytes.get(..filled).unwrap_or_default();
+    if !rest.is_empty() {
+        writer.write_all(rest).await?;
+    }
     shared.outgoing.put(bytes);
-    written?;
     if !blocks.is_empty() {
         core::with(shared, |core, now| {
             for (transfer, block, is_read) in blocks {

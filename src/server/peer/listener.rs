@@ -8,8 +8,9 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::connection::{self, Link, Output};
+use super::connection::{self, Output};
 use super::core::{self, Shared};
+use super::link::Link;
 use super::secure;
 use crate::config::PeerTls;
 use crate::swarm::{ConnId, Role, TransferId};

@@ -1,6 +1,7 @@
 //! One payload's files and progress, and the handle that keeps it in its swarm.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 
 use super::core::{self, Shared};
 use super::doubt::Doubt;
+use crate::disk::DiskFile;
 use crate::payload::store::{
     EarlyPayload, PartialPayload, PayloadReader, PieceOutcome, UploadReader,
 };
@@ -126,12 +128,32 @@ impl TransferIo {
         }
     }
 
-    pub(super) fn read(&self, block: BlockRange, buffer: &mut [u8]) -> Result<(), StoreError> {
-        // req: SWARM-38
+    /// The file that a block lies in, if it can be sent from there past this process.
+    pub(super) fn file_of(&self, block: BlockRange) -> Option<(Arc<dyn DiskFile>, Range<u64>)> {
+        self.trust_for_a_day();
+        let range = self.geometry.block_bytes(block);
+        let file = match &self.source {
+            Source::Whole(reader) | Source::Stored(reader, _) | Source::Partial(reader, _) => {
+                reader.right_file(range.start, u64::from(block.len_bytes()))
+            }
+            Source::Early(_) | Source::Growing(_) => None,
+        };
+        let file = file.filter(|file| file.os_file().is_some())?;
+        Some((file, range))
+    }
+
+    /// Has what was hashed a day ago hashed again before it is served.
+    // req: SWARM-38
+    fn trust_for_a_day(&self) {
         let is_due = self.doubt.lock().aged(Instant::now());
         if is_due {
             self.trust_nothing();
         }
+    }
+
+    /// Fills `buffer`, which is as long as the block, with its bytes.
+    pub(super) fn read(&self, block: BlockRange, buffer: &mut [u8]) -> Result<(), StoreError> {
+        self.trust_for_a_day();
         let read = self.read_bytes(self.geometry.block_bytes(block).start, buffer);
         if let Err(StoreError::Damaged { .. } | StoreError::MissingPiece { .. }) = &read {
             self.doubt.lock().found();

@@ -4,6 +4,7 @@ use super::*;
 
 /// Pieces come in any order, wrong ones are kept nowhere, and the last makes the payload complete.
 // req: STORE-8, STORE-10
+// req: STORE-25
 #[test]
 fn partial_payload_takes_right_pieces_only_and_becomes_complete() {
     let mut bench = Bench::new(settings());
@@ -50,10 +51,15 @@ fn partial_payload_takes_right_pieces_only_and_becomes_complete() {
             "{error:?}"
         );
     }
+    let file_of = |offset_bytes: usize| reader.right_file(offset_bytes as u64, PIECE as u64);
+    assert!(file_of(4 * PIECE).is_some(), "held");
+    assert!(file_of(2 * PIECE + 1).is_none(), "piece 3 is missing");
     let (piece, right) = piece_of(&manifest, &bytes, 3);
     partial.write_piece(piece, right).expect("ok");
+    assert!(file_of(2 * PIECE + 1).is_some(), "piece 3 came");
     assert_eq!(partial.complete().expect("complete").id, manifest.id());
     partial.complete().expect("complete still");
+    assert!(file_of(2 * PIECE + 1).is_some(), "of the whole file");
     reader
         .read_at(&mut buffer, 3 * PIECE as u64)
         .expect("the reader goes on");
