@@ -472,6 +472,7 @@ fn a_long_body_lets_other_channels_through() {
     let body = pattern(LONG_BYTES);
     publish_to(&mut client, 1, &long_queue, &body);
     let mut consumer = Client::connect(own.address());
+    consumer.take_little();
     for channel in [1, 2] {
         consumer.open(channel);
     }

@@ -410,6 +410,7 @@ fn a_body_in_memory_lets_other_channels_through() {
     let mut client = connect(&own);
     let queues = ["long", "small"].map(|name| declare(&mut client, name, FieldTable::EMPTY));
     let mut consumer = Client::connect(own.address());
+    consumer.take_little();
     for (channel, queue) in (1..).zip(&queues) {
         consumer.open(channel);
         consumer.consume(channel, queue, "all", true);
