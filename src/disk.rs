@@ -73,6 +73,15 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     fn read_at(&self, buffer: &mut [u8], offset_bytes: u64) -> io::Result<usize>;
     /// Writes all of `bytes` at `offset_bytes`.
     fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()>;
+    /// Writes all bytes of `parts`, one behind the other, at `offset_bytes`.
+    fn write_parts_at(&self, parts: &[io::IoSlice<'_>], offset_bytes: u64) -> io::Result<()> {
+        let mut offset = offset_bytes;
+        for part in parts {
+            self.write_at(part, offset)?;
+            offset += part.len() as u64;
+        }
+        Ok(())
+    }
     /// Makes what was written durable, with the length needed to read it (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
     /// Reserves space up to `len_bytes`, where the file system can; the length grows, the new bytes read as
@@ -218,6 +227,9 @@ impl Disk for OsDisk {
 /// What `statfs` says of a file system in memory (`linux/magic.h`).
 const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
+/// Most parts of one write: Linux takes 1,024.
+const WRITE_PARTS_MAX: usize = 256;
+
 #[derive(Debug)]
 struct OsFile(fs::File);
 
@@ -237,6 +249,26 @@ impl DiskFile for OsFile {
 
     fn write_at(&self, bytes: &[u8], offset_bytes: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset_bytes)
+    }
+
+    fn write_parts_at(&self, parts: &[io::IoSlice<'_>], offset_bytes: u64) -> io::Result<()> {
+        let mut parts = parts.to_vec();
+        let (mut left, mut offset) = (&mut parts[..], offset_bytes);
+        // Empty parts in front are no octets to write.
+        io::IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let some = left.get(..WRITE_PARTS_MAX).unwrap_or(left);
+            match rustix::io::pwritev(&self.0, some, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    offset += count as u64;
+                    io::IoSlice::advance_slices(&mut left, count);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -297,6 +329,25 @@ impl DiskFile for OsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Parts are written one behind the other, whether they are many, empty or long.
+    #[test]
+    fn parts_follow_each_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let long = vec![9; 3_000_000];
+        let mut parts: Vec<Vec<u8>> = (0..1_000).map(|at| vec![at as u8; at % 3]).collect();
+        parts.insert(500, long);
+        let slices: Vec<_> = parts.iter().map(|part| io::IoSlice::new(part)).collect();
+        let expected = [vec![0; 7], parts.concat()].concat();
+        let file = OsDisk.open(&folder.path().join("file"), OpenMode::CreateNew);
+        let file = file.expect("a file");
+        file.write_parts_at(&slices, 7).expect("room");
+        file.write_parts_at(&[], 0).expect("nothing to do");
+        let mut all = vec![1; expected.len()];
+        file.read_exact_at(&mut all, 0).expect("as long");
+        assert!(all == expected);
+        assert_eq!(file.len_bytes().expect("there"), expected.len() as u64);
+    }
 
     /// What was just written is in the cache, what lies behind the end is nowhere, and a forgotten file reads as before.
     #[test]

@@ -55,6 +55,10 @@ impl DiskFile for ScratchFile {
         self.0.write_at(bytes, offset_bytes)
     }
 
+    fn write_parts_at(&self, parts: &[io::IoSlice<'_>], offset_bytes: u64) -> io::Result<()> {
+        self.0.write_parts_at(parts, offset_bytes)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
     }

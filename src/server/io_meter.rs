@@ -211,6 +211,14 @@ impl DiskFile for MeteredFile {
         written
     }
 
+    fn write_parts_at(&self, parts: &[io::IoSlice<'_>], offset_bytes: u64) -> io::Result<()> {
+        let begin = Instant::now();
+        let written = self.file.write_parts_at(parts, offset_bytes);
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        self.counters.writes.add(bytes, begin.elapsed());
+        written
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let begin = Instant::now();
         let synced = self.file.sync_data();
