@@ -224,7 +224,7 @@ pub struct PayloadSettings {
     pub tells_content_ids: bool,
     /// Nodes are told of a large body while it is still being published, and fetch its pieces.
     pub is_early: bool,
-    /// Most memory for large bodies that need not survive, in bytes; with 0 all of them are stored.
+    /// Most memory for large bodies that need not survive, in bytes; others are in files. With 0 all of them are stored.
     pub memory_bytes_max: u64,
     /// How long a payload that nothing refers to any more is kept.
     pub retention: Duration,

@@ -4,7 +4,7 @@
 //! that is done with a body; what of them is promised to bodies that are coming in; and the octets of one such body.
 //! Knows nothing of messages.
 //! Bounds: one budget for the whole broker (the setting `payload.memory`), taken before the first octet comes, and
-//! [`BODY_MEMORY_SIZE_BYTES_MAX`] for one body. What does not fit goes to the payload store, as all else does.
+//! [`BODY_MEMORY_SIZE_BYTES_MAX`] for one body. What does not fit goes into a file of its own (`payload::store::BodyFile`).
 //! Spec: `spec/payload-store.md` MEMBODY-1 to MEMBODY-4.
 
 use std::fmt;
@@ -69,6 +69,11 @@ impl BodyMemory {
             block_count_max: usize::try_from(block_count_max).unwrap_or(usize::MAX),
             state: Mutex::default(),
         }
+    }
+
+    /// Whether there is any, taken or not: whoever sets none wants all bodies stored.
+    pub(crate) fn is_any(&self) -> bool {
+        self.block_count_max > 0
     }
 
     /// Promises memory to a body of this size; none if there is not so much, or the body is too large for any.

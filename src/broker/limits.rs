@@ -14,8 +14,12 @@ pub const PACKED_BYTES_MAX: usize = 4_096;
 pub const BODY_COPY_BYTES_MAX: usize = 65_536;
 
 /// Longest body that is kept in memory in the place of the payload store, in bytes: what RabbitMQ takes for a message
-/// unless told otherwise. A longer one goes to the store.
+/// unless told otherwise. A longer one goes into a file of its own.
 pub const BODY_MEMORY_SIZE_BYTES_MAX: u64 = 16 * 1_024 * 1_024;
+
+/// Longest body that is in a file and no payload, in bytes: 1 GiB. If it must be stored after all, hashing and syncing it
+/// holds up whoever needs that, for seconds where the disk is slow. A longer one is stored while it comes in.
+pub const BODY_FILE_SIZE_BYTES_MAX: u64 = 1_024 * 1_024 * 1_024;
 
 /// What an item of an outbox counts beside its message's bytes: frames, method and bookkeeping.
 pub const OUTBOX_ITEM_BYTES: usize = 64;

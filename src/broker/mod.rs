@@ -95,7 +95,7 @@ pub use name::Name;
 pub use outbox::{Deliveries, Delivery, Outbox, OutboxItem, Reply, Waker, Wakes};
 pub use pager::Pager;
 pub use parameters::{Parameter, Parameters};
-pub use payloads::{PayloadBody, PayloadReferences};
+pub use payloads::{BodyOctets, PayloadBody, PayloadReferences};
 pub use queue::arguments::{Overflow, QueueKind, QueueSettings};
 pub use queue::{
     Activity, ConsumerState, CountsByKind, Durability, Got, MessageSeq, Peek, Peeked, Queue,

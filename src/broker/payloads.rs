@@ -1,10 +1,11 @@
-//! Large bodies: content in the payload store, or in memory as long as nothing asks for more.
+//! Large bodies: content in the payload store, or in memory or a file of its own as long as nothing asks for more.
 //!
 //! Owns: the rule that a payload is referred to as long as a message that names it exists anywhere:
-//! in a queue, unacknowledged, in an outbox or on its way to a socket. Knows nothing of files.
+//! in a queue, unacknowledged, in an outbox or on its way to a socket.
 //!
 //! ```text
-//! Memory ─store─> Stored
+//! Memory ─store─┬─> Stored
+//! File ───store─┘
 //! ```
 //! Spec: DESIGN "Large payloads"; `spec/payload-store.md`.
 
@@ -13,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use crate::payload::store::BodyFile;
 use crate::payload::{PayloadId, ScopeId};
 
 use super::body_memory::BodyPieces;
@@ -28,7 +30,7 @@ pub trait PayloadReferences: fmt::Debug + Send + Sync {
     fn acquire_known(&self, scope: ScopeId, id: &PayloadId) -> Option<u64>;
     /// One message fewer refers to it.
     fn release(&self, scope: ScopeId, id: &PayloadId);
-    /// Stores a body of this size that is in memory, durably, and refers to it. Blocks on the disk.
+    /// Stores a body of this size that is no payload, durably, and refers to it. Blocks on the disk.
     ///
     /// # Errors
     /// Why the store does not take it, for whoever asked.
@@ -36,8 +38,21 @@ pub trait PayloadReferences: fmt::Debug + Send + Sync {
         &self,
         scope: ScopeId,
         size_bytes: u64,
-        octets: &BodyPieces,
+        octets: &BodyOctets,
     ) -> Result<PayloadId, String>;
+    /// Nobody needs this body any more. Closing its file may take its time, so that it is for somebody else to do.
+    fn discard(&self, file: Arc<BodyFile>) {
+        drop(file);
+    }
+}
+
+/// Where the octets are of a body that is no payload.
+#[derive(Clone, Debug)]
+pub enum BodyOctets {
+    /// In a file.
+    File(Arc<BodyFile>),
+    /// In memory.
+    Memory(BodyPieces),
 }
 
 /// A large body; while any clone lives, so does the content.
@@ -50,8 +65,8 @@ struct Held {
     references: Option<Arc<dyn PayloadReferences>>,
     /// Its name in the payload store, which is referred to; set once it is there.
     id: OnceLock<PayloadId>,
-    /// Its octets, as long as it is in memory alone: without them there is an id.
-    octets: Mutex<Option<BodyPieces>>,
+    /// Its octets, as long as it is no payload: without them there is an id.
+    octets: Mutex<Option<BodyOctets>>,
 }
 
 impl PayloadBody {
@@ -74,13 +89,13 @@ impl PayloadBody {
         }))
     }
 
-    /// A body in memory, of which nothing is stored. `references` is where it is, should it have to.
+    /// A body that is no payload. `references` is where it becomes one, should it have to.
     // req: MEMBODY-1
-    pub(crate) fn in_memory(
+    pub(crate) fn unstored(
         references: Option<Arc<dyn PayloadReferences>>,
         scope: ScopeId,
         size_bytes: u64,
-        octets: BodyPieces,
+        octets: BodyOctets,
     ) -> Self {
         Self(Arc::new(Held {
             scope,
@@ -113,20 +128,20 @@ impl PayloadBody {
         self.0.scope
     }
 
-    /// The content's name in the payload store; none if it is in memory alone.
+    /// The content's name in the payload store; none if it is not there.
     #[must_use]
     pub fn id(&self) -> Option<&PayloadId> {
         self.0.id.get()
     }
 
-    /// The octets, if they are in memory alone. A body that had none when this was asked has an [`Self::id`].
+    /// The octets, if they are not in the payload store. A body that had none when this was asked has an [`Self::id`].
     #[must_use]
-    pub fn octets(&self) -> Option<BodyPieces> {
+    pub fn octets(&self) -> Option<BodyOctets> {
         self.0.octets.lock().clone()
     }
 
-    /// The content's name in the payload store, where it is from now on if it was in memory alone: then this blocks on
-    /// the disk, and no lock should be held.
+    /// The content's name in the payload store, where it is from now on if it was not: then this blocks on the disk, and
+    /// no lock should be held.
     ///
     /// # Errors
     /// Why the store does not take it.
@@ -166,6 +181,11 @@ impl PayloadBody {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if let (Some(references), Some(BodyOctets::File(file))) =
+            (&self.references, self.octets.get_mut().take())
+        {
+            references.discard(file);
+        }
         if let (Some(references), Some(id)) = (&self.references, self.id.get()) {
             references.release(self.scope, id);
         }

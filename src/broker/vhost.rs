@@ -30,6 +30,7 @@ use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::journal::{Journal, Lsn, QueueId, StoredMessage};
+use crate::payload::store::BodyFile;
 use crate::payload::{PayloadId, ScopeId};
 
 use super::access::{Access, User, Users};
@@ -41,13 +42,13 @@ use super::error::{Error, Resource, ResourceKind};
 use super::events::{Events, INTERNAL_USER};
 use super::exchange::{Exchange, ExchangeKind};
 use super::ids::ConnectionId;
-use super::limits::BrokerLimits;
+use super::limits::{BODY_FILE_SIZE_BYTES_MAX, BrokerLimits};
 use super::message::Message;
 use super::name::Name;
 use super::names::NameMaker;
 use super::outbox::{Outbox, Wakes};
 use super::parameters::Parameters;
-use super::payloads::{PayloadBody, PayloadReferences};
+use super::payloads::{BodyOctets, PayloadBody, PayloadReferences};
 use super::policy::Policies;
 use super::queue::{CountsByKind, DeleteConditions, Paging, Queue, QueueCounts};
 use super::replies::{Replies, ReplyConsumer};
@@ -435,7 +436,22 @@ impl Vhost {
     /// A message's body that came into memory.
     pub(crate) fn body_in_memory(&self, size_bytes: u64, filling: Filling) -> PayloadBody {
         let references = self.shared.payloads.clone();
-        PayloadBody::in_memory(references, self.scope, size_bytes, filling.finish())
+        let octets = BodyOctets::Memory(filling.finish());
+        PayloadBody::unstored(references, self.scope, size_bytes, octets)
+    }
+
+    /// Whether a large body that need not be stored, and for which there is no memory, may be in a file of its own.
+    // req: MEMBODY-5
+    pub(crate) fn may_be_in_file(&self, size_bytes: u64) -> bool {
+        self.shared.payloads.is_some()
+            && self.shared.body_memory.is_any()
+            && size_bytes <= BODY_FILE_SIZE_BYTES_MAX
+    }
+
+    /// A message's body that came into a file of its own.
+    pub(crate) fn body_in_file(&self, file: Arc<BodyFile>) -> PayloadBody {
+        let (references, size_bytes) = (self.shared.payloads.clone(), file.size_bytes());
+        PayloadBody::unstored(references, self.scope, size_bytes, BodyOctets::File(file))
     }
 
     /// Time by the calendar.

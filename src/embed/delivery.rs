@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::EmbedError;
 use super::channel::Shared;
 use crate::amqp::header::{CLASS_ID_BASIC, ContentHeader, Properties};
-use crate::broker::{BodyRef, Message, MessageSeq, PayloadBody, Queue, Settle, Wakes};
-use crate::payload::store::PayloadReader;
+use crate::broker::{BodyOctets, BodyRef, Message, MessageSeq, PayloadBody, Queue, Settle, Wakes};
+use crate::payload::store::{BodyFile, PayloadReader};
 use crate::payload::{Manifest, PayloadId};
 
 /// Longest body that [`Delivery::body`] gives, in bytes: 64 MiB.
@@ -220,12 +220,18 @@ impl BodyChunks {
                 return Ok(Some(all));
             }
             BodyRef::Payload(payload) => {
-                if let Some(octets) = payload.octets() {
-                    let end = self.read_bytes + left_bytes;
-                    let next = octets.range(self.read_bytes..end).next();
-                    let bytes: Bytes = next.unwrap_or_default();
-                    self.read_bytes += bytes.len() as u64;
-                    return Ok(Some(bytes));
+                match payload.octets() {
+                    Some(BodyOctets::Memory(octets)) => {
+                        let end = self.read_bytes + left_bytes;
+                        let next = octets.range(self.read_bytes..end).next();
+                        let bytes: Bytes = next.unwrap_or_default();
+                        self.read_bytes += bytes.len() as u64;
+                        return Ok(Some(bytes));
+                    }
+                    Some(BodyOctets::File(file)) => {
+                        return self.next_in_file(file, left_bytes).await;
+                    }
+                    None => {}
                 }
                 let id = payload.id().copied().ok_or(EmbedError::Closed)?;
                 (payload.scope(), id)
@@ -247,5 +253,21 @@ impl BodyChunks {
         self.reader = Some(reader);
         self.read_bytes += want_bytes;
         Ok(Some(buffer.into()))
+    }
+
+    async fn next_in_file(
+        &mut self,
+        file: Arc<BodyFile>,
+        left_bytes: u64,
+    ) -> Result<Option<Bytes>, EmbedError> {
+        let (place, want_bytes) = (self.read_bytes, left_bytes.min(CHUNK_BYTES));
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; usize::try_from(want_bytes).unwrap_or(0)];
+            file.read_at(&mut buffer, place).map(|()| buffer)
+        });
+        let read = read.await.map_err(|_| EmbedError::Closed)?;
+        let bytes = read.map_err(EmbedError::Store)?;
+        self.read_bytes += want_bytes;
+        Ok(Some(bytes.into()))
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::broker::Access;
+use crate::client;
 
 async fn started() -> (Broker, Channel) {
     let broker = Broker::builder().start().await.expect("a broker");
@@ -213,6 +214,51 @@ async fn large_bodies_are_payloads() {
         hasher.update(&chunk);
     }
     assert_eq!(PayloadId::from_bytes(*hasher.finalize().as_bytes()), id);
+    broker.shutdown().await.expect("a clean end");
+}
+
+/// A body that came through a socket and is in a file is read as any other, also when it becomes a payload meanwhile because
+/// somebody wants its manifest.
+// req: MEMBODY-6
+#[tokio::test]
+async fn a_body_in_a_file_is_read_and_becomes_a_payload() {
+    let broker = Broker::builder().listen_on_loopback();
+    let broker = broker.start().await.expect("a broker");
+    let channel = broker.channel().expect("a channel");
+    queue(&channel, "q", QueueOptions::default()).await;
+    let consumer = channel.consume("q", &ConsumeOptions::prefetch(1));
+    let mut consumer = consumer.expect("a consumer");
+    let uri = broker.amqp_uri().expect("it listens");
+    let uri = uri.parse().expect("a URI");
+    let settings = client::ConnectSettings::default();
+    let client = client::Connection::open(&uri, &settings).await;
+    let client = client.expect("a connection");
+    let body: Vec<u8> = (0..(17_u32 << 20) + 1).map(|at| (at % 251) as u8).collect();
+    let publish = client::Publish {
+        routing_key: "q".try_into().expect("short"),
+        ..client::Publish::default()
+    };
+    let publisher = client.channel().await.expect("a channel");
+    let sent = publisher.publish(&publish, &body).await;
+    sent.expect("sent").wait().await.expect("taken");
+    let delivery = next(&mut consumer).await;
+    assert_eq!(delivery.payload_id(), None, "it is no payload");
+    assert_eq!(delivery.body().await.expect("a body"), body);
+    let mut chunks = delivery.chunks();
+    let mut read = Vec::new();
+    while read.len() < body.len() / 2 {
+        let chunk = chunks.next().await.expect("readable");
+        read.extend_from_slice(&chunk.expect("there is more"));
+    }
+    let manifest = delivery.manifest().await.expect("it can be stored");
+    let id = PayloadId::from_bytes(*blake3::hash(&body).as_bytes());
+    assert_eq!(manifest.expect("a large body").id(), id);
+    assert_eq!(delivery.payload_id(), Some(id));
+    while let Some(chunk) = chunks.next().await.expect("readable") {
+        read.extend_from_slice(&chunk);
+    }
+    assert!(read == body);
+    delivery.ack().expect("an acknowledgement");
     broker.shutdown().await.expect("a clean end");
 }
 

@@ -5,9 +5,10 @@
 //! a payload whose files are being changed is marked *busy* for that time, and whoever wants to
 //! change it too waits for the mark to go.
 //! Bound: 200 bytes of memory for each payload; an upload needs one buffer (`writer`).
-//! Spec: `spec/payload-store.md` STORE-1 to STORE-18.
+//! Spec: `spec/payload-store.md` STORE-1 to STORE-18, MEMBODY-5, MEMBODY-6.
 
 mod adopted;
+mod body_file;
 mod checked;
 mod early;
 mod error;
@@ -37,6 +38,7 @@ use crate::payload::manifest::Manifest;
 use crate::sabotage::{self, Sabotage};
 
 pub use adopted::{AdoptedFile, FileStamp, Origin};
+pub use body_file::{BODY_FILE_COUNT_MAX, BodyFile, NewBodyFile};
 pub use early::EarlyPayload;
 pub use error::StoreError;
 pub use partial::{BegunPartial, PartialPayload, PieceOutcome};
@@ -138,7 +140,7 @@ pub struct Usage {
     pub payload_count: u64,
     /// Their bytes; partial ones count in full.
     pub stored_bytes: u64,
-    /// Bytes promised to running uploads.
+    /// Bytes promised to running uploads, and those of bodies in files that are no payloads.
     pub reserved_bytes: u64,
     /// Bytes of payloads that nothing needs and that the quota may take.
     pub idle_bytes: u64,
@@ -175,10 +177,12 @@ struct State {
     partials_synced_at: HashMap<ScopeId, u64>,
     /// Bytes of all entries but the adopted.
     stored_bytes: u64,
-    /// Bytes promised to running uploads and not given back.
+    /// Bytes promised to running uploads and bodies in files, and not given back.
     reserved_bytes: u64,
     /// Part of `reserved_bytes` that the disk does not hold yet.
     unwritten_bytes: u64,
+    /// Bodies in files that are no payloads.
+    body_file_count: usize,
     upload_count: u64,
 }
 
@@ -256,6 +260,18 @@ impl Store {
         key: AccessKey,
     ) -> Result<Upload, StoreError> {
         Upload::begin(&self.inner, scope, size_bytes, key)
+    }
+
+    /// Begins to write a body that need not be a payload; none if there are as many of them as there may be.
+    ///
+    /// # Errors
+    /// As of an upload: if there is no room, or no file. Spec: MEMBODY-5.
+    pub fn begin_body_file(
+        &self,
+        scope: ScopeId,
+        size_bytes: u64,
+    ) -> Result<Option<NewBodyFile>, StoreError> {
+        NewBodyFile::begin(&self.inner, scope, size_bytes)
     }
 
     /// Begins or goes on to collect the pieces of the manifest's payload.

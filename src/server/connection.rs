@@ -27,8 +27,8 @@ use super::payloads::{Octets, Part, Payloads, Streamed, UPLOAD_PARTS_MAX, Upload
 use super::registry::{Orders, Registered};
 use super::socket::Socket;
 use super::workers::Seat;
-use crate::broker::{Origin, Waker};
-use crate::disk::DiskFile;
+use crate::broker::{BodyOctets, Origin, Waker};
+use crate::disk::{self, DiskFile};
 use crate::journal::Lsn;
 use crate::payload::store::PayloadReader;
 use crate::session::{Action, Addresses, Chunk, PayloadPart, Session, TlsFacts, UploadId};
@@ -389,6 +389,7 @@ impl Connection {
                     scope,
                     size_bytes,
                     node_queues,
+                    kind,
                 } => {
                     let results = (self.results)
                         .get_or_insert_with(|| mpsc::channel(UPLOAD_PARTS_MAX))
@@ -398,6 +399,7 @@ impl Connection {
                     let sender = self.payloads.begin_upload(
                         upload,
                         (scope, size_bytes),
+                        kind,
                         Audience::of(node_queues),
                         results,
                     );
@@ -446,7 +448,7 @@ impl Connection {
                     Octets::Frames(frames) => self.output.push(frames.freeze()),
                     Octets::File(file) => self.put_direct(&part, &file),
                 }
-                self.streamed = (!part.is_last()).then_some(streamed.reader);
+                self.streamed = streamed.reader.filter(|_| !part.is_last());
             }
             Err(reason) => self.session.handle_stream_failed(&reason, Instant::now()),
         }
@@ -559,17 +561,28 @@ impl Connection {
     /// on another thread if not.
     // req: MEMBODY-4
     fn stream(&mut self, part: PayloadPart) {
-        if let Some(octets) = part.body.octets() {
-            let output = &mut self.output;
-            let last = part.frames_around(|before, range| {
-                output.push(before);
-                octets.range(range).for_each(|piece| output.push(piece));
-            });
-            self.output.push(last);
-            return;
-        }
         let takes_files =
             self.stream.takes_files() && part.frame_payload_bytes_max >= DIRECT_FRAME_BYTES_MIN;
+        match part.body.octets() {
+            Some(BodyOctets::Memory(octets)) => {
+                let output = &mut self.output;
+                let last = part.frames_around(|before, range| {
+                    output.push(before);
+                    octets.range(range).for_each(|piece| output.push(piece));
+                });
+                self.output.push(last);
+                return;
+            }
+            Some(BodyOctets::File(body)) => {
+                let range = (part.offset_bytes, part.length_bytes);
+                let is_cached = |os| disk::is_cached(os, range.0, range.1);
+                if takes_files && body.file().os_file().is_some_and(is_cached) {
+                    self.put_direct(&part, body.file());
+                    return;
+                }
+            }
+            None => {}
+        }
         let reader = self.streamed.as_ref().filter(|reader| {
             takes_files
                 && part.body.id().is_some_and(|id| reader.id() == *id)

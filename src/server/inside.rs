@@ -19,7 +19,7 @@ use crate::broker::{
 };
 use crate::journal::{Lsn, StorageFailure};
 use crate::payload::{Manifest, PayloadId, ScopeId, Store};
-use crate::session::{SessionSettings, UploadId, UploadResult};
+use crate::session::{SessionSettings, UploadId, UploadKind, UploadResult};
 
 /// A running server as the program around it sees it.
 #[derive(Clone, Debug)]
@@ -115,6 +115,7 @@ impl Inside {
         let parts = payloads.begin_upload(
             UploadId::ONLY,
             (scope, size_bytes),
+            UploadKind::Payload,
             Audience::default(),
             results,
         );
@@ -152,7 +153,12 @@ impl InsideUpload {
                 result: UploadResult::Refused { reason },
                 ..
             }) => Err(reason),
-            None => Err("the broker is shutting down".to_owned()),
+            // It is a payload that was begun.
+            Some(Uploaded {
+                result: UploadResult::InFile(_),
+                ..
+            })
+            | None => Err("the broker is shutting down".to_owned()),
         }
     }
 }

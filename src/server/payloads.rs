@@ -7,6 +7,7 @@
 //! Spec: DESIGN "Large payloads"; `spec/payload-store.md`.
 
 use std::collections::HashMap;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,12 +17,12 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 
-use crate::broker::{BodyPieces, Broker, PayloadBody, PayloadReferences};
+use crate::broker::{BodyOctets, Broker, PayloadBody, PayloadReferences};
 use crate::config::{PayloadSettings, ServerSettings};
 use crate::disk::{Disk, DiskFile};
-use crate::payload::store::{PayloadReader, PayloadReference, Presence, Upload};
+use crate::payload::store::{BodyFile, PayloadReader, PayloadReference, Presence, Upload};
 use crate::payload::{AccessKey, Manifest, PayloadId, ScopeId, Store, StoreError, StoreSettings};
-use crate::session::{ManifestPart, PayloadPart, UploadId, UploadResult};
+use crate::session::{ManifestPart, PayloadPart, UploadId, UploadKind, UploadResult};
 
 use super::early::{Announcement, Audience};
 use super::peer::{SwarmHandle, SwarmTransfer};
@@ -78,19 +79,30 @@ impl PayloadReferences for StoreReferences {
         &self,
         scope: ScopeId,
         size_bytes: u64,
-        octets: &BodyPieces,
+        octets: &BodyOctets,
     ) -> Result<PayloadId, String> {
         let key = access_key()?;
         let stored = || -> Result<PayloadId, StoreError> {
-            let mut upload = self.store.begin_upload(scope, size_bytes, key)?;
-            for piece in octets.iter() {
-                upload.write(piece)?;
-            }
-            let stored = upload.finish()?;
+            let stored = match octets {
+                BodyOctets::File(file) => file.store(key)?,
+                BodyOctets::Memory(pieces) => {
+                    let begin = || self.store.begin_upload(scope, size_bytes, key.clone());
+                    let mut upload = self.quiet.with_room(begin)?;
+                    for piece in pieces.iter() {
+                        upload.write(piece)?;
+                    }
+                    upload.finish()?
+                }
+            };
             self.store.acquire(scope, stored.id);
             Ok(stored.id)
         };
         stored().map_err(|error| error.to_string())
+    }
+
+    // req: MEMBODY-5
+    fn discard(&self, file: Arc<BodyFile>) {
+        self.quiet.discard(file);
     }
 }
 
@@ -140,6 +152,9 @@ pub(super) enum Part {
     End,
 }
 
+/// What became of a body that is whole, and the reference as of [`Uploaded`].
+type Taken = (UploadResult, Option<PayloadReference>);
+
 /// What became of an upload. The reference keeps the payload until the broker has taken its own.
 #[derive(Debug)]
 pub(super) struct Uploaded {
@@ -151,8 +166,8 @@ pub(super) struct Uploaded {
 /// A part of a body on its way out.
 #[derive(Debug)]
 pub(super) struct Streamed {
-    /// For the parts behind it.
-    pub(super) reader: PayloadReader,
+    /// For the parts behind it; none of a body that is no payload.
+    pub(super) reader: Option<PayloadReader>,
     pub(super) octets: Octets,
 }
 
@@ -165,13 +180,18 @@ pub(super) enum Octets {
     File(Arc<dyn DiskFile>),
 }
 
-/// Payloads that no message needs any more and that only messages could: it is for the system's cache to forget them, so
+/// Large bodies that no message needs any more and that only messages could: it is for the system's cache to forget them, so
 /// that a stream of large messages does not push out what is read again.
 ///
-/// Bound: [`QUIET_COUNT_MAX`]; what is beyond it leaves the cache when the system needs room.
+/// Bound: [`QUIET_COUNT_MAX`] payloads; what is beyond it leaves the cache when the system needs room. As many files as
+/// there may be of bodies that are no payloads.
 #[derive(Debug, Default)]
 pub(super) struct Quiet {
     payloads: Mutex<Vec<(ScopeId, PayloadId)>>,
+    /// Bodies that are no payloads: with their files goes all of their cache, which takes its time.
+    files: Mutex<Vec<Arc<BodyFile>>>,
+    /// Held while such files are closed.
+    closing: Mutex<()>,
     added: Notify,
 }
 
@@ -181,6 +201,29 @@ impl Quiet {
         if payloads.len() < QUIET_COUNT_MAX {
             payloads.push((scope, id));
             self.added.notify_one();
+        }
+    }
+
+    fn discard(&self, file: Arc<BodyFile>) {
+        self.files.lock().push(file);
+        self.added.notify_one();
+    }
+
+    /// Removes the files of bodies that nobody needs; those that others are about to remove are gone then, too. Blocks.
+    fn close_files(&self) {
+        let _closing = self.closing.lock();
+        let files = std::mem::take(&mut *self.files.lock());
+        drop(files);
+    }
+
+    /// Takes room in the store, where bodies that nobody needs any more must not be in the way. Blocks.
+    fn with_room<T>(&self, take: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match take() {
+            Err(error) if error.is_for_space() => {
+                self.close_files();
+                take()
+            }
+            taken => taken,
         }
     }
 }
@@ -268,6 +311,11 @@ impl Payloads {
 
     /// Lets the system's cache forget what no message needs any more and nobody was told of.
     async fn forget_quiet(&self) {
+        if !self.quiet.files.lock().is_empty() {
+            let quiet = Arc::clone(&self.quiet);
+            // A panic was told of where it happened.
+            let _ = tokio::task::spawn_blocking(move || quiet.close_files()).await;
+        }
         let released = std::mem::take(&mut *self.quiet.payloads.lock());
         let quiet: Vec<_> = {
             let seeds = self.seeds.lock();
@@ -353,37 +401,30 @@ impl Payloads {
         }
     }
 
-    /// Begins an upload to a scope and of a size: its parts go into what is given back, its result comes through
-    /// `results`. If it takes long, `audience` is told of it meanwhile.
+    /// Begins to take in a body, for a scope and of a size: its parts go into what is given back, its result comes through
+    /// `results`. If it becomes a payload and takes long, `audience` is told of it meanwhile.
     pub(super) fn begin_upload(
         self: &Arc<Self>,
         upload: UploadId,
         (scope, size_bytes): (ScopeId, u64),
+        kind: UploadKind,
         audience: Audience,
         results: mpsc::Sender<Uploaded>,
     ) -> mpsc::Sender<Part> {
         let (sender, parts) = mpsc::channel(UPLOAD_PARTS_MAX);
         let payloads = Arc::clone(self);
         tokio::spawn(async move {
-            let audience = Some(audience).filter(|_| payloads.is_early);
-            let announcement = audience.and_then(|audience| {
-                let now = Instant::now();
-                Announcement::new(&payloads.broker, scope, audience, size_bytes, now)
-            });
-            let stored = payloads.upload(scope, size_bytes, parts, announcement);
-            let Some(stored) = stored.await else {
+            let taken = match kind {
+                UploadKind::BodyFile => payloads.write_file(scope, size_bytes, parts).await,
+                UploadKind::Payload => payloads.upload(scope, size_bytes, parts, audience).await,
+            };
+            let Some(taken) = taken else {
                 return;
             };
-            let (result, reference) = match stored {
-                Ok((id, reference)) => {
-                    payloads.seed(scope, id).await;
-                    (UploadResult::Stored { id, size_bytes }, Some(reference))
-                }
-                Err(reason) => {
-                    tracing::warn!(%reason, "a large body cannot be stored");
-                    (UploadResult::Refused { reason }, None)
-                }
-            };
+            let (result, reference) = taken.unwrap_or_else(|reason| {
+                tracing::warn!(%reason, "a large body cannot be stored");
+                (UploadResult::Refused { reason }, None)
+            });
             // A connection that is gone wants no answer.
             let _ = results
                 .send(Uploaded {
@@ -396,21 +437,64 @@ impl Payloads {
         sender
     }
 
-    /// Writes an upload part by part; none if it ended before it was whole. An error is the reason to tell
+    /// Writes a body that need not be a payload into a file of its own, if there is one to be had; otherwise, and in what
+    /// it gives, as [`Self::upload`].
+    // req: MEMBODY-5
+    async fn write_file(
+        &self,
+        scope: ScopeId,
+        size_bytes: u64,
+        mut parts: mpsc::Receiver<Part>,
+    ) -> Option<Result<Taken, String>> {
+        let (store, quiet) = (self.store.clone(), Arc::clone(&self.quiet));
+        let begin = move || quiet.with_room(|| store.begin_body_file(scope, size_bytes));
+        let mut file = match blocking(begin).await? {
+            Ok(Some(file)) => file,
+            Ok(None) => {
+                return self
+                    .upload(scope, size_bytes, parts, Audience::default())
+                    .await;
+            }
+            Err(reason) => return Some(Err(reason)),
+        };
+        loop {
+            let (gathered, whole) = gather(&mut parts).await?;
+            let write = move || {
+                let slices: Vec<_> = gathered.iter().map(|part| IoSlice::new(part)).collect();
+                file.write(&slices)?;
+                Ok(file)
+            };
+            file = match blocking(write).await? {
+                Ok(file) => file,
+                Err(reason) => return Some(Err(reason)),
+            };
+            if whole {
+                let file = file.finish().map_err(|error| error.to_string());
+                return Some(file.map(|file| (UploadResult::InFile(Arc::new(file)), None)));
+            }
+        }
+    }
+
+    /// Stores a body part by part; none if it ended before it was whole. An error is the reason to tell
     /// the publisher, whose publish waits for it.
     async fn upload(
         &self,
         scope: ScopeId,
         size_bytes: u64,
         mut parts: mpsc::Receiver<Part>,
-        mut announcement: Option<Announcement>,
-    ) -> Option<Result<(PayloadId, PayloadReference), String>> {
+        audience: Audience,
+    ) -> Option<Result<Taken, String>> {
+        let mut announcement = match self.is_early {
+            true => Announcement::new(&self.broker, scope, audience, size_bytes, Instant::now()),
+            false => None,
+        };
         let key = match access_key() {
             Ok(key) => key,
             Err(reason) => return Some(Err(reason)),
         };
         let store = self.store.clone();
-        let begin = move || store.begin_upload(scope, size_bytes, key);
+        let quiet = Arc::clone(&self.quiet);
+        let begin = move || quiet.with_room(|| store.begin_upload(scope, size_bytes, key.clone()));
         let mut upload = match blocking(begin).await? {
             Ok(upload) => upload,
             Err(reason) => return Some(Err(reason)),
@@ -441,7 +525,14 @@ impl Payloads {
                 let early = announcement.and_then(|announcement| announcement.end(is_stored, now));
                 let early = early.map(|transfer| (transfer, now));
                 self.early.lock().extend(early);
-                return Some(stored.map(|stored| (stored.id, stored.reference)));
+                let stored = match stored {
+                    Ok(stored) => stored,
+                    Err(reason) => return Some(Err(reason)),
+                };
+                let id = stored.id;
+                self.seed(scope, id).await;
+                let result = UploadResult::Stored { id, size_bytes };
+                return Some(Ok((result, Some(stored.reference))));
             }
         }
     }
@@ -454,9 +545,17 @@ impl Payloads {
     ) -> Result<Streamed, String> {
         let store = self.store.clone();
         let read = move || {
+            let error_text = |error: StoreError| error.to_string();
+            if let Some(BodyOctets::File(file)) = part.body.octets() {
+                let read = |place: &mut [u8], offset_bytes| file.read_at(place, offset_bytes);
+                let frames = part.read_frames(read).map_err(error_text)?;
+                return Ok(Streamed {
+                    reader: None,
+                    octets: Octets::Frames(frames),
+                });
+            }
             // What is in memory is not read here.
             let id = part.body.store()?;
-            let error_text = |error: StoreError| error.to_string();
             let reader = store.open_reader(part.body.scope(), id);
             let reader = reader.map_err(error_text)?;
             let file = may_be_file
@@ -469,7 +568,10 @@ impl Payloads {
                     Octets::Frames(part.read_frames(read).map_err(error_text)?)
                 }
             };
-            Ok(Streamed { reader, octets })
+            Ok(Streamed {
+                reader: Some(reader),
+                octets,
+            })
         };
         flatten(tokio::task::spawn_blocking(read).await)
     }

@@ -52,6 +52,7 @@ use crate::amqp::reply::ReplyCode;
 use crate::broker::{AlarmWait, Broker, Connection, Name, Origin, OutboxItem, Waker, Wakes};
 use crate::config::{AdmissionSettings, ConnectionSettings};
 use crate::journal::Lsn;
+use crate::payload::store::BodyFile;
 use crate::payload::{PayloadId, ScopeId};
 
 use channel::{Channel, Context, Repeats, Reply};
@@ -122,6 +123,8 @@ pub enum Action {
         size_bytes: u64,
         /// Queues of nodes that the message would go to if it came now.
         node_queues: Vec<Name>,
+        /// What becomes of it.
+        kind: UploadKind,
     },
     /// A part of it.
     PayloadBytes {
@@ -130,7 +133,7 @@ pub enum Action {
         /// The part.
         bytes: Bytes,
     },
-    /// It is whole: answer with [`Session::handle_payload`] once it is stored and synced.
+    /// It is whole: answer with [`Session::handle_payload`] once it is stored and synced, or in its file.
     PayloadEnd {
         /// Which body.
         upload: UploadId,
@@ -142,9 +145,20 @@ pub enum Action {
     },
 }
 
+/// What becomes of a large body that does not stay in memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UploadKind {
+    /// A file of its own, or a payload if there are too many of them. Spec: MEMBODY-5.
+    BodyFile,
+    /// A payload in the store.
+    Payload,
+}
+
 /// What became of a body that was sent to the payload store.
 #[derive(Clone, Debug)]
 pub enum UploadResult {
+    /// It is whole, in a file of its own.
+    InFile(Arc<BodyFile>),
     /// It is stored and synced.
     Stored {
         /// Its content id.

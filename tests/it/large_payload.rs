@@ -20,7 +20,7 @@ use crate::wire::{Client, Message, Opening, PATIENCE, pattern, persistent, publi
 /// Bodies of at least this many bytes go to the payload store.
 const THRESHOLD_BYTES: usize = 64 * 1024;
 /// More than the buffers of a socket and of a connection hold together, in bytes.
-const LONG_BYTES: usize = 24 * 1024 * 1024;
+pub(crate) const LONG_BYTES: usize = 24 * 1024 * 1024;
 /// References that a payload has when no message needs it: the one of its seed.
 const SEED_REFERENCE_COUNT: u32 = 1;
 
@@ -189,7 +189,7 @@ pub(crate) fn assert_manifest(own: &Own, message: &Message, body: &[u8]) {
 }
 
 /// How many files lie in `upload` folders below.
-fn upload_file_count(folder: &Path) -> usize {
+pub(crate) fn upload_file_count(folder: &Path) -> usize {
     let scopes = std::fs::read_dir(folder).expect("the store's folder");
     scopes
         .filter_map(|scope| std::fs::read_dir(scope.expect("an entry").path().join("upload")).ok())

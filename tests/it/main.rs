@@ -23,6 +23,7 @@ mod early;
 mod engines;
 mod events;
 mod exchange_types;
+mod file_bodies;
 mod files;
 mod handshake;
 mod hardship;

@@ -7,9 +7,11 @@ use warren::amqp::frame;
 use warren::amqp::header::Properties;
 use warren::amqp::method::{basic, queue, tx};
 use warren::config::ServerSettings;
+use warren::payload::store::Usage;
 
 use crate::broker::Own;
 use crate::confirm::take_confirms;
+use crate::file_bodies::until_file_bytes;
 use crate::large_payload::{
     assert_body, assert_manifest, assert_small_overtakes, connect, consume_with, declare, fanout,
     id_of, only_payload, payload_argument, publish, publish_to, typed, until,
@@ -19,7 +21,7 @@ use crate::wire::{Client, Message, pattern, persistent, published, unique};
 /// Bodies of at least this many bytes are large.
 const THRESHOLD_BYTES: usize = 64 * 1024;
 /// Memory that bodies take comes in blocks of so many bytes.
-const BLOCK_BYTES: u64 = 256 * 1024;
+pub(crate) const BLOCK_BYTES: u64 = 256 * 1024;
 const KEY: ShortString = ShortString::EMPTY;
 
 fn start() -> Own {
@@ -27,7 +29,7 @@ fn start() -> Own {
 }
 
 /// With so much memory for bodies, in bytes.
-fn start_with(memory_bytes: u64) -> Own {
+pub(crate) fn start_with(memory_bytes: u64) -> Own {
     Own::start(|settings| change(settings, memory_bytes))
 }
 
@@ -37,13 +39,13 @@ fn change(settings: &mut ServerSettings, memory_bytes: u64) {
 }
 
 /// A connection with channel 1.
-fn open(own: &Own) -> Client {
+pub(crate) fn open(own: &Own) -> Client {
     let mut client = Client::connect(own.address());
     client.open(1);
     client
 }
 
-fn into_queue(queue: &ShortString) -> basic::Publish {
+pub(crate) fn into_queue(queue: &ShortString) -> basic::Publish {
     basic::Publish {
         routing_key: queue.clone(),
         ..basic::Publish::default()
@@ -51,7 +53,7 @@ fn into_queue(queue: &ShortString) -> basic::Publish {
 }
 
 /// A connection that consumes these queues on channel 1, with acknowledgements.
-fn consumer(own: &Own, queues: &[ShortString]) -> Client {
+pub(crate) fn consumer(own: &Own, queues: &[ShortString]) -> Client {
     let mut consumer = open(own);
     for (queue, tag) in queues.iter().zip(["1", "2", "3"]) {
         consumer.consume(1, queue, tag, false);
@@ -59,7 +61,7 @@ fn consumer(own: &Own, queues: &[ShortString]) -> Client {
     consumer
 }
 
-fn settle(consumer: &mut Client, message: &Message, requeue: bool) {
+pub(crate) fn settle(consumer: &mut Client, message: &Message, requeue: bool) {
     let nack = basic::Nack {
         delivery_tag: message.delivery_tag(),
         multiple: false,
@@ -68,7 +70,7 @@ fn settle(consumer: &mut Client, message: &Message, requeue: bool) {
     consumer.send(1, nack);
 }
 
-fn until_memory_bytes(own: &Own, bytes: u64) {
+pub(crate) fn until_memory_bytes(own: &Own, bytes: u64) {
     until("so much memory is taken", || {
         (own.broker().body_memory_bytes() == bytes).then_some(())
     });
@@ -159,10 +161,10 @@ fn what_is_kept_is_stored() {
     assert_eq!(own.store().list().len(), stored_count + 1);
 }
 
-/// Memory that is taken leaves what comes then to the store; and with none, all of it.
+/// What comes when memory is taken goes into a file; with none at all, it is stored.
 // req: MEMBODY-2
 #[test]
-fn what_memory_has_no_room_for_is_stored() {
+fn what_memory_has_no_room_for_goes_into_a_file() {
     let own = start_with(4 * BLOCK_BYTES);
     let mut client = connect(&own);
     let queues = [declare(&mut client, "short", FieldTable::EMPTY)];
@@ -170,16 +172,18 @@ fn what_memory_has_no_room_for_is_stored() {
     let bodies: [Vec<u8>; 3] = [700_001, 700_002, 700_003].map(pattern);
     publish_to(&mut client, 1, &queues[0], &bodies[0]);
     publish_to(&mut client, 2, &queues[0], &bodies[1]);
-    assert_eq!(only_payload(&own).id, id_of(&bodies[1]));
+    assert_eq!(own.broker().body_memory_bytes(), 3 * BLOCK_BYTES);
+    assert_eq!(own.store().usage().reserved_bytes, 700_002);
     for body in &bodies[..2] {
         let message = consumer.expect_message(1);
         assert_body(&message, body);
         consumer.ack(1, message.delivery_tag(), false);
     }
     until_memory_bytes(&own, 0);
+    until_file_bytes(&own, 0);
     publish_to(&mut client, 3, &queues[0], &bodies[2]);
     assert_body(&consumer.expect_message(1), &bodies[2]);
-    assert_eq!(only_payload(&own).id, id_of(&bodies[1]));
+    assert_eq!(own.store().usage(), Usage::default());
 
     let own = start_with(0);
     let mut client = connect(&own);

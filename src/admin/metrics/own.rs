@@ -60,7 +60,7 @@ fn payloads(page: &mut Page, sources: &Sources) {
         (
             gauge(
                 "payload_reserved_bytes",
-                "Bytes promised to running uploads",
+                "Bytes promised to running uploads and of bodies in files",
             ),
             usage.reserved_bytes,
         ),

@@ -43,7 +43,10 @@ impl PayloadReferences for Counter {
         *count -= 1;
     }
 
-    fn store(&self, scope: ScopeId, _: u64, octets: &BodyPieces) -> Result<PayloadId, String> {
+    fn store(&self, scope: ScopeId, _: u64, octets: &BodyOctets) -> Result<PayloadId, String> {
+        let BodyOctets::Memory(octets) = octets else {
+            return Err("there are no files here".to_owned());
+        };
         let mut hasher = blake3::Hasher::new();
         octets.iter().for_each(|piece| _ = hasher.update(piece));
         let id = PayloadId::from_bytes(*hasher.finalize().as_bytes());

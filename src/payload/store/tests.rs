@@ -13,6 +13,7 @@ use crate::payload::hash::PayloadHasher;
 use crate::payload::manifest::ManifestParts;
 use crate::testing::manifest::manifest_parts;
 
+mod body_file;
 mod failing;
 mod faulty_disk;
 mod partial;

@@ -1,15 +1,18 @@
-//! A payload on its way in whose id is not known yet.
+//! A payload on its way in whose id is not known yet, and the steps by which a file becomes a payload.
 //!
 //! Owns: one temporary file, which goes away with the upload unless it is finished.
 //! Spec: `spec/payload-store.md` STORE-1, STORE-2, STORE-6, STORE-7.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::disk::{DiskFile, OpenMode};
 use crate::payload::geometry::Geometry;
-use crate::payload::id::{AccessKey, PieceHash, ScopeId};
+use crate::payload::id::{AccessKey, PayloadId, PieceHash, ScopeId};
 use crate::payload::manifest::{Hints, Manifest, ManifestParts};
 use crate::payload::store::error::StoreError;
 use crate::payload::store::paths::Key;
@@ -25,9 +28,8 @@ pub struct Upload {
     key: AccessKey,
     geometry: Geometry,
     writer: PayloadWriter,
-    reservation: Option<Reservation>,
     file: Arc<dyn DiskFile>,
-    temporary: Temporary,
+    place: Place,
 }
 
 /// Reads what was written of an upload, also while it goes on and after it was finished or given up.
@@ -48,6 +50,24 @@ impl UploadReader {
     }
 }
 
+/// Where a body lies that is no payload yet: a file among the uploads, which goes away with this, and its space.
+pub(super) struct Place {
+    temporary: Temporary,
+    /// Until it is a stored payload's.
+    reservation: Option<Reservation>,
+    is_sync_failed: bool,
+}
+
+/// All of a body, in a file, on its way to be a payload.
+pub(super) struct Written<'a> {
+    pub(super) inner: &'a Arc<Inner>,
+    pub(super) scope: ScopeId,
+    pub(super) key: AccessKey,
+    pub(super) geometry: Geometry,
+    pub(super) file: &'a dyn DiskFile,
+    pub(super) place: &'a Mutex<Place>,
+}
+
 /// Removes the file when dropped, unless it was moved away.
 pub(super) struct Temporary {
     inner: Arc<Inner>,
@@ -62,24 +82,16 @@ impl Upload {
         size_bytes: u64,
         key: AccessKey,
     ) -> Result<Self, StoreError> {
-        // req: STORE-6
         let geometry = Geometry::for_payload(size_bytes)?;
-        let reservation = Some(Reservation::take(inner, size_bytes)?);
-        inner.ensure_folder(&inner.paths.upload_folder(scope))?;
-        let path = inner.paths.upload(scope, inner.next_upload());
-        let file = inner
-            .disk
-            .open(&path, OpenMode::CreateNew)
-            .map_err(|source| StoreError::io("create", &path, source))?;
+        let (place, file) = Place::create(inner, scope, size_bytes)?;
         Ok(Self {
             inner: Arc::clone(inner),
             scope,
             key,
             geometry,
             writer: PayloadWriter::new(geometry),
-            reservation,
-            file: Arc::from(file),
-            temporary: Temporary::new(inner, path),
+            file,
+            place,
         })
     }
 
@@ -88,10 +100,8 @@ impl Upload {
         let before_bytes = self.writer.written_bytes();
         let outcome = self.writer.write(bytes, &*self.file);
         let new_bytes = self.writer.written_bytes() - before_bytes;
-        if let Some(reservation) = self.reservation.as_mut().filter(|_| new_bytes > 0) {
-            reservation.written(new_bytes);
-        }
-        outcome.map_err(|error| self.temporary.explain(error))
+        self.place.written(new_bytes);
+        outcome.map_err(|error| self.place.explain(error))
     }
 
     /// Writes and hashes what waits for more: then [`Upload::piece_hashes`] has every whole piece that came.
@@ -102,10 +112,8 @@ impl Upload {
         let before_bytes = self.writer.written_bytes();
         let outcome = self.writer.flush(&*self.file);
         let new_bytes = self.writer.written_bytes() - before_bytes;
-        if let Some(reservation) = self.reservation.as_mut().filter(|_| new_bytes > 0) {
-            reservation.written(new_bytes);
-        }
-        outcome.map_err(|error| self.temporary.explain(error))
+        self.place.written(new_bytes);
+        outcome.map_err(|error| self.place.explain(error))
     }
 
     /// The hashes of the pieces that are whole and written so far, from the first on.
@@ -121,7 +129,7 @@ impl Upload {
     /// A reader of what was written.
     pub fn reader(&self) -> UploadReader {
         UploadReader {
-            path: self.temporary.path.clone(),
+            path: self.place.path().to_owned(),
             file: Arc::clone(&self.file),
         }
     }
@@ -144,13 +152,88 @@ impl Upload {
             key,
             geometry,
             writer,
-            reservation,
             file,
-            mut temporary,
+            place,
         } = self;
-        let (id, piece_hashes) = writer
+        let hashes = writer
             .finish(&*file)
-            .map_err(|error| temporary.explain(error))?;
+            .map_err(|error| place.explain(error))?;
+        let written = Written {
+            inner: &inner,
+            scope,
+            key,
+            geometry,
+            file: &*file,
+            place: &Mutex::new(place),
+        };
+        written.store(hashes)
+    }
+}
+
+impl Place {
+    /// Takes space, and creates a file that is not there yet.
+    pub(super) fn create(
+        inner: &Arc<Inner>,
+        scope: ScopeId,
+        size_bytes: u64,
+    ) -> Result<(Self, Arc<dyn DiskFile>), StoreError> {
+        // req: STORE-6
+        let reservation = Reservation::take(inner, size_bytes)?;
+        inner.ensure_folder(&inner.paths.upload_folder(scope))?;
+        let path = inner.paths.upload(scope, inner.next_upload());
+        let file = inner
+            .disk
+            .open(&path, OpenMode::CreateNew)
+            .map_err(|source| StoreError::io("create", &path, source))?;
+        let place = Self {
+            temporary: Temporary::new(inner, path),
+            reservation: Some(reservation),
+            is_sync_failed: false,
+        };
+        Ok((place, Arc::from(file)))
+    }
+
+    /// Its file.
+    pub(super) fn path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Tells that so many bytes more are on the disk.
+    pub(super) fn written(&mut self, bytes: u64) {
+        if let Some(reservation) = self.reservation.as_mut().filter(|_| bytes > 0) {
+            reservation.written(bytes);
+        }
+    }
+
+    fn explain(&self, error: WriteError) -> StoreError {
+        match error {
+            WriteError::TooLong { declared_bytes } => StoreError::UploadTooLong { declared_bytes },
+            WriteError::TooShort {
+                declared_bytes,
+                got_bytes,
+            } => StoreError::UploadTooShort {
+                declared_bytes,
+                got_bytes,
+            },
+            WriteError::Io(source) => StoreError::io("write", self.path(), source),
+        }
+    }
+}
+
+impl Written<'_> {
+    /// Makes it a durable and known payload, unless an equal one is there; only then it has its place no more.
+    pub(super) fn store(
+        self,
+        (id, piece_hashes): (PayloadId, Vec<PieceHash>),
+    ) -> Result<StoredPayload, StoreError> {
+        let Self {
+            inner,
+            scope,
+            key,
+            geometry,
+            file,
+            place,
+        } = self;
         let manifest = Manifest::new(ManifestParts {
             id,
             geometry,
@@ -162,7 +245,7 @@ impl Upload {
             hints: Hints::default(),
         })?;
         let store_key = Key { scope, id };
-        let reference = PayloadReference::take(&inner, store_key);
+        let reference = PayloadReference::take(inner, store_key);
         let busy = inner.busy(store_key);
         // req: STORE-2
         if let Some(entry) = inner.state.lock().entries.get(&store_key)
@@ -174,15 +257,27 @@ impl Upload {
                 reference,
             });
         }
+        let path = place.lock().path().to_owned();
+        // req: STORE-18
+        if place.lock().is_sync_failed {
+            let source = io::Error::other("an earlier sync of it failed");
+            return Err(StoreError::io("sync", &path, source));
+        }
         if !sabotage::is(Sabotage::PayloadUnsynced) {
-            file.sync_data()
-                .map_err(|source| StoreError::io("sync", &temporary.path, source))?;
+            file.sync_data().map_err(|source| {
+                place.lock().is_sync_failed = true;
+                StoreError::io("sync", &path, source)
+            })?;
         }
         let modified = file
             .modified()
-            .map_err(|source| StoreError::io("look at", &temporary.path, source))?;
-        inner.commit(store_key, &manifest, &temporary.path)?;
-        temporary.is_moved = true;
+            .map_err(|source| StoreError::io("look at", &path, source))?;
+        inner.commit(store_key, &manifest, &path)?;
+        let reservation = {
+            let mut place = place.lock();
+            place.temporary.is_moved = true;
+            place.reservation.take()
+        };
         let entry = Entry {
             geometry,
             key,
@@ -244,20 +339,6 @@ impl Temporary {
         self.inner.rename(&self.path, to)?;
         self.is_moved = true;
         Ok(())
-    }
-
-    fn explain(&self, error: WriteError) -> StoreError {
-        match error {
-            WriteError::TooLong { declared_bytes } => StoreError::UploadTooLong { declared_bytes },
-            WriteError::TooShort {
-                declared_bytes,
-                got_bytes,
-            } => StoreError::UploadTooShort {
-                declared_bytes,
-                got_bytes,
-            },
-            WriteError::Io(source) => StoreError::io("write", &self.path, source),
-        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::{Channel, Context, Mode, Upload, not_implemented};
 use crate::session::content::Content;
 use crate::session::failure::{Failure, MethodId};
 use crate::session::tx::Held;
-use crate::session::{Action, UploadId, UploadResult, properties};
+use crate::session::{Action, UploadId, UploadKind, UploadResult, properties};
 
 impl Channel {
     /// A message with its body in memory is whole.
@@ -34,10 +34,11 @@ impl Channel {
         self.publish(publish, header, Body::Inline(body), cx)
     }
 
-    /// A body for the payload store begins: it goes there, or stays in memory if that is enough.
+    /// A large body begins: it becomes a payload, or, if it need not, stays in memory or in a file of its own.
     pub(super) fn begin_upload(&mut self, size_bytes: u64, cx: &mut Context<'_>) {
         let vhost = cx.connection.vhost();
         let mut node_queues = Vec::new();
+        let mut kind = UploadKind::Payload;
         if let (
             Content::Upload {
                 publish, header, ..
@@ -49,12 +50,14 @@ impl Channel {
             let meant = vhost.queues_meant(cx.connection, exchange, key);
             // req: EARLY-1
             node_queues = meant.named(NODE_QUEUE.as_bytes());
-            if node_queues.is_empty()
-                && is_enough_in_memory(&meant, header)
-                && let Some(body) = vhost.promise_body(size_bytes)
-            {
-                self.content.keep(Box::new(body));
-                return;
+            if node_queues.is_empty() && need_not_survive(&meant, header) {
+                if let Some(body) = vhost.promise_body(size_bytes) {
+                    self.content.keep(Box::new(body));
+                    return;
+                }
+                if vhost.may_be_in_file(size_bytes) && !meant.iter().any(may_need_id) {
+                    kind = UploadKind::BodyFile;
+                }
             }
         }
         let id = UploadId(*cx.upload_next);
@@ -65,6 +68,7 @@ impl Channel {
             scope: vhost.scope(),
             size_bytes,
             node_queues,
+            kind,
         });
     }
 
@@ -129,7 +133,11 @@ impl Channel {
                 let body = cx.connection.vhost().hold_payload(*id, *size_bytes);
                 self.publish(&publish, &header, Body::Payload(body), cx)
             }
-            (UploadResult::Stored { .. }, None) => Ok(()),
+            (UploadResult::InFile(file), Some((publish, header))) => {
+                let body = cx.connection.vhost().body_in_file(Arc::clone(file));
+                self.publish(&publish, &header, Body::Payload(body), cx)
+            }
+            (UploadResult::Stored { .. } | UploadResult::InFile(_), None) => Ok(()),
             (UploadResult::Refused { reason }, _) => {
                 // What is still to come of the body is for nobody.
                 Err(Failure::new(
@@ -294,10 +302,10 @@ pub(crate) const NODE_QUEUE: &str = "warren.node.";
 /// The argument that says how large bodies are handed over: `body` or `manifest`.
 pub(super) const PAYLOAD_ARGUMENT: &str = "x-payload";
 
-/// Whether the body of a message that is meant for these queues may stay in memory: nobody wants it on disk or as a
+/// Whether the body of a message that is meant for these queues need not be stored: nobody wants it to survive or as a
 /// manifest.
 // req: MEMBODY-1
-fn is_enough_in_memory(meant: &QueuesMeant, header: &ContentHeader) -> bool {
+fn need_not_survive(meant: &QueuesMeant, header: &ContentHeader) -> bool {
     let Ok(properties) = header.properties_ref() else {
         return false;
     };
@@ -310,6 +318,13 @@ fn is_enough_in_memory(meant: &QueuesMeant, header: &ContentHeader) -> bool {
     !may_have_copies
         && meant.passes_through(MessageTraits::of(&properties).persistence)
         && meant.iter().all(gives_bodies)
+}
+
+/// Whether a queue looks for duplicates, or gives what dies to others, which may keep it: either may need the hash of a body
+/// at a time when nobody should wait for it.
+// req: MEMBODY-5
+fn may_need_id(queue: &Arc<Queue>) -> bool {
+    queue.drops_duplicates() || queue.settings().dead_letter_exchange.is_some()
 }
 
 /// Sends a message's header and body.
