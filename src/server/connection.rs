@@ -259,15 +259,16 @@ impl Connection {
                 self.obey(orders);
             }
             self.act();
-            match self.write()? {
-                Life::GoesOn => {}
-                Life::Rests => self.let_others().await,
-                Life::Ends => return Ok(Pause::Ended),
-            }
+            // Before the client hears of it: what it does then counts on it.
             if self.session.is_open() {
                 self.place.authenticated();
                 let of_vhost = self.session.client_statistics();
                 self.registered.entry.opened_in(of_vhost);
+            }
+            match self.write()? {
+                Life::GoesOn => {}
+                Life::Rests => self.let_others().await,
+                Life::Ends => return Ok(Pause::Ended),
             }
             if self.session.may_take_long(&[]) {
                 return Ok(Pause::Login);

@@ -523,8 +523,9 @@ fn watch_failure(
 ) -> watch::Receiver<Option<StorageFailure>> {
     let (sender, receiver) = watch::channel(journal.failed());
     journal.set_failure_listener(Box::new(move |failure| {
-        sender.send_replace(Some(failure.clone()));
+        // Who hears of it stops the server; connections are to know by then why.
         has_failed.cancel();
+        sender.send_replace(Some(failure.clone()));
     }));
     receiver
 }
