@@ -4,14 +4,18 @@
 //! and HTTP have a share each, and what is left is for files and peers.
 //! Spec: `spec/management.md` LIMIT-4.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit};
 
 /// What a process without a limit is said to have.
 const UNLIMITED: u64 = 1 << 32;
 
-/// Lets the process have as many as the system grants it: shells and services begin lower.
+/// Lets the process have as many as the system grants it: shells and services begin lower. Not for a broker in
+/// another program, which decides that itself.
 // req: LIMIT-4
+#[cfg(feature = "cli")]
 pub(crate) fn raise_limit() {
+    use rustix::process::{Rlimit, setrlimit};
+
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
