@@ -33,7 +33,7 @@ const HEAD_BYTES: usize = 4 * 1024;
 /// Blocks and messages that are sent with one system call, in bytes; a single one may be longer.
 const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Blocks from this length on are sent from their file past this process, in bytes.
-const FILE_BLOCK_BYTES_MIN: usize = 32 * 1024;
+const FILE_BLOCK_BYTES_MIN: usize = 64 * 1024;
 /// The engine is told of a block that is still coming in at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
