@@ -14,7 +14,9 @@ use crate::large_payload::{
     declare, fanout, id_of, only_payload, payload_argument, publish, publish_to, typed, until,
     upload_file_count,
 };
-use crate::memory_bodies::{BLOCK_BYTES, consumer, into_queue, open, settle, start_with};
+use crate::memory_bodies::{
+    BLOCK_BYTES, consumer, declare_kept, into_queue, open, settle, start_with,
+};
 use crate::process::{Process, serve};
 use crate::wire::{Client, Opening, PATIENCE, pattern, persistent, published, unique};
 
@@ -42,17 +44,6 @@ pub(crate) fn until_file_bytes(own: &Own, bytes: u64) {
             && (bytes > 0) == (upload_file_count(&own.payload_folder()) > 0);
         is_so.then_some(())
     });
-}
-
-/// A durable queue that keeps whatever comes.
-fn declare_kept(client: &mut Client) -> ShortString {
-    let kept = queue::Declare {
-        queue: unique("kept"),
-        durable: true,
-        arguments: FieldTable::from([("x-queue-type", FieldValue::from("quorum"))]),
-        ..queue::Declare::default()
-    };
-    client.declare(1, kept)
 }
 
 /// One file is for all consumers, with large frames and small ones, also again for one that hands it back; nothing is

@@ -52,6 +52,17 @@ pub(crate) fn into_queue(queue: &ShortString) -> basic::Publish {
     }
 }
 
+/// A durable queue that keeps whatever comes.
+pub(crate) fn declare_kept(client: &mut Client) -> ShortString {
+    let kept = queue::Declare {
+        queue: unique("kept"),
+        durable: true,
+        arguments: FieldTable::from([("x-queue-type", FieldValue::from("quorum"))]),
+        ..queue::Declare::default()
+    };
+    client.declare(1, kept)
+}
+
 /// A connection that consumes these queues on channel 1, with acknowledgements.
 pub(crate) fn consumer(own: &Own, queues: &[ShortString]) -> Client {
     let mut consumer = open(own);
@@ -273,14 +284,7 @@ fn a_manifest_is_made_when_it_is_wanted() {
 fn a_body_is_stored_when_it_must_survive() {
     let own = start();
     let mut client = connect(&own);
-    let arguments = FieldTable::from([("x-queue-type", FieldValue::from("quorum"))]);
-    let kept = queue::Declare {
-        queue: unique("kept"),
-        durable: true,
-        arguments,
-        ..queue::Declare::default()
-    };
-    let kept = client.declare(1, kept);
+    let kept = declare_kept(&mut client);
     let letters = FieldTable::from([
         ("x-dead-letter-exchange", FieldValue::from("")),
         (
@@ -338,14 +342,7 @@ fn a_body_that_meets_a_queue_which_keeps_it_is_stored() {
     let mut client = connect(&own);
     let (exchange, queues) = fanout(&mut client, 1);
     let mut consumer = consumer(&own, &queues);
-    let arguments = FieldTable::from([("x-queue-type", FieldValue::from("quorum"))]);
-    let kept = queue::Declare {
-        queue: unique("kept"),
-        durable: true,
-        arguments,
-        ..queue::Declare::default()
-    };
-    let kept = client.declare(1, kept);
+    let kept = declare_kept(&mut client);
     let bind = queue::Bind {
         queue: kept.clone(),
         exchange: exchange.clone(),

@@ -225,6 +225,11 @@ fn known_to(kind: QueueKind) -> &'static [&'static str] {
 static PLAIN: LazyLock<Arc<QueueSettings>> = LazyLock::new(Arc::default);
 
 impl QueueSettings {
+    /// Whether a stream with these forgets something.
+    pub(crate) fn has_retention(&self) -> bool {
+        self.length_bytes_max.is_some() || self.age_max.is_some()
+    }
+
     /// The same, to be shared.
     pub(crate) fn shared(self) -> Arc<Self> {
         match self == **PLAIN {

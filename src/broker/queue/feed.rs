@@ -249,9 +249,7 @@ impl Queue {
         now: Instant,
         after: &mut After,
     ) {
-        let settings = &state.settings;
-        let has_retention = settings.length_bytes_max.is_some() || settings.age_max.is_some();
-        if state.stream.is_some() && has_retention {
+        if state.stream.is_some() && state.settings.has_retention() {
             self.arm_stream_timer(state, now, after);
         }
     }
@@ -309,8 +307,7 @@ impl Queue {
             return Ok(());
         };
         let settings = self.settings();
-        let has_retention = settings.length_bytes_max.is_some() || settings.age_max.is_some();
-        let bytes_max = match has_retention {
+        let bytes_max = match settings.has_retention() {
             true => settings.segment_bytes,
             false => u64::MAX,
         };

@@ -20,15 +20,13 @@ use crate::payload::geometry::Geometry;
 use crate::payload::hash::PayloadHasher;
 use crate::payload::id::{AccessKey, PayloadId, PieceHash, ScopeId};
 use crate::payload::store::error::StoreError;
+use crate::payload::store::reader::HASH_READ_BYTES;
 use crate::payload::store::upload::{Place, Written};
 use crate::payload::store::{Inner, StoredPayload};
 
 /// Most bodies in files at once: each has a file descriptor as long as its message lives, of which a process that was
 /// granted 256 has 64 for files.
 pub const BODY_FILE_COUNT_MAX: usize = 32;
-
-/// Portion in which a file is read to be hashed, in bytes.
-const HASH_READ_BYTES: usize = 256 * 1024;
 
 /// A body on its way into a file; dropped before [`NewBodyFile::finish`], it leaves nothing.
 #[derive(Debug)]

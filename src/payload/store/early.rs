@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::disk::{DiskFile, OpenMode};
+use crate::disk::DiskFile;
 use crate::payload::bitfield::Bitfield;
 use crate::payload::geometry::{Geometry, PieceIndex};
 use crate::payload::hash;
@@ -79,17 +79,10 @@ impl Store {
     ) -> Result<EarlyPayload, StoreError> {
         // req: STORE-23
         let inner = &self.inner;
-        let reservation = Reservation::take_free(inner, geometry.size_bytes())?;
-        inner.ensure_folder(&inner.paths.upload_folder(scope))?;
-        let path = inner.paths.upload(scope, inner.next_upload());
-        let file = inner
-            .disk
-            .open(&path, OpenMode::CreateNew)
-            .map_err(|source| StoreError::io("create", &path, source))?;
-        let temporary = Temporary::new(inner, path);
+        let mut reservation = Reservation::take_free(inner, geometry.size_bytes())?;
+        let (temporary, file) = Temporary::create(inner, scope)?;
         file.allocate(geometry.size_bytes())
             .map_err(|source| StoreError::io("reserve space for", temporary.path(), source))?;
-        let mut reservation = reservation;
         reservation.written(geometry.size_bytes());
         let state = State {
             hashes: Vec::new(),
@@ -101,7 +94,7 @@ impl Store {
                 inner: Arc::clone(inner),
                 scope,
                 geometry,
-                file: Arc::from(file),
+                file,
                 state: Mutex::new(state),
                 file_owner: RwLock::new(FileOwner::Early(temporary, reservation)),
                 syncing: Mutex::new(Synced::Well),

@@ -20,8 +20,8 @@ use crate::payload::store::partial::PartialShared;
 use crate::payload::store::paths::{Key, META_ENDING, beside};
 use crate::payload::store::{Content, Entry, Inner, PayloadReference};
 
-/// Portion in which a file is read to hash a piece of it, in bytes.
-const HASH_READ_BYTES: usize = 256 * 1024;
+/// Portion in which a file is read to be hashed, in bytes.
+pub(super) const HASH_READ_BYTES: usize = 256 * 1024;
 
 /// Reads ranges of one payload from any thread; keeps the payload in the store. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -179,18 +179,13 @@ impl Place {
     ) -> Result<(Self, Arc<dyn DiskFile>), StoreError> {
         // req: STORE-6
         let reservation = Reservation::take(inner, size_bytes)?;
-        inner.ensure_folder(&inner.paths.upload_folder(scope))?;
-        let path = inner.paths.upload(scope, inner.next_upload());
-        let file = inner
-            .disk
-            .open(&path, OpenMode::CreateNew)
-            .map_err(|source| StoreError::io("create", &path, source))?;
+        let (temporary, file) = Temporary::create(inner, scope)?;
         let place = Self {
-            temporary: Temporary::new(inner, path),
+            temporary,
             reservation: Some(reservation),
             is_sync_failed: false,
         };
-        Ok((place, Arc::from(file)))
+        Ok((place, file))
     }
 
     /// Its file.
@@ -322,12 +317,23 @@ impl Written<'_> {
 }
 
 impl Temporary {
-    pub(super) fn new(inner: &Arc<Inner>, path: PathBuf) -> Self {
-        Self {
+    /// A file among the uploads that is not there yet.
+    pub(super) fn create(
+        inner: &Arc<Inner>,
+        scope: ScopeId,
+    ) -> Result<(Self, Arc<dyn DiskFile>), StoreError> {
+        inner.ensure_folder(&inner.paths.upload_folder(scope))?;
+        let path = inner.paths.upload(scope, inner.next_upload());
+        let file = inner
+            .disk
+            .open(&path, OpenMode::CreateNew)
+            .map_err(|source| StoreError::io("create", &path, source))?;
+        let temporary = Self {
             inner: Arc::clone(inner),
             path,
             is_moved: false,
-        }
+        };
+        Ok((temporary, Arc::from(file)))
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -359,7 +359,7 @@ async fn write_batch(
     let mut filled = 0;
     let mut blocks = Vec::new();
     for part in batch.drain(..) {
-        let file = part.file().filter(|_| writer.takes_files());
+        let file = writer.takes_files().then(|| part.file()).flatten();
         let copied_bytes = match file {
             Some(_) => BLOCK_HEADER_BYTES,
             None => part.len_bytes(),
@@ -377,10 +377,8 @@ async fn write_batch(
             }
             (Part::Block(pending), Some((file, range))) => {
                 filled += put(rest, &wire::encode_block_header(pending.head));
-                if let Some(os) = file.os_file() {
-                    let before = bytes.get(..filled).unwrap_or_default();
-                    writer.send_file(before, os, range).await?;
-                }
+                let before = bytes.get(..filled).unwrap_or_default();
+                writer.send_file(before, &*file, range).await?;
                 filled = 0;
                 blocks.push((pending.transfer, pending.block, true));
             }

@@ -2,7 +2,6 @@
 //!
 //! Owns: what is different between TCP and TLS over it. Only TCP sends a file's range past this process.
 
-use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::secure::{Received, SecureSocket};
+use crate::disk::DiskFile;
 use crate::server::socket;
 use crate::swarm::ChannelBinding;
 
@@ -98,10 +98,10 @@ impl Writer {
     pub(super) async fn send_file(
         &mut self,
         mut bytes: &[u8],
-        file: &File,
+        file: &dyn DiskFile,
         range: Range<u64>,
     ) -> io::Result<()> {
-        let Self::Plain(writer) = self else {
+        let (Self::Plain(writer), Some(file)) = (self, file.os_file()) else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let mut at = range.start;
@@ -128,15 +128,11 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    // Files of the test's own.
-    #![allow(clippy::disallowed_methods)]
-
-    use std::io::Write as _;
-
     use tokio::io::AsyncReadExt as _;
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::disk::{Disk as _, OpenMode, OsDisk};
 
     async fn pair() -> (Writer, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
@@ -147,9 +143,11 @@ mod tests {
         (writer, far)
     }
 
-    fn file(content: &[u8]) -> File {
-        let mut file = tempfile::tempfile().expect("a file");
-        file.write_all(content).expect("written");
+    fn file(content: &[u8]) -> Box<dyn DiskFile> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = OsDisk.open(&folder.path().join("file"), OpenMode::CreateNew);
+        let file = file.expect("a file");
+        file.write_at(content, 0).expect("written");
         file
     }
 
@@ -167,7 +165,10 @@ mod tests {
         let sent = async {
             for range in ranges {
                 let range = range.start as u64..range.end as u64;
-                writer.send_file(b"head", &file, range).await.expect("sent");
+                writer
+                    .send_file(b"head", &*file, range)
+                    .await
+                    .expect("sent");
             }
             drop(writer);
         };
@@ -182,7 +183,7 @@ mod tests {
     async fn a_file_that_is_too_short_is_an_error() {
         let file = file(&[7; 1_000]);
         let (mut writer, _far) = pair().await;
-        let sent = writer.send_file(b"head", &file, 500..1_001).await;
+        let sent = writer.send_file(b"head", &*file, 500..1_001).await;
         let error = sent.expect_err("an octet is missing");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }

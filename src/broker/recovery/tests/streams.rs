@@ -85,6 +85,15 @@ fn offsets_are_found_after_every_end() {
     }
 }
 
+/// A stream that keeps 100,000 octets in short segments.
+fn declare_short(client: &Client) {
+    let short = [
+        ("x-max-length-bytes", FieldValue::from(100_000)),
+        ("x-stream-max-segment-size-bytes", FieldValue::from(8_000)),
+    ];
+    declare(client, &short);
+}
+
 /// What retention takes is noted by a timer.
 fn note_what_went(durable: &Durable, client: &mut Client) {
     durable.broker.handle_timeout(client.now, &mut client.wakes);
@@ -96,11 +105,7 @@ fn note_what_went(durable: &Durable, client: &mut Client) {
 fn retention_goes_on_after_a_start() {
     let mut durable = Durable::new();
     let mut client = durable.client();
-    let short = [
-        ("x-max-length-bytes", FieldValue::from(100_000)),
-        ("x-stream-max-segment-size-bytes", FieldValue::from(8_000)),
-    ];
-    declare(&client, &short);
+    declare_short(&client);
     publish(&mut client, 0..COUNT);
     let kept_count = client.queue("s").depth().ready_count;
     assert!((100..140).contains(&kept_count), "{kept_count}");
@@ -132,11 +137,7 @@ fn what_retention_took_stays_away() {
     for clean in [true, false] {
         let mut durable = Durable::new();
         let mut client = durable.client();
-        let short = [
-            ("x-max-length-bytes", FieldValue::from(100_000)),
-            ("x-stream-max-segment-size-bytes", FieldValue::from(8_000)),
-        ];
-        declare(&client, &short);
+        declare_short(&client);
         publish(&mut client, 0..COUNT);
         let kept_count = client.queue("s").depth().ready_count;
         durable = match clean {
